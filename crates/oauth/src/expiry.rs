@@ -1,0 +1,246 @@
+//! When an access token ends, out of what a reply says about it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
+use crate::reply::{ExpiryUnit, ReplyRules};
+
+/// A number above this is a date, not a lifetime: 31 years in seconds, the year 2001 as a date.
+const FIRST_DATE_S: f64 = 1e9;
+
+/// A date above this is in milliseconds: the year 5138 in seconds, 1973 in milliseconds.
+const FIRST_DATE_MS: f64 = 1e11;
+
+/// Lifetimes beyond 100 years are no information: "unknown" is never "for ever".
+const LONGEST_MS: f64 = 100.0 * 365.25 * 86_400_000.0;
+
+/// The end in Unix milliseconds, or `None` if it is unknown. What the reply says counts first, then the
+/// token's own `exp` (RFC 7519 §4.1.4), then the definition's default.
+pub(crate) fn expires_at(
+    rules: &ReplyRules,
+    reply: &Value,
+    access_token: &str,
+    now_ms: i64,
+) -> Option<i64> {
+    let clock = Clock {
+        now_ms,
+        unit: rules.expiry_unit,
+    };
+    let said = rules
+        .expires_in
+        .find(reply)
+        .and_then(|value| clock.lifetime(value).or_else(|| clock.date_text(value)));
+    let also = || {
+        clock
+            .alias(reply, "expires_at")
+            .or_else(|| clock.alias(reply, "expires_on"))
+    };
+    let either = || {
+        clock
+            .alias(reply, "expires")
+            .or_else(|| clock.alias(reply, ".expires"))
+    };
+    let derived = || {
+        jwt_exp(access_token)
+            .and_then(|exp| clock.date(exp))
+            .or_else(|| default(rules, now_ms))
+    };
+    said.or_else(also)
+        .or_else(either)
+        .or_else(|| if rules.never_expires { None } else { derived() })
+}
+
+struct Clock {
+    now_ms: i64,
+    unit: ExpiryUnit,
+}
+
+impl Clock {
+    /// `expires_at` and its like are dates; `expires` is whichever its size says, since both are sent.
+    fn alias(&self, reply: &Value, name: &str) -> Option<i64> {
+        let value = reply.get(name)?;
+        let small = number(value).is_some_and(|number| number < FIRST_DATE_S);
+        if small && name == "expires" {
+            self.lifetime(value)
+        } else {
+            self.date_text(value)
+        }
+    }
+
+    /// From now; zero, negative and absurd lifetimes mean that it is unknown.
+    fn lifetime(&self, value: &Value) -> Option<i64> {
+        let unit = match self.unit {
+            ExpiryUnit::Seconds => 1000.0,
+            ExpiryUnit::Milliseconds => 1.0,
+        };
+        self.after(number(value)? * unit)
+    }
+
+    /// A date as a number or as text.
+    fn date_text(&self, value: &Value) -> Option<i64> {
+        match (number(value), value.as_str()) {
+            (Some(number), _) if number >= FIRST_DATE_S => self.date(number),
+            (None, Some(text)) => self.after_date(http_date_ms(text).or_else(|| rfc3339_ms(text))?),
+            _ => None,
+        }
+    }
+
+    fn date(&self, number: f64) -> Option<i64> {
+        let ms = if number > FIRST_DATE_MS {
+            number
+        } else {
+            number * 1000.0
+        };
+        (ms.abs() < 1e16)
+            .then(|| self.after_date(ms as i64))
+            .flatten()
+    }
+
+    /// A date that is past says more about the clocks than about the token.
+    fn after_date(&self, date_ms: i64) -> Option<i64> {
+        self.after(date_ms.checked_sub(self.now_ms)? as f64)
+    }
+
+    fn after(&self, ms: f64) -> Option<i64> {
+        (ms >= 1.0 && ms <= LONGEST_MS)
+            .then(|| self.now_ms.checked_add(ms as i64))
+            .flatten()
+    }
+}
+
+/// A number, also as text: `3600`, `"3600"`, `"3600.0"`.
+fn number(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    number.is_finite().then_some(number)
+}
+
+fn default(rules: &ReplyRules, now_ms: i64) -> Option<i64> {
+    let lifetime = i64::try_from(rules.default_lifetime?.as_millis()).ok()?;
+    now_ms.checked_add(lifetime)
+}
+
+/// The `exp` of a token that is a JWT, in seconds. Read without its signature: it only tells when to renew.
+fn jwt_exp(token: &str) -> Option<f64> {
+    let mut parts = token.split('.');
+    let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
+    let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+    let claims: Value = serde_json::from_slice(&payload).ok()?;
+    claims
+        .get("exp")
+        .and_then(number)
+        .filter(|exp| parts.next().is_none() && *exp >= FIRST_DATE_S)
+}
+
+/// `Retry-After` (RFC 9110 §10.2.3): seconds, or an HTTP date, of which the past is no wait.
+pub(crate) fn retry_after(value: &str, now_ms: i64) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let wait = http_date_ms(value)?.saturating_sub(now_ms);
+    Some(Duration::from_millis(wait.try_into().unwrap_or(0)))
+}
+
+fn http_date_ms(text: &str) -> Option<i64> {
+    let date: SystemTime = httpdate::parse_http_date(text.trim()).ok()?;
+    i64::try_from(date.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+}
+
+/// `2026-01-31T12:34:56.789+01:00` (RFC 3339 §5.6); without an offset it is taken for UTC.
+fn rfc3339_ms(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let (day, time) = text.split_once(['T', 't', ' '])?;
+    let [year, month, day] = fields(day, '-')?;
+    let end = time.find(['Z', 'z', '+', '-']).unwrap_or(time.len());
+    let [hour, minute, second] = fields(time[..end].split('.').next()?, ':')?;
+    let possible =
+        (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !possible || hour > 24 || minute > 59 || second > 60 {
+        return None;
+    }
+    let local = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
+    Some((local - offset_seconds(&time[end..])?) * 1000)
+}
+
+fn offset_seconds(text: &str) -> Option<i64> {
+    let sign = match text.chars().next() {
+        None | Some('Z' | 'z') => return Some(0),
+        Some('-') => -1,
+        Some(_) => 1,
+    };
+    let (hours, minutes) = text[1..]
+        .split_once(':')
+        .or_else(|| text[1..].split_at_checked(2))?;
+    Some(
+        sign * (hours.parse::<i64>().ok()?.min(24) * 3600
+            + minutes.parse::<i64>().ok()?.min(59) * 60),
+    )
+}
+
+fn fields(text: &str, separator: char) -> Option<[i64; 3]> {
+    let parts: Vec<u16> = text
+        .split(separator)
+        .map(|part| part.parse().ok())
+        .collect::<Option<_>>()?;
+    <[u16; 3]>::try_from(parts)
+        .ok()
+        .map(|parts| parts.map(i64::from))
+}
+
+/// Days since 1970-01-01 of a Gregorian date, counting years from March so that the leap day is last.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let leap_days = year / 4 - year / 100 + year / 400;
+    year * 365 + leap_days + day_of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_read() {
+        let table = [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2000-02-29T12:00:00Z", Some(951_825_600_000)),
+            ("2026-01-31T12:34:56.789+01:00", Some(1_769_859_296_000)),
+            ("2026-01-31T12:34:56-0130", Some(1_769_868_296_000)),
+            ("2026-01-31 11:34:56", Some(1_769_859_296_000)),
+            ("2026-13-31T12:34:56Z", None),
+            ("2026-01-31", None),
+            ("2026-01-31T12:34:56+é", None),
+            ("3600", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(rfc3339_ms(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = 1_700_000_000_000; // Tue, 14 Nov 2023 22:13:20 GMT
+        let table = [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Tue, 14 Nov 2023 22:14:20 GMT", Some(60)),
+            ("Tue, 14 Nov 2023 22:12:20 GMT", Some(0)),
+            ("-5", None),
+            ("soon", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(
+                retry_after(text, now),
+                expected.map(Duration::from_secs),
+                "{text}"
+            );
+        }
+    }
+}

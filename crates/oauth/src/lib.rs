@@ -1,0 +1,45 @@
+//! The OAuth 2.0 client protocol as pure functions: an [`http::Request`] out, a reply's bytes in.
+//!
+//! Nothing here opens a connection, reads a clock or draws a random number; time (`now_ms`, Unix
+//! milliseconds, UTC) and randomness are arguments. That makes every rule of the protocol, and every
+//! tolerance towards what servers really send, a table test without a server.
+//!
+//! The usual way through:
+//! 1. [`discovery_urls`] and [`read_metadata`] learn a server's endpoints (RFC 8414), where it publishes them;
+//! 2. [`authorize_url`] sends a person to consent, with a [`Verifier`]'s challenge (RFC 7636);
+//! 3. [`ReceivedCallback::parse`] and [`ReceivedCallback::check`] turn what comes back into a [`ValidatedCallback`];
+//! 4. [`token_request`] and [`read_token_reply`] exchange a [`Grant`] for a [`TokenSet`] or a [`TokenFailure`];
+//! 5. [`revocation_request`] and [`read_revocation_reply`] end it (RFC 7009).
+//!
+//! What a server does differently is data: a [`TokenEndpoint`] says how it is asked, [`ReplyRules`]
+//! say how its answer is read.
+
+mod authorize;
+mod body;
+mod callback;
+mod client_auth;
+mod discovery;
+mod error;
+mod expiry;
+mod failure;
+mod params;
+mod pkce;
+mod query;
+mod reply;
+mod revoke;
+mod secret;
+mod text;
+mod token;
+
+pub use authorize::{AuthorizeRequest, authorize_url};
+pub use callback::{CallbackError, Expected, ReceivedCallback, ValidatedCallback};
+pub use client_auth::{Client, ClientAuth, UnknownClientAuth};
+pub use discovery::{DiscoveryError, Metadata, discovery_urls, issuer_of, read_metadata};
+pub use error::RequestError;
+pub use failure::{FailureKind, FailureShape, TokenFailure};
+pub use params::Params;
+pub use pkce::{Verifier, random_token, sha256};
+pub use reply::{ExpiryUnit, Pointer, ReplyRules, SuccessRule, TokenSet, read_token_reply};
+pub use revoke::{read_revocation_reply, revocation_request};
+pub use secret::{Secret, SecretBytes};
+pub use token::{BodyFormat, Grant, TokenEndpoint, token_request};

@@ -1,0 +1,388 @@
+//! Token replies (RFC 6749 §5.1), as the standard has them and as they come.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::header::HeaderMap;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::expiry;
+use crate::failure::{Reply, TokenFailure};
+use crate::secret::Secret;
+use crate::text::{MAX_NAME, clean, looks_like_jwt};
+
+/// How a reply of the token endpoint is read. `Default` is RFC 6749 §5.
+#[derive(Clone, Debug)]
+pub struct ReplyRules {
+    /// Where the access token stands.
+    pub access_token: Pointer,
+    /// Where the refresh token stands.
+    pub refresh_token: Pointer,
+    /// Where the lifetime stands; a date there is understood too.
+    pub expires_in: Pointer,
+    /// Where the granted scope stands.
+    pub scope: Pointer,
+    /// Where the token type stands.
+    pub token_type: Pointer,
+    /// Where the ID token of OpenID Connect stands.
+    pub id_token: Pointer,
+    /// The unit of the lifetime.
+    pub expiry_unit: ExpiryUnit,
+    /// The lifetime if neither the reply nor the token itself gives one.
+    pub default_lifetime: Option<Duration>,
+    /// Access tokens don't end: only an expiry in the reply itself counts, neither the token's own
+    /// `exp` nor `default_lifetime`.
+    pub never_expires: bool,
+    /// What a 2xx reply must say to be a success. With it, the error member alone doesn't make a
+    /// failure of a 2xx reply.
+    pub success: Option<SuccessRule>,
+    /// Where the error code stands.
+    pub error: Pointer,
+    /// Where the explanation of an error stands.
+    pub error_description: Pointer,
+    /// The provider's error codes for a dead grant. These three lists come before the standard codes
+    /// and ignore case.
+    pub dead: Vec<String>,
+    /// The provider's error codes for what may pass.
+    pub retry: Vec<String>,
+    /// The provider's error codes for a wrong set-up.
+    pub setup: Vec<String>,
+    /// The top-level members to keep in [`TokenSet::extra`]; empty keeps all that may be kept.
+    pub keep: Vec<String>,
+}
+
+impl Default for ReplyRules {
+    fn default() -> Self {
+        Self {
+            access_token: "access_token".into(),
+            refresh_token: "refresh_token".into(),
+            expires_in: "expires_in".into(),
+            scope: "scope".into(),
+            token_type: "token_type".into(),
+            id_token: "id_token".into(),
+            expiry_unit: ExpiryUnit::Seconds,
+            default_lifetime: None,
+            never_expires: false,
+            success: None,
+            error: "error".into(),
+            error_description: "error_description".into(),
+            dead: Vec::new(),
+            retry: Vec::new(),
+            setup: Vec::new(),
+            keep: Vec::new(),
+        }
+    }
+}
+
+/// A JSON pointer (RFC 6901) into a reply, like `/authed_user/access_token`. A bare name `x` means `/x`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub struct Pointer(String);
+
+impl Pointer {
+    /// Reads a pointer or a bare name.
+    pub fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self(if text.starts_with('/') {
+            text
+        } else {
+            format!("/{text}")
+        })
+    }
+
+    /// The pointer, always with its leading `/`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What it points at; `null` counts as missing.
+    pub fn find<'a>(&self, reply: &'a Value) -> Option<&'a Value> {
+        reply.pointer(&self.0).filter(|value| !value.is_null())
+    }
+}
+
+impl From<String> for Pointer {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<&str> for Pointer {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The unit of a lifetime. Written in snake case; `seconds` is the default (RFC 6749 §5.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpiryUnit {
+    /// Seconds.
+    #[default]
+    Seconds,
+    /// Milliseconds.
+    Milliseconds,
+}
+
+/// What a 2xx reply must say to be a success.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SuccessRule {
+    /// Where it says so.
+    pub pointer: Pointer,
+    /// The value that means success. In a form, `true` is `"true"` and `0` is `"0"`.
+    pub equals: Value,
+}
+
+impl SuccessRule {
+    /// Whether the reply says that it is a success.
+    pub fn holds(&self, reply: &Value) -> bool {
+        self.pointer
+            .find(reply)
+            .is_some_and(|value| *value == self.equals || as_text(value) == as_text(&self.equals))
+    }
+}
+
+/// What a grant was exchanged for. `Debug` hides the tokens and shows only the names in `extra`.
+#[derive(Clone)]
+pub struct TokenSet {
+    /// The access token: printable ASCII, so that it fits a header.
+    pub access_token: Secret,
+    /// The refresh token; `None` if the reply brought none, then an older one stays good (RFC 6749 §6).
+    pub refresh_token: Option<Secret>,
+    /// The ID token of OpenID Connect, unverified.
+    pub id_token: Option<Secret>,
+    /// The token type as the server writes it; `Bearer` if it does not.
+    pub token_type: String,
+    /// When the access token ends, in Unix milliseconds; `None` = unknown, which is not "never".
+    pub expires_at: Option<i64>,
+    /// The granted scope; `None` = as requested (RFC 6749 §5.1).
+    pub scope: Option<Vec<String>>,
+    /// What the provider returned beside these. Whatever is named like a token, a secret or a password,
+    /// or holds one of the tokens, is removed at every depth; times of expiry stay.
+    pub extra: Map<String, Value>,
+}
+
+impl fmt::Debug for TokenSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenSet")
+            .field("access_token", &self.access_token)
+            .field("refresh_token", &self.refresh_token)
+            .field("id_token", &self.id_token)
+            .field("token_type", &self.token_type)
+            .field("expires_at", &self.expires_at)
+            .field("scope", &self.scope)
+            .field("extra", &self.extra.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// Reads the reply of a token endpoint. `now_ms` is Unix milliseconds.
+///
+/// The body may be JSON or a form, whatever its content type says. The expiry may be a number or text,
+/// a lifetime or a date; the scope text or an array. A 2xx reply with an error member is a failure.
+///
+/// # Errors
+/// [`TokenFailure`] says which of three kinds it is; it never holds a token.
+pub fn read_token_reply(
+    rules: &ReplyRules,
+    status: u16,
+    headers: &HeaderMap,
+    body: &[u8],
+    now_ms: i64,
+) -> Result<TokenSet, TokenFailure> {
+    let reply = Reply::read(rules, status, headers, body, now_ms);
+    if let Some(failure) = reply.refusal() {
+        return Err(failure);
+    }
+    let data = reply.data().ok_or_else(|| reply.not_a_token())?;
+    let access_token = token(&rules.access_token, data).ok_or_else(|| reply.not_a_token())?;
+    let secrets = Secrets::in_reply(rules, data);
+    Ok(TokenSet {
+        expires_at: expiry::expires_at(rules, data, &access_token, now_ms),
+        refresh_token: token(&rules.refresh_token, data).map(Secret::new),
+        id_token: token(&rules.id_token, data).map(Secret::new),
+        token_type: token_type(rules, data, &secrets),
+        scope: scope(rules, data, &secrets),
+        extra: extra(rules, data, &secrets),
+        access_token: Secret::new(access_token),
+    })
+}
+
+/// A token must fit a header, or using it would fail in a way that nobody understands.
+fn token(pointer: &Pointer, reply: &Value) -> Option<String> {
+    let text = as_text(pointer.find(reply)?)?;
+    let text = text.trim();
+    let sendable = !text.is_empty() && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    sendable.then(|| text.to_owned())
+}
+
+fn token_type(rules: &ReplyRules, reply: &Value, secrets: &Secrets) -> String {
+    let said = rules
+        .token_type
+        .find(reply)
+        .and_then(Value::as_str)
+        .filter(|text| !secrets.touch(text));
+    said.and_then(|text| clean(text, MAX_NAME))
+        .unwrap_or_else(|| "Bearer".to_owned())
+}
+
+/// Text separated by spaces (RFC 6749 §3.3) or commas, or an array. An empty one says nothing.
+fn scope(rules: &ReplyRules, reply: &Value, secrets: &Secrets) -> Option<Vec<String>> {
+    let scopes: Vec<String> = match rules.scope.find(reply)? {
+        Value::String(text) => text
+            .split([' ', ',', '\t', '\r', '\n'])
+            .map(str::to_owned)
+            .collect(),
+        Value::Array(items) => items
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
+        _ => return None,
+    };
+    let scopes: Vec<String> = scopes
+        .into_iter()
+        .filter(|scope| !scope.is_empty() && !secrets.touch(scope))
+        .collect();
+    (!scopes.is_empty()).then_some(scopes)
+}
+
+fn extra(rules: &ReplyRules, reply: &Value, secrets: &Secrets) -> Map<String, Value> {
+    let read = [&rules.expires_in, &rules.scope, &rules.token_type];
+    let wanted = |name: &String| {
+        let kept = rules.keep.is_empty() || rules.keep.contains(name);
+        kept && !read.iter().any(|pointer| pointer.as_str()[1..] == **name)
+    };
+    match secrets.without(reply) {
+        Some(Value::Object(members)) => members
+            .into_iter()
+            .filter(|(name, _)| wanted(name))
+            .collect(),
+        _ => Map::new(),
+    }
+}
+
+/// The secrets that a reply holds: where the rules say, and whatever is named like one.
+pub(crate) struct Secrets(Vec<Secret>);
+
+impl Secrets {
+    pub(crate) fn in_reply(rules: &ReplyRules, reply: &Value) -> Self {
+        let mut found = Vec::new();
+        for pointer in [&rules.access_token, &rules.refresh_token, &rules.id_token] {
+            found.extend(
+                pointer
+                    .find(reply)
+                    .and_then(as_text)
+                    .map(|text| Secret::new(text.trim())),
+            );
+        }
+        collect(reply, &mut found);
+        found.retain(|secret| !secret.is_empty());
+        // The longest first, so that masking one that is part of another leaves no rest.
+        found.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
+        Self(found)
+    }
+
+    /// Whether the text is a secret, holds one of a length that is no accident, or looks like one.
+    fn touch(&self, text: &str) -> bool {
+        looks_like_jwt(text)
+            || self.0.iter().any(|secret| {
+                text.trim() == secret.expose()
+                    || (is_long(secret) && text.contains(secret.expose()))
+            })
+    }
+
+    /// The text with `****` for each secret.
+    pub(crate) fn mask(&self, text: &str) -> String {
+        if self.0.iter().any(|secret| text.trim() == secret.expose()) {
+            return "****".to_owned();
+        }
+        let long = self.0.iter().filter(|secret| is_long(secret));
+        long.fold(text.to_owned(), |text, secret| {
+            text.replace(secret.expose(), "****")
+        })
+    }
+
+    /// The value without what is secret in it.
+    fn without(&self, value: &Value) -> Option<Value> {
+        match value {
+            Value::Object(members) => {
+                let kept = members
+                    .iter()
+                    .filter(|(name, value)| !is_secret(name, value) && !self.touch(name));
+                Some(Value::Object(
+                    kept.filter_map(|(name, value)| Some((name.clone(), self.without(value)?)))
+                        .collect(),
+                ))
+            }
+            Value::Array(items) => Some(Value::Array(
+                items.iter().filter_map(|item| self.without(item)).collect(),
+            )),
+            Value::String(text) => (!self.touch(text)).then(|| value.clone()),
+            Value::Number(number) => (!self.touch(&number.to_string())).then(|| value.clone()),
+            Value::Null | Value::Bool(_) => Some(value.clone()),
+        }
+    }
+}
+
+/// Shorter ones occur in innocent text.
+fn is_long(secret: &Secret) -> bool {
+    secret.expose().len() >= 6
+}
+
+fn collect(value: &Value, found: &mut Vec<Secret>) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value {
+                    Value::String(text) if name != "token_type" && is_secret(name, value) => {
+                        found.push(text.trim().into())
+                    }
+                    _ => collect(value, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
+        _ => {}
+    }
+}
+
+/// Whether a member is secret by its name. A number under a name that speaks of expiry is not: a refresh
+/// token's lifetime must be kept.
+fn is_secret(name: &str, value: &Value) -> bool {
+    let name: String = name
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
+    let lifetime = name.contains("expir")
+        && as_text(value)
+            .is_some_and(|text| text.parse::<u64>().is_ok_and(|number| number < 1 << 42));
+    let named = [
+        "token",
+        "secret",
+        "password",
+        "passwd",
+        "apikey",
+        "privatekey",
+        "credential",
+        "assertion",
+    ];
+    !lifetime && named.iter().any(|part| name.contains(part))
+}
+
+/// Text as it is, numbers and truth values as JSON writes them.
+pub(crate) fn as_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    }
+}
