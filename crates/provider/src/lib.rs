@@ -1,0 +1,30 @@
+//! The provider language: definitions as data, parsed, checked and rendered, no I/O.
+//!
+//! A definition is one TOML file that says how an authorization server and its API behave. [`parse`] turns the text into a
+//! [`Definition`] or names every error with its line; [`Definition::render`] puts a user's values in and gives the endpoints,
+//! parameters and rules that `keyholder_oauth` needs. The language is described in `docs/provider-language.md`.
+//!
+//! The order of the modules, each using only what stands before it:
+//! `error`, `endpoint`, `template`, `definition`, `schema`, `source`, `values`, `check`, `render`, `catalogue`, `draft`.
+
+mod built_in;
+mod catalogue;
+mod check;
+mod definition;
+mod draft;
+mod endpoint;
+mod error;
+mod render;
+mod schema;
+mod source;
+mod template;
+mod values;
+
+pub use catalogue::Catalogue;
+pub use check::parse;
+pub use definition::{
+    AskedOf, Definition, GrantKind, Kind, KnownError, Method, Pattern, Pkce, Presence, Recovery, RefreshLife, RevokedToken, ScopeRules, Setup, Values, Variable,
+};
+pub use draft::draft;
+pub use error::{DefinitionError, RenderError, ValueError};
+pub use render::{Api, Authorize, Choice, Discovery, Rendered, Revoke};
