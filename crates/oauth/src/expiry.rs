@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::reply::{ExpiryUnit, ReplyRules};
 
+/// Members that hold the end as a date.
+const DATES: [&str; 3] = ["expires_at", "expires_on", ".expires"];
+
 /// A number above this is a date, not a lifetime: 31 years in seconds, the year 2001 as a date.
 const FIRST_DATE_S: f64 = 1e9;
 
@@ -29,28 +32,19 @@ pub(crate) fn expires_at(
         now_ms,
         unit: rules.expiry_unit,
     };
-    let said = rules
-        .expires_in
-        .find(reply)
-        .and_then(|value| clock.lifetime(value).or_else(|| clock.date_text(value)));
-    let also = || {
-        clock
-            .alias(reply, "expires_at")
-            .or_else(|| clock.alias(reply, "expires_on"))
+    let said = || clock.lifetime_or_date(rules.expires_in.find(reply)?);
+    let alias = || clock.lifetime_or_date(reply.get("expires")?);
+    let date = || {
+        DATES
+            .iter()
+            .find_map(|name| clock.date_in(reply.get(*name)?))
     };
-    let either = || {
-        clock
-            .alias(reply, "expires")
-            .or_else(|| clock.alias(reply, ".expires"))
-    };
-    let derived = || {
-        jwt_exp(access_token)
-            .and_then(|exp| clock.date(exp))
-            .or_else(|| default(rules, now_ms))
-    };
-    said.or_else(also)
-        .or_else(either)
-        .or_else(|| if rules.never_expires { None } else { derived() })
+    let token = || clock.date(jwt_exp(access_token)?);
+    let stated = said().or_else(alias).or_else(date);
+    if rules.never_expires {
+        return stated;
+    }
+    stated.or_else(token).or_else(|| default(rules, now_ms))
 }
 
 struct Clock {
@@ -59,28 +53,21 @@ struct Clock {
 }
 
 impl Clock {
-    /// `expires_at` and its like are dates; `expires` is whichever its size says, since both are sent.
-    fn alias(&self, reply: &Value, name: &str) -> Option<i64> {
-        let value = reply.get(name)?;
-        let small = number(value).is_some_and(|number| number < FIRST_DATE_S);
-        if small && name == "expires" {
-            self.lifetime(value)
-        } else {
-            self.date_text(value)
-        }
-    }
-
-    /// From now; zero, negative and absurd lifetimes mean that it is unknown.
-    fn lifetime(&self, value: &Value) -> Option<i64> {
-        let unit = match self.unit {
+    /// What `expires_in` and `expires` hold: a lifetime, or a date that is told by its size or its form.
+    /// Both names are used for both.
+    fn lifetime_or_date(&self, value: &Value) -> Option<i64> {
+        let to_ms = match self.unit {
             ExpiryUnit::Seconds => 1000.0,
             ExpiryUnit::Milliseconds => 1.0,
         };
-        self.after(number(value)? * unit)
+        match number(value) {
+            Some(number) if number * to_ms < FIRST_DATE_S * 1000.0 => self.after(number * to_ms),
+            _ => self.date_in(value),
+        }
     }
 
     /// A date as a number or as text.
-    fn date_text(&self, value: &Value) -> Option<i64> {
+    fn date_in(&self, value: &Value) -> Option<i64> {
         match (number(value), value.as_str()) {
             (Some(number), _) if number >= FIRST_DATE_S => self.date(number),
             (None, Some(text)) => self.after_date(http_date_ms(text).or_else(|| rfc3339_ms(text))?),

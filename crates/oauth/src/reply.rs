@@ -1,5 +1,6 @@
 //! Token replies (RFC 6749 §5.1), as the standard has them and as they come.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::time::Duration;
 
@@ -269,6 +270,12 @@ fn extra(rules: &ReplyRules, reply: &Value, secrets: &Secrets) -> Map<String, Va
     }
 }
 
+/// A shorter text under a token's own name is a test's token, and occurs in innocent text.
+const SHORTEST_TOKEN: usize = 6;
+
+/// A shorter text under a name that only sounds secret (`token_use`) is more likely a word.
+const SHORTEST_SECRET: usize = 16;
+
 /// The secrets that a reply holds: where the rules say, and whatever is named like one.
 pub(crate) struct Secrets(Vec<Secret>);
 
@@ -276,38 +283,24 @@ impl Secrets {
     pub(crate) fn in_reply(rules: &ReplyRules, reply: &Value) -> Self {
         let mut found = Vec::new();
         for pointer in [&rules.access_token, &rules.refresh_token, &rules.id_token] {
-            found.extend(
-                pointer
-                    .find(reply)
-                    .and_then(as_text)
-                    .map(|text| Secret::new(text.trim())),
-            );
+            let text = pointer.find(reply).and_then(as_text);
+            note(text.as_deref(), SHORTEST_TOKEN, &mut found);
         }
         collect(reply, &mut found);
-        found.retain(|secret| !secret.is_empty());
         // The longest first, so that masking one that is part of another leaves no rest.
-        found.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
+        found.sort_by_key(|secret| Reverse(secret.expose().len()));
         Self(found)
     }
 
-    /// Whether the text is a secret, holds one of a length that is no accident, or looks like one.
+    /// Whether the text holds a secret, or looks like one.
     fn touch(&self, text: &str) -> bool {
-        looks_like_jwt(text)
-            || self.0.iter().any(|secret| {
-                text.trim() == secret.expose()
-                    || (is_long(secret) && text.contains(secret.expose()))
-            })
+        looks_like_jwt(text) || self.0.iter().any(|secret| text.contains(secret.expose()))
     }
 
     /// The text with `****` for each secret.
     pub(crate) fn mask(&self, text: &str) -> String {
-        if self.0.iter().any(|secret| text.trim() == secret.expose()) {
-            return "****".to_owned();
-        }
-        let long = self.0.iter().filter(|secret| is_long(secret));
-        long.fold(text.to_owned(), |text, secret| {
-            text.replace(secret.expose(), "****")
-        })
+        let mask = |text: String, secret: &Secret| text.replace(secret.expose(), "****");
+        self.0.iter().fold(text.to_owned(), mask)
     }
 
     /// The value without what is secret in it.
@@ -332,26 +325,27 @@ impl Secrets {
     }
 }
 
-/// Shorter ones occur in innocent text.
-fn is_long(secret: &Secret) -> bool {
-    secret.expose().len() >= 6
-}
-
 fn collect(value: &Value, found: &mut Vec<Secret>) {
     match value {
         Value::Object(members) => {
             for (name, value) in members {
-                match value {
-                    Value::String(text) if name != "token_type" && is_secret(name, value) => {
-                        found.push(text.trim().into())
-                    }
-                    _ => collect(value, found),
+                if is_secret(name, value) {
+                    note(value.as_str(), SHORTEST_SECRET, found);
                 }
+                collect(value, found);
             }
         }
         Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
         _ => {}
     }
+}
+
+fn note(text: Option<&str>, shortest: usize, found: &mut Vec<Secret>) {
+    found.extend(
+        text.map(str::trim)
+            .filter(|text| text.len() >= shortest)
+            .map(Secret::new),
+    );
 }
 
 /// Whether a member is secret by its name. A number under a name that speaks of expiry is not: a refresh
