@@ -92,7 +92,8 @@ impl Clock {
     }
 
     fn after(&self, ms: f64) -> Option<i64> {
-        (ms >= 1.0 && ms <= LONGEST_MS)
+        (1.0..=LONGEST_MS)
+            .contains(&ms)
             .then(|| self.now_ms.checked_add(ms as i64))
             .flatten()
     }
