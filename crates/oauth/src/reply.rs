@@ -203,12 +203,13 @@ pub fn read_token_reply(
         return Err(failure);
     }
     let data = reply.data().ok_or_else(|| reply.not_a_token())?;
-    let access_token = token(&rules.access_token, data).ok_or_else(|| reply.not_a_token())?;
+    let access_token =
+        header_token(&rules.access_token, data).ok_or_else(|| reply.not_a_token())?;
     let secrets = Secrets::in_reply(rules, data);
     Ok(TokenSet {
         expires_at: expiry::expires_at(rules, data, &access_token, now_ms),
-        refresh_token: token(&rules.refresh_token, data).map(Secret::new),
-        id_token: token(&rules.id_token, data).map(Secret::new),
+        refresh_token: body_token(&rules.refresh_token, data).map(Secret::new),
+        id_token: body_token(&rules.id_token, data).map(Secret::new),
         token_type: token_type(rules, data, &secrets),
         scope: scope(rules, data, &secrets),
         extra: extra(rules, data, &secrets),
@@ -216,12 +217,18 @@ pub fn read_token_reply(
     })
 }
 
-/// A token must fit a header, or using it would fail in a way that nobody understands.
-fn token(pointer: &Pointer, reply: &Value) -> Option<String> {
-    let text = as_text(pointer.find(reply)?)?;
-    let text = text.trim();
-    let sendable = !text.is_empty() && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    sendable.then(|| text.to_owned())
+/// An access token must fit a header, or using it would fail in a way that nobody understands.
+fn header_token(pointer: &Pointer, reply: &Value) -> Option<String> {
+    let text = body_token(pointer, reply)?.trim().to_owned();
+    let sendable = text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    sendable.then_some(text)
+}
+
+/// Other tokens are sent in a body, where anything goes. None is dropped for its looks: it may be the
+/// only one that is still good.
+fn body_token(pointer: &Pointer, reply: &Value) -> Option<String> {
+    let value = pointer.find(reply).filter(|value| !value.is_boolean())?;
+    as_text(value).filter(|text| !text.trim().is_empty())
 }
 
 fn token_type(rules: &ReplyRules, reply: &Value, secrets: &Secrets) -> String {

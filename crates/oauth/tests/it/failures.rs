@@ -397,6 +397,14 @@ fn replies_by_their_kind() {
             None,
             None,
         ),
+        (
+            200,
+            r#"{"access_token":true}"#,
+            Setup,
+            BAD_TOKEN,
+            None,
+            None,
+        ),
     ];
     for (status, body, kind, what, code, description) in table {
         let failure = read(&ReplyRules::default(), status, "", body).unwrap_err();

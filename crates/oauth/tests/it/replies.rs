@@ -300,6 +300,22 @@ fn token_types_as_they_come() {
 }
 
 #[test]
+fn a_refresh_token_is_never_dropped_for_its_looks() {
+    let refresh = |value: &str| {
+        let set = json_reply(&format!(
+            r#"{{"access_token":" a\n","refresh_token":{value}}}"#
+        ));
+        assert_eq!(set.access_token.expose(), "a");
+        set.refresh_token.map(|token| token.expose().to_owned())
+    };
+    assert_eq!(refresh(r#""r ü\n""#).as_deref(), Some("r ü\n"));
+    assert_eq!(refresh("12345").as_deref(), Some("12345"));
+    assert_eq!(refresh(r#""""#), None);
+    assert_eq!(refresh("null"), None);
+    assert_eq!(refresh("false"), None);
+}
+
+#[test]
 fn slack_nests_the_persons_token() {
     let rules = ReplyRules {
         access_token: "/authed_user/access_token".into(),
