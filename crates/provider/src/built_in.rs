@@ -8,4 +8,18 @@ macro_rules! files {
 
 /// File name and text.
 pub(crate) const BUILT_IN: &[(&str, &str)] = files![
+    "amazon-cognito.toml",
+    "atlassian.toml",
+    "dropbox.toml",
+    "github.toml",
+    "google.toml",
+    "hubspot.toml",
+    "linkedin.toml",
+    "microsoft.toml",
+    "notion.toml",
+    "oauth2.toml",
+    "oidc.toml",
+    "salesforce.toml",
+    "slack.toml",
+    "xero.toml",
 ];

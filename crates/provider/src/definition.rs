@@ -155,8 +155,12 @@ pub struct Pattern {
 impl Pattern {
     /// Compiles `text`; the error is the regex library's, in English.
     pub fn new(text: &str) -> Result<Self, String> {
-        let regex = regex_lite::Regex::new(&format!("^(?:{text})$")).map_err(|error| error.to_string())?;
-        Ok(Self { text: text.to_owned(), regex })
+        let regex =
+            regex_lite::Regex::new(&format!("^(?:{text})$")).map_err(|error| error.to_string())?;
+        Ok(Self {
+            text: text.to_owned(),
+            regex,
+        })
     }
 
     /// The expression as written, without anchors; fits an HTML `pattern` attribute.
@@ -232,7 +236,7 @@ pub enum Recovery {
     SingleUse,
     /// A second use of the old one ends the whole grant.
     Family,
-    /// Static, but a refresh ends the access token before it.
+    /// As `SingleUse`, and its use also ends the access token before it: a lost reply leaves nothing that works.
     AccessDies,
 }
 
@@ -319,6 +323,13 @@ pub(crate) struct ApiPhase {
 impl Default for ApiPhase {
     /// RFC 6750 §2.1.
     fn default() -> Self {
-        Self { base_url: None, hosts: Vec::new(), header: http::header::AUTHORIZATION, prefix: "Bearer".to_owned(), headers: Vec::new(), verify: None }
+        Self {
+            base_url: None,
+            hosts: Vec::new(),
+            header: http::header::AUTHORIZATION,
+            prefix: "Bearer".to_owned(),
+            headers: Vec::new(),
+            verify: None,
+        }
     }
 }

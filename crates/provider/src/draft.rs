@@ -6,7 +6,7 @@ use keyholder_oauth::Metadata;
 use url::Url;
 
 use crate::definition::GrantKind;
-use crate::endpoint::{check_endpoint, read_endpoint};
+use crate::template::UrlTemplate;
 
 /// How many scopes of the document are written; some servers list hundreds.
 const MAX_SCOPES: usize = 40;
@@ -17,21 +17,32 @@ const MAX_SCOPES: usize = 40;
 /// not have become `-`.
 pub fn draft(metadata: &Metadata, id: &str) -> String {
     let id = plain_id(id);
-    let mut out = format!("# Drafted from the server's discovery document. Check each fact, then write `checked` and `source`.\nschema = 1\nid = {}\nname = {}\n", quote(&id), quote(&id));
+    let mut out = format!(
+        "# Drafted from the server's discovery document. Check each fact, then write `checked` and `source`.\nschema = 1\nid = {}\nname = {}\n",
+        quote(&id),
+        quote(&id)
+    );
     for grant in grants(metadata) {
         let _ = write!(out, "\n[[methods]]\ngrant = {}\n", quote(grant.as_str()));
     }
     scopes(&mut out, metadata);
-    let issuer = read_endpoint(&metadata.issuer).is_ok().then_some(&metadata.issuer).filter(|issuer| !issuer.contains(['{', '}']));
+    let issuer = Some(&metadata.issuer)
+        .filter(|issuer| !issuer.contains(['{', '}']) && UrlTemplate::parse(issuer).is_ok());
     if let Some(issuer) = issuer {
-        let _ = write!(out, "\n# Endpoints that are not given below are taken from the discovery document.\n[discover]\nissuer = {}\n", quote(issuer));
+        let _ = write!(
+            out,
+            "\n# Endpoints that are not given below are taken from the discovery document.\n[discover]\nissuer = {}\n",
+            quote(issuer)
+        );
     }
     // A definition must say where tokens come from, even if the document could not.
     let fallback = issuer.is_none().then_some("https://server.invalid/");
     out.push_str("\n[authorize]\n");
     endpoint(&mut out, metadata.authorization_endpoint.as_ref(), fallback);
     out.push_str(match &metadata.code_challenge_methods_supported {
-        Some(methods) if methods.iter().any(|method| method == "S256") => "# The document lists S256.\npkce = \"offered\"\n",
+        Some(methods) if methods.iter().any(|method| method == "S256") => {
+            "# The document lists S256.\npkce = \"offered\"\n"
+        }
         _ => "# The document does not list S256; servers that do not know it ignore it.\npkce = \"offered\"\n",
     });
     let _ = write!(out, "nonce = {}\n\n[token]\n", issuer.is_some());
@@ -40,8 +51,8 @@ pub fn draft(metadata: &Metadata, id: &str) -> String {
         let _ = writeln!(out, "client_auth = {}", quote(client_auth));
     }
     out.push_str("\n[refresh]\n# What happens to a refresh token whose reply was lost is not in a discovery document; this is the careful assumption.\nrecovery = \"single_use\"\n");
-    if let Some(url) = metadata.revocation_endpoint.as_ref().filter(|url| check_endpoint(url).is_ok()) {
-        let _ = write!(out, "\n[revoke]\nurl = {}\n", quote_url(url));
+    if let Some(url) = metadata.revocation_endpoint.as_ref().and_then(usable) {
+        let _ = write!(out, "\n[revoke]\nurl = {}\n", quote(&url));
     }
     out.push_str("\n[api]\n# base_url = \"https://api.example.com\"\n");
     out
@@ -49,14 +60,29 @@ pub fn draft(metadata: &Metadata, id: &str) -> String {
 
 /// RFC 8414 §2: a document without the list means authorization_code and implicit.
 fn grants(metadata: &Metadata) -> Vec<GrantKind> {
-    let all = [GrantKind::AuthorizationCode, GrantKind::ClientCredentials, GrantKind::Password];
-    let listed = |grant: &GrantKind| metadata.grant_types_supported.as_ref().is_some_and(|types| types.iter().any(|name| name == grant.as_str()));
+    let all = [
+        GrantKind::AuthorizationCode,
+        GrantKind::ClientCredentials,
+        GrantKind::Password,
+    ];
+    let listed = |grant: &GrantKind| {
+        metadata
+            .grant_types_supported
+            .as_ref()
+            .is_some_and(|types| types.iter().any(|name| name == grant.as_str()))
+    };
     let grants: Vec<_> = all.into_iter().filter(listed).collect();
-    if grants.is_empty() { vec![GrantKind::AuthorizationCode] } else { grants }
+    if grants.is_empty() {
+        vec![GrantKind::AuthorizationCode]
+    } else {
+        grants
+    }
 }
 
 fn scopes(out: &mut String, metadata: &Metadata) {
-    let Some(supported) = &metadata.scopes_supported else { return };
+    let Some(supported) = &metadata.scopes_supported else {
+        return;
+    };
     out.push_str("\n[scopes]\n");
     if supported.iter().any(|scope| scope == "openid") {
         out.push_str("default = [\"openid\"]\n");
@@ -68,12 +94,16 @@ fn scopes(out: &mut String, metadata: &Metadata) {
 }
 
 fn endpoint(out: &mut String, url: Option<&Url>, fallback: Option<&str>) {
-    match (url.filter(|url| check_endpoint(url).is_ok()), fallback) {
+    match (url.and_then(usable), fallback) {
         (Some(url), _) => {
-            let _ = writeln!(out, "url = {}", quote_url(url));
+            let _ = writeln!(out, "url = {}", quote(&url));
         }
         (None, Some(fallback)) => {
-            let _ = writeln!(out, "# The document gives no usable address; write the right one.\nurl = {}", quote(fallback));
+            let _ = writeln!(
+                out,
+                "# The document gives no usable address; write the right one.\nurl = {}",
+                quote(fallback)
+            );
         }
         (None, None) => {}
     }
@@ -81,19 +111,36 @@ fn endpoint(out: &mut String, url: Option<&Url>, fallback: Option<&str>) {
 
 fn client_auth(metadata: &Metadata) -> Option<&'static str> {
     let offered = metadata.token_endpoint_auth_methods_supported.as_ref()?;
-    let known = [("client_secret_basic", "basic"), ("client_secret_post", "post"), ("none", "none")];
-    known.into_iter().find(|(name, _)| offered.iter().any(|method| method == name)).map(|(_, name)| name)
+    let known = [
+        ("client_secret_basic", "basic"),
+        ("client_secret_post", "post"),
+        ("none", "none"),
+    ];
+    known
+        .into_iter()
+        .find(|(name, _)| offered.iter().any(|method| method == name))
+        .map(|(_, name)| name)
 }
 
 fn plain_id(id: &str) -> String {
-    let plain: String = id.to_ascii_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(64).collect();
+    let plain: String = id
+        .to_ascii_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(64)
+        .collect();
     let plain = plain.trim_matches('-');
-    if plain.is_empty() { "draft".to_owned() } else { plain.to_owned() }
+    if plain.is_empty() {
+        "draft".to_owned()
+    } else {
+        plain.to_owned()
+    }
 }
 
-/// Braces would be read as placeholders; in a URL they may be written in percent.
-fn quote_url(url: &Url) -> String {
-    quote(&url.as_str().replace('{', "%7B").replace('}', "%7D"))
+/// An address as a definition may have it. Braces would be read as placeholders; in a URL they may be written in percent.
+fn usable(url: &Url) -> Option<String> {
+    let text = url.as_str().replace('{', "%7B").replace('}', "%7D");
+    UrlTemplate::parse(&text).is_ok().then_some(text)
 }
 
 /// A basic string of TOML, on one line whatever the text holds.
@@ -141,12 +188,29 @@ mod tests {
         }));
         let definition = parse("draft.toml", &draft(&document, "ID Example!")).unwrap();
         assert_eq!(definition.id, "id-example");
-        let names: Vec<_> = definition.methods.iter().map(|method| method.name.as_str()).collect();
+        let names: Vec<_> = definition
+            .methods
+            .iter()
+            .map(|method| method.name.as_str())
+            .collect();
         assert_eq!(names, ["authorization_code", "client_credentials"]);
-        let rendered = definition.render(definition.method(None).unwrap(), &Values::new(), &Choice::default(), None).unwrap();
+        let rendered = definition
+            .render(
+                definition.method(None).unwrap(),
+                &Values::new(),
+                &Choice::default(),
+                None,
+            )
+            .unwrap();
         assert_eq!(rendered.token.url.as_str(), "https://id.example/token");
-        assert_eq!(rendered.token.client_auth, keyholder_oauth::ClientAuth::Post);
-        assert_eq!(rendered.revoke.unwrap().endpoint.url.as_str(), "https://id.example/revoke");
+        assert_eq!(
+            rendered.token.client_auth,
+            keyholder_oauth::ClientAuth::Post
+        );
+        assert_eq!(
+            rendered.revoke.unwrap().endpoint.url.as_str(),
+            "https://id.example/revoke"
+        );
         assert_eq!(rendered.requested_scopes, ["openid"]);
     }
 

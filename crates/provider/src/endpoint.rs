@@ -26,7 +26,10 @@ pub(crate) fn check_endpoint(url: &Url) -> Result<(), String> {
 
 /// Reads an address that somebody typed. Backslashes, spaces and control characters, which URL parsers repair in different ways, are refused.
 pub(crate) fn read_endpoint(text: &str) -> Result<Url, String> {
-    if text.chars().any(|c| c == '\\' || c.is_whitespace() || c.is_control()) {
+    if text
+        .chars()
+        .any(|c| c == '\\' || c.is_whitespace() || c.is_control())
+    {
         return Err("it has a space, a backslash or a control character in it".to_owned());
     }
     let url = Url::parse(text).map_err(|error| format!("it is not an absolute URL ({error})"))?;
@@ -38,14 +41,22 @@ pub(crate) fn read_endpoint(text: &str) -> Result<Url, String> {
 pub(crate) fn is_host_text(text: &str) -> bool {
     text.len() <= 253
         && text.split('.').all(|label| {
-            !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            !label.is_empty()
+                && label.len() <= 63
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
         })
 }
 
 /// Whether `pattern` (an exact host or `*.example.com`) covers `host`; both in lower case. `*.` stands for one or more labels.
 pub(crate) fn host_covers(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix("*.") {
-        Some(suffix) => host.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+        Some(suffix) => host
+            .strip_suffix(suffix)
+            .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
         None => pattern == host,
     }
 }
@@ -73,7 +84,13 @@ mod tests {
 
     #[test]
     fn endpoints() {
-        for good in ["https://a.example/x?y=z", "http://127.0.0.1:8080/t", "http://127.9.9.9/", "http://[::1]:1/", "http://localhost/"] {
+        for good in [
+            "https://a.example/x?y=z",
+            "http://127.0.0.1:8080/t",
+            "http://127.9.9.9/",
+            "http://[::1]:1/",
+            "http://localhost/",
+        ] {
             read_endpoint(good).unwrap();
         }
         for (bad, reason) in [
@@ -105,6 +122,11 @@ mod tests {
         assert!(host_covers("example.com", "example.com"));
         assert!(!host_covers("example.com", "a.example.com"));
         assert!(is_host_pattern("*.example.com") && is_host_pattern("a.example.com"));
-        assert!(!is_host_pattern("*.com") && !is_host_pattern("*") && !is_host_pattern("a.*.com") && !is_host_pattern("a/b"));
+        assert!(
+            !is_host_pattern("*.com")
+                && !is_host_pattern("*")
+                && !is_host_pattern("a.*.com")
+                && !is_host_pattern("a/b")
+        );
     }
 }

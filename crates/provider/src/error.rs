@@ -47,7 +47,9 @@ pub enum RenderError {
     #[error(transparent)]
     Value(#[from] ValueError),
     /// Neither the definition, nor the values, nor the discovery document name an endpoint that the method needs.
-    #[error("{field} is not known: neither the definition nor a discovery document gives it; set it in the definition or by its variable")]
+    #[error(
+        "{field} is not known: neither the definition nor a discovery document gives it; set it in the definition or by its variable"
+    )]
     NoEndpoint {
         /// Field of the definition, such as `token.url`.
         field: &'static str,
@@ -59,7 +61,9 @@ pub enum RenderError {
         field: &'static str,
     },
     /// A URL that credentials must not be sent to (RFC 6749 §3.1.2.1, §3.2: TLS is a must).
-    #[error("{field}: {reason}; give an absolute https:// URL without user name, password and fragment (http:// is for loopback only)")]
+    #[error(
+        "{field}: {reason}; give an absolute https:// URL without user name, password and fragment (http:// is for loopback only)"
+    )]
     BadUrl {
         /// Field of the definition, or of the discovery document.
         field: String,
@@ -67,19 +71,25 @@ pub enum RenderError {
         reason: String,
     },
     /// A header value with characters that HTTP does not allow.
-    #[error("header `{header}`: the value has characters that a header may not have; remove line breaks and control characters")]
+    #[error(
+        "header `{header}`: the value has characters that a header may not have; remove line breaks and control characters"
+    )]
     BadHeader {
         /// The header's name.
         header: String,
     },
     /// A scope with a space or a control character inside (RFC 6749 §3.3).
-    #[error("scope number {position} has characters that a scope may not have; give each scope by itself")]
+    #[error(
+        "scope number {position} has characters that a scope may not have; give each scope by itself"
+    )]
     BadScope {
         /// Counted from 1 among the requested ones.
         position: usize,
     },
     /// The provider's reply named an API host that the definition does not list.
-    #[error("the provider named `{host}` as its API host, which `api.hosts` does not list; add it to the definition if it belongs to the provider")]
+    #[error(
+        "the provider named `{host}` as its API host, which `api.hosts` does not list; add it to the definition if it belongs to the provider"
+    )]
     HostNotListed {
         /// The host in the reply.
         host: String,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::Url;
 
-use crate::endpoint::check_endpoint;
+use crate::endpoint::{check_endpoint, is_host_text, read_endpoint};
 
 /// What stands between `{{` and `}}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,12 @@ pub(crate) enum UrlTemplate {
     /// `"{{token_url}}"`: the value is the URL.
     Whole(Placeholder),
     /// Everything else. The parts keep what separates them: the path its first `/`, the query its `?`.
-    Parts { scheme: &'static str, authority: Vec<Part>, path: Vec<Part>, query: Vec<Part> },
+    Parts {
+        scheme: &'static str,
+        authority: Vec<Part>,
+        path: Vec<Part>,
+        query: Vec<Part>,
+    },
 }
 
 impl Placeholder {
@@ -60,7 +65,9 @@ impl Placeholder {
         }
         if let Some(member) = name.strip_prefix(REPLY)
             && !member.is_empty()
-            && member.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+            && member
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
         {
             return Ok(Placeholder::Reply(member.to_owned()));
         }
@@ -73,7 +80,10 @@ impl Placeholder {
 
 /// Lower-case letters, digits and `_`, a letter first.
 pub(crate) fn is_variable_name(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_lowercase()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 impl Template {
@@ -102,7 +112,10 @@ impl Template {
     }
 
     /// Puts values in as they are; `None` if one of them is missing.
-    pub fn render<E>(&self, mut value: impl FnMut(&Placeholder) -> Result<Option<String>, E>) -> Result<Option<String>, E> {
+    pub fn render<E>(
+        &self,
+        mut value: impl FnMut(&Placeholder) -> Result<Option<String>, E>,
+    ) -> Result<Option<String>, E> {
         let mut out = String::new();
         for part in &self.parts {
             match part {
@@ -144,10 +157,15 @@ impl UrlTemplate {
         let [Part::Text(first), rest @ ..] = template.parts.as_slice() else {
             return Err("a URL must begin with https:// or be one placeholder alone".to_owned());
         };
-        let (scheme, first) = match (first.strip_prefix("https://"), first.strip_prefix("http://")) {
+        let (scheme, first) = match (
+            first.strip_prefix("https://"),
+            first.strip_prefix("http://"),
+        ) {
             (Some(first), _) => ("https", first),
             (_, Some(first)) => ("http", first),
-            _ => return Err("a URL must begin with https:// or be one placeholder alone".to_owned()),
+            _ => {
+                return Err("a URL must begin with https:// or be one placeholder alone".to_owned());
+            }
         };
         let mut parts = vec![Part::Text(first.to_owned())];
         parts.extend_from_slice(rest);
@@ -160,16 +178,35 @@ impl UrlTemplate {
     pub fn placeholders(&self) -> Vec<(&Placeholder, Place)> {
         match self {
             UrlTemplate::Whole(placeholder) => vec![(placeholder, Place::Whole)],
-            UrlTemplate::Parts { authority, path, query, .. } => {
-                let inside = values(path).chain(values(query)).map(|placeholder| (placeholder, Place::PathOrQuery));
-                values(authority).map(|placeholder| (placeholder, Place::Host)).chain(inside).collect()
+            UrlTemplate::Parts {
+                authority,
+                path,
+                query,
+                ..
+            } => {
+                let inside = values(path)
+                    .chain(values(query))
+                    .map(|placeholder| (placeholder, Place::PathOrQuery));
+                values(authority)
+                    .map(|placeholder| (placeholder, Place::Host))
+                    .chain(inside)
+                    .collect()
             }
         }
     }
 
     /// The URL, or `None` if a value is missing. However the values look, the host is the one written in the authority.
-    pub fn render<E: From<UrlProblem>>(&self, mut value: impl FnMut(&Placeholder) -> Result<Option<String>, E>) -> Result<Option<Url>, E> {
-        let UrlTemplate::Parts { scheme, authority, path, query } = self else {
+    pub fn render<E: From<UrlProblem>>(
+        &self,
+        mut value: impl FnMut(&Placeholder) -> Result<Option<String>, E>,
+    ) -> Result<Option<Url>, E> {
+        let UrlTemplate::Parts {
+            scheme,
+            authority,
+            path,
+            query,
+        } = self
+        else {
             return self.render_whole(value);
         };
         let mut missing = false;
@@ -191,20 +228,33 @@ impl UrlTemplate {
         Ok(Some(assemble(scheme, &authority, &path, &query)?))
     }
 
-    fn render_whole<E: From<UrlProblem>>(&self, mut value: impl FnMut(&Placeholder) -> Result<Option<String>, E>) -> Result<Option<Url>, E> {
-        let UrlTemplate::Whole(placeholder) = self else { return Ok(None) };
-        let Some(text) = value(placeholder)? else { return Ok(None) };
-        Ok(Some(crate::endpoint::read_endpoint(&text).map_err(UrlProblem)?))
+    fn render_whole<E: From<UrlProblem>>(
+        &self,
+        mut value: impl FnMut(&Placeholder) -> Result<Option<String>, E>,
+    ) -> Result<Option<Url>, E> {
+        let UrlTemplate::Whole(placeholder) = self else {
+            return Ok(None);
+        };
+        let Some(text) = value(placeholder)? else {
+            return Ok(None);
+        };
+        Ok(Some(read_endpoint(&text).map_err(UrlProblem)?))
     }
 
     /// Fills the template with harmless values and checks the result, so that an error in the literal text shows when the file is read.
     fn check_literals(&self) -> Result<(), String> {
-        if let UrlTemplate::Parts { scheme: "http", authority, .. } = self
+        if let UrlTemplate::Parts {
+            scheme: "http",
+            authority,
+            ..
+        } = self
             && values(authority).next().is_some()
         {
             return Err("plain http would show credentials to the network".to_owned());
         }
-        self.render(|_| Ok::<_, UrlProblem>(Some("x".to_owned()))).map(|_| ()).map_err(|problem| problem.0)
+        self.render(|_| Ok::<_, UrlProblem>(Some("x".to_owned())))
+            .map(|_| ())
+            .map_err(|problem| problem.0)
     }
 }
 
@@ -246,7 +296,12 @@ fn split(scheme: &'static str, parts: Vec<Part>) -> Result<UrlTemplate, String> 
         }
         push_text([&mut authority, &mut path, &mut query][at], rest)?;
     }
-    Ok(UrlTemplate::Parts { scheme, authority, path, query })
+    Ok(UrlTemplate::Parts {
+        scheme,
+        authority,
+        path,
+        query,
+    })
 }
 
 /// What ends the authority (0), the path (1) and the query (2; nothing does, a fragment is refused later).
@@ -258,7 +313,10 @@ fn boundary(at: usize) -> &'static [char] {
     }
 }
 
-fn join<E>(parts: &[Part], mut value: impl FnMut(&Placeholder, &mut String) -> Result<(), E>) -> Result<String, E> {
+fn join<E>(
+    parts: &[Part],
+    mut value: impl FnMut(&Placeholder, &mut String) -> Result<(), E>,
+) -> Result<String, E> {
     let mut out = String::new();
     for part in parts {
         match part {
@@ -273,19 +331,27 @@ fn join<E>(parts: &[Part], mut value: impl FnMut(&Placeholder, &mut String) -> R
 /// is the last word on "a value can never change the host"; the escaping before it only makes good values pass.
 fn assemble(scheme: &str, authority: &str, path: &str, query: &str) -> Result<Url, UrlProblem> {
     let problem = |reason: &str| UrlProblem(reason.to_owned());
-    if authority.contains(['@', '\\', '%', '#']) || authority.chars().any(|c| !c.is_ascii_graphic()) {
-        return Err(problem("the host has characters that a host may not have"));
+    let bare = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
+    if !is_host_text(bare) && !authority.starts_with('[') {
+        return Err(problem(
+            "the host has characters that a host may not have, or an empty part",
+        ));
     }
     if path.split('/').any(is_dot_segment) {
         return Err(problem("the path has a `.` or `..` segment"));
     }
-    let alone = Url::parse(&format!("{scheme}://{authority}/")).map_err(|error| UrlProblem(format!("it is not a URL ({error})")))?;
+    let alone = Url::parse(&format!("{scheme}://{authority}/"))
+        .map_err(|error| UrlProblem(format!("it is not a URL ({error})")))?;
     let text = format!("{scheme}://{authority}{path}{query}");
-    let url = crate::endpoint::read_endpoint(&text).map_err(UrlProblem)?;
+    let url = read_endpoint(&text).map_err(UrlProblem)?;
     check_endpoint(&alone).map_err(UrlProblem)?;
     let written = authority.to_ascii_lowercase();
     let host = url.host_str().unwrap_or_default();
-    let port = written.strip_prefix(host).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
+    let port = written
+        .strip_prefix(host)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
     if !port || (url.host_str(), url.port()) != (alone.host_str(), alone.port()) {
         return Err(problem("the host is not written in its plain form"));
     }
@@ -294,7 +360,10 @@ fn assemble(scheme: &str, authority: &str, path: &str, query: &str) -> Result<Ur
 
 /// URL parsers treat `%2e` as a dot when they resolve `..`.
 fn is_dot_segment(segment: &str) -> bool {
-    matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+    matches!(
+        segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
+        "." | ".."
+    )
 }
 
 /// Everything but the unreserved characters of RFC 3986 §2.3 is escaped, so that a value stays within its segment.
@@ -302,7 +371,9 @@ fn escape_segment(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for byte in value.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte))
+            }
             _ => out.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -320,22 +391,54 @@ mod tests {
 
     fn render(template: &str, value: &str) -> Result<Url, String> {
         let url = UrlTemplate::parse(template)?;
-        url.render(|_| Ok::<_, UrlProblem>(Some(value.to_owned()))).map(Option::unwrap).map_err(|problem| problem.0)
+        url.render(|_| Ok::<_, UrlProblem>(Some(value.to_owned())))
+            .map(Option::unwrap)
+            .map_err(|problem| problem.0)
     }
 
     #[test]
     fn values_are_escaped_for_their_place() {
         let nasty = "a/b?c#d@e&f=%2f ü";
-        assert_eq!(render("https://h.example/{{x}}/t", nasty).unwrap().as_str(), "https://h.example/a%2Fb%3Fc%23d%40e%26f%3D%252f%20%C3%BC/t");
-        assert_eq!(render("https://h.example/t?q={{x}}&r=1", nasty).unwrap().as_str(), "https://h.example/t?q=a%2Fb%3Fc%23d%40e%26f%3D%252f+%C3%BC&r=1");
-        assert_eq!(render("https://{{x}}.h.example:444/t", "Acme").unwrap().as_str(), "https://acme.h.example:444/t");
-        assert_eq!(render("https://h.example?q={{x}}", "/").unwrap().as_str(), "https://h.example/?q=%2F");
+        assert_eq!(
+            render("https://h.example/{{x}}/t", nasty).unwrap().as_str(),
+            "https://h.example/a%2Fb%3Fc%23d%40e%26f%3D%252f%20%C3%BC/t"
+        );
+        assert_eq!(
+            render("https://h.example/t?q={{x}}&r=1", nasty)
+                .unwrap()
+                .as_str(),
+            "https://h.example/t?q=a%2Fb%3Fc%23d%40e%26f%3D%252f+%C3%BC&r=1"
+        );
+        assert_eq!(
+            render("https://{{x}}.h.example:444/t", "Acme")
+                .unwrap()
+                .as_str(),
+            "https://acme.h.example:444/t"
+        );
+        assert_eq!(
+            render("https://h.example?q={{x}}", "/").unwrap().as_str(),
+            "https://h.example/?q=%2F"
+        );
     }
 
     #[test]
     fn a_value_cannot_change_the_host() {
-        for value in ["evil.example/", "a@evil.example", "evil.example#", "evil.example?", "a\r\nb", "evil%2fx", "ü", "a\\b", "", "a b", "a:1", "[::1]"] {
-            let host = render("https://{{x}}.h.example/t", value).map(|url| url.host_str().unwrap().to_owned());
+        for value in [
+            "evil.example/",
+            "a@evil.example",
+            "evil.example#",
+            "evil.example?",
+            "a\r\nb",
+            "evil%2fx",
+            "ü",
+            "a\\b",
+            "",
+            "a b",
+            "a:1",
+            "[::1]",
+        ] {
+            let host = render("https://{{x}}.h.example/t", value)
+                .map(|url| url.host_str().unwrap().to_owned());
             assert!(host.is_err(), "{value:?} gave {host:?}");
         }
         // Numbers are read as an address by URL parsers.
@@ -371,6 +474,12 @@ mod tests {
     fn a_missing_value_leaves_the_text_out() {
         let template = Template::parse("a {{ x }} b").unwrap();
         assert_eq!(template.render(|_| Ok::<_, ()>(None)).unwrap(), None);
-        assert_eq!(template.render(|_| Ok::<_, ()>(Some("1".into()))).unwrap().as_deref(), Some("a 1 b"));
+        assert_eq!(
+            template
+                .render(|_| Ok::<_, ()>(Some("1".into())))
+                .unwrap()
+                .as_deref(),
+            Some("a 1 b")
+        );
     }
 }
