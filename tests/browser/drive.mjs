@@ -1,0 +1,109 @@
+// Drives Chromium for tests that are not written in JavaScript: one JSON command a line on stdin, one JSON answer a line
+// on stdout, {"ok": true, "value": ...} or {"ok": false, "error": "..."}. The first line answers nothing: it says that
+// the browser runs, and which. Ends when stdin closes, or with {"do": "close"}.
+//
+// Every command may name its `person` (0 without): each has cookies and storage of their own. See COMMANDS below.
+// Actions wait for their target, and `see`, `wait_url` for what they name, 10 s at most: a test never sleeps.
+//
+// Environment: CHROMIUM, the browser's path (/usr/bin/chromium).
+import readline from 'node:readline';
+import { stripVTControlCharacters } from 'node:util';
+import { chromium } from 'playwright-core';
+
+const PATIENCE_MS = 10_000;
+
+const COMMANDS = {
+  /** {url} → HTTP status of the page, null when the address only changed within it */
+  goto: async ({ page }, { url }) => (await page.goto(url))?.status() ?? null,
+  /** {label | selector, value} */
+  fill: async ({ page }, c) => field(page, c).fill(c.value),
+  /** {label | selector, value}: one option of a list, by its value or its text */
+  select: async ({ page }, c) => { await field(page, c).selectOption(c.value); },
+  /** {label | selector, value: true | false} */
+  check: async ({ page }, c) => field(page, c).setChecked(c.value ?? true),
+  /** {role, name | selector} */
+  click: async ({ page }, c) => target(page, c).click(),
+  /** {key}: for example Tab, Enter, Control+a */
+  press: async ({ page }, { key }) => page.keyboard.press(key),
+  /** {text}: waits until it can be seen */
+  see: async ({ page }, { text }) => page.getByText(text).filter({ visible: true }).first().waitFor(),
+  /** {contains}: waits until the address contains it → the address */
+  wait_url: async ({ page }, { contains }) => {
+    // `commit`: a page that never answers (a callback to a closed port) still has an address.
+    await page.waitForURL((url) => url.href.includes(contains), { waitUntil: 'commit' });
+    return page.url();
+  },
+  /** {selector?} → what a person can read */
+  text: async ({ page }, { selector }) => page.locator(selector ?? 'body').innerText(),
+  html: async ({ page }) => page.content(),
+  url: async ({ page }) => page.url(),
+  title: async ({ page }) => page.title(),
+  /** {selector} → how many there are now */
+  count: async ({ page }, { selector }) => page.locator(selector).count(),
+  /** {selector, name} → the attribute's value or null */
+  attribute: async ({ page }, { selector, name }) => page.locator(selector).getAttribute(name),
+  /** {script}: an expression → its value */
+  eval: async ({ page }, { script }) => page.evaluate(script),
+  /** {path, width?, height?, dark?}: the whole page as PNG; the size (1280 × 800) and the colours stay as set */
+  screenshot: async ({ page }, { path, width = 1280, height = 800, dark = false }) => {
+    await page.setViewportSize({ width, height });
+    await page.emulateMedia({ colorScheme: dark ? 'dark' : 'light' });
+    await page.screenshot({ path, fullPage: true });
+  },
+  cookies: async ({ context }) => context.cookies(),
+  /** → what went wrong in the pages so far: console errors (violations of the content security policy are among them), uncaught exceptions */
+  console: async ({ problems }) => problems,
+  /** → the number of a new person */
+  new_context: async () => people.push(await newPerson()) - 1,
+};
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  headless: true,
+  chromiumSandbox: false, // tests run as root, where Chromium's sandbox can't
+  timeout: 60_000,
+  args: [
+    '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
+    // Pages of a program that must work without the Internet may load nothing from it.
+    '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost',
+  ],
+});
+const people = [await newPerson()];
+
+process.stdout.write(`${JSON.stringify({ ok: true, value: browser.version() })}\n`);
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const command = JSON.parse(line);
+  if (command.do === 'close') break;
+  process.stdout.write(`${JSON.stringify(await answer(command))}\n`);
+}
+// A browser that hangs must not keep the test from ending.
+setTimeout(() => process.exit(1), 5_000).unref();
+await browser.close();
+
+async function answer(command) {
+  try {
+    const run = COMMANDS[command.do];
+    if (!run) throw new Error(`no such command: ${command.do}`);
+    return { ok: true, value: await run(people[command.person ?? 0], command) ?? null };
+  } catch (error) {
+    return { ok: false, error: stripVTControlCharacters(error.message) };
+  }
+}
+
+async function newPerson() {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
+  context.setDefaultTimeout(PATIENCE_MS);
+  const page = await context.newPage();
+  const problems = [];
+  page.on('console', (message) => { if (message.type() === 'error') problems.push(message.text()); });
+  page.on('pageerror', (error) => problems.push(`uncaught: ${error.message}`));
+  return { context, page, problems };
+}
+
+function field(page, { label, selector }) {
+  return selector ? page.locator(selector) : page.getByLabel(label, { exact: true });
+}
+
+function target(page, { role, name, selector }) {
+  return selector ? page.locator(selector) : page.getByRole(role, { name, exact: true });
+}
