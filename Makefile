@@ -1,0 +1,23 @@
+# What people and CI run. `make help` lists it.
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help demo test prepare lint
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: ## run the server, a sandbox provider and examples of every grant in one process
+	cargo run --locked -- demo
+
+# The runner is last, so that its summary is the last line.
+test: prepare ## install what the tests need (see prepare), then run all of them
+	cargo test --doc --workspace --locked --quiet
+	cargo nextest run --workspace --locked
+
+prepare: ## install what the tests need: cargo-nextest, Chromium, two authorization servers
+	@tests/prepare.sh
+
+lint: ## formatting, clippy and the documentation's links; a warning is an error
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
