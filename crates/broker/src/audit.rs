@@ -1,0 +1,97 @@
+//! The audit: a record for every hand-out, call, consent, change and refusal.
+//!
+//! Records go through a bounded queue to one writer, so that handing out a token waits for no disk. When a write fails or the queue is full,
+//! [`AuditLog::record`] refuses, and with it every token. What is in the queue when the process is killed (at most a few milliseconds) is lost; a graceful stop writes it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::store::{NewAudit, Store};
+
+/// Most records that wait to be written.
+const QUEUE: usize = 8192;
+const BATCH: usize = 512;
+const RETRY: Duration = Duration::from_millis(250);
+
+/// The way in to the audit; clones share the queue.
+#[derive(Clone)]
+pub(crate) struct AuditLog {
+    queue: mpsc::Sender<Entry>,
+    failing: Arc<AtomicBool>,
+}
+
+enum Entry {
+    Record(NewAudit),
+    Flush(oneshot::Sender<()>),
+}
+
+impl AuditLog {
+    /// Starts the writer.
+    pub(crate) fn start(store: Store, clock: Clock) -> Self {
+        let (queue, entries) = mpsc::channel(QUEUE);
+        let failing = Arc::new(AtomicBool::new(false));
+        tokio::spawn(write_loop(store, clock, entries, Arc::clone(&failing)));
+        Self { queue, failing }
+    }
+
+    /// Hands a record to the writer.
+    ///
+    /// # Errors
+    /// [`Error::AuditUnavailable`] while records can't be written: then what was to be recorded must not happen.
+    pub(crate) fn record(&self, record: NewAudit) -> Result<()> {
+        if self.failing.load(Ordering::Relaxed) {
+            return Err(Error::AuditUnavailable);
+        }
+        self.queue.try_send(Entry::Record(record)).map_err(|_| Error::AuditUnavailable)
+    }
+
+    /// Returns when all that was recorded before is on disk.
+    pub(crate) async fn flush(&self) {
+        let (done, waiting) = oneshot::channel();
+        if self.queue.send(Entry::Flush(done)).await.is_ok() {
+            let _ = waiting.await;
+        }
+    }
+}
+
+async fn write_loop(store: Store, clock: Clock, mut entries: mpsc::Receiver<Entry>, failing: Arc<AtomicBool>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while entries.recv_many(&mut batch, BATCH).await > 0 {
+        let mut flushed = Vec::new();
+        let mut records = Vec::with_capacity(batch.len());
+        for entry in batch.drain(..) {
+            match entry {
+                Entry::Record(record) => records.push(record),
+                Entry::Flush(done) => flushed.push(done),
+            }
+        }
+        write(&store, &clock, Arc::new(records), &failing).await;
+        for done in flushed {
+            let _ = done.send(());
+        }
+    }
+}
+
+/// Until it holds: a record is never dropped while the process lives.
+async fn write(store: &Store, clock: &Clock, records: Arc<Vec<NewAudit>>, failing: &AtomicBool) {
+    if records.is_empty() {
+        return;
+    }
+    loop {
+        let records = Arc::clone(&records);
+        let written = store.write(move |tx| records.iter().try_for_each(|record| tx.add_audit(record))).await;
+        failing.store(written.is_err(), Ordering::Relaxed);
+        match written {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::error!(%error, "the audit can't be written; no token is handed out until it can");
+                clock.sleep(RETRY).await;
+            }
+        }
+    }
+}

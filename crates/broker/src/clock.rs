@@ -1,0 +1,147 @@
+//! Time and randomness as arguments: the real sources for the product, steerable ones for tests.
+//!
+//! Nothing else in this crate reads a clock, sleeps or draws random bytes; the lint configuration says so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+/// Where "now" comes from, in Unix milliseconds UTC.
+#[derive(Clone, Debug)]
+pub enum Clock {
+    /// The machine's clock.
+    System,
+    /// A clock that stands still until a test moves it.
+    Manual(ManualClock),
+}
+
+impl Clock {
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the machine's clock"
+    )]
+    pub fn now_ms(&self) -> i64 {
+        match self {
+            Clock::System => std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |since| {
+                    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+                }),
+            Clock::Manual(manual) => *manual.now.borrow(),
+        }
+    }
+
+    /// Returns when `duration` has passed on this clock.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that sleeps on the machine's clock"
+    )]
+    pub async fn sleep(&self, duration: Duration) {
+        match self {
+            Clock::System => tokio::time::sleep(duration).await,
+            Clock::Manual(manual) => {
+                let until = self.now_ms() + millis(duration);
+                let mut now = manual.now.subscribe();
+                // The sender lives as long as `self`, so waiting can't fail.
+                let _ = now.wait_for(|now| *now >= until).await;
+            }
+        }
+    }
+
+    /// Runs `work` for at most `limit` of this clock; `None` when time ran out.
+    pub async fn timeout<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.sleep(limit) => None,
+        }
+    }
+}
+
+/// A test's clock: starts where it is told and moves only when told.
+#[derive(Clone, Debug)]
+pub struct ManualClock {
+    now: Arc<watch::Sender<i64>>,
+}
+
+impl ManualClock {
+    /// A clock that shows `now_ms` (Unix milliseconds).
+    pub fn starting_at(now_ms: i64) -> Self {
+        Self {
+            now: Arc::new(watch::Sender::new(now_ms)),
+        }
+    }
+
+    /// Moves the clock forward and wakes everything whose sleep has ended.
+    pub fn advance(&self, by: Duration) {
+        self.now.send_modify(|now| *now += millis(by));
+    }
+}
+
+/// Where random bytes come from.
+#[derive(Clone, Debug)]
+pub enum Rng {
+    /// The operating system's generator, through the one cryptography library.
+    System,
+    /// Reproducible bytes for tests: SHA-256 of seed and counter.
+    Seeded(Arc<SeededRng>),
+}
+
+/// State of [`Rng::Seeded`].
+#[derive(Debug)]
+pub struct SeededRng {
+    seed: u64,
+    drawn: AtomicU64,
+}
+
+impl Rng {
+    /// A reproducible source for tests.
+    pub fn seeded(seed: u64) -> Self {
+        Rng::Seeded(Arc::new(SeededRng {
+            seed,
+            drawn: AtomicU64::new(0),
+        }))
+    }
+
+    /// `N` fresh random bytes.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that draws random bytes"
+    )]
+    pub fn bytes<const N: usize>(&self) -> [u8; N] {
+        let mut out = [0; N];
+        match self {
+            // The library aborts only when the operating system has no entropy at all.
+            Rng::System => aws_lc_rs::rand::fill(&mut out)
+                .expect("the operating system gives random bytes"),
+            Rng::Seeded(seeded) => {
+                for chunk in out.chunks_mut(32) {
+                    let count = seeded.drawn.fetch_add(1, Ordering::Relaxed);
+                    let mut input = [0; 16];
+                    input[..8].copy_from_slice(&seeded.seed.to_be_bytes());
+                    input[8..].copy_from_slice(&count.to_be_bytes());
+                    let block = keyholder_oauth::sha256(&input);
+                    chunk.copy_from_slice(&block[..chunk.len()]);
+                }
+            }
+        }
+        out
+    }
+
+    /// A number in `0.0..1.0`, for jitter.
+    pub fn unit(&self) -> f64 {
+        let draw = u32::from_be_bytes(self.bytes());
+        f64::from(draw) / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+/// A duration as whole milliseconds, saturating.
+pub fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,219 @@
+//! The person who started completes; anybody else's attempt revokes what was granted.
+
+use keyholder_oauth::{TokenSet, sha256};
+use zeroize::Zeroizing;
+
+use super::leave::Typed;
+use crate::error::{Error, Result};
+use crate::live::to_live;
+use crate::manage::ShownConnection;
+use crate::model::{Caller, Connection, PendingGrant, PendingId, Tenant};
+use crate::open::Broker;
+use crate::renew::granted_scope;
+use crate::store::CommitTokens;
+use crate::token_set;
+use crate::vault::Place;
+
+/// What a waiting grant holds.
+pub(crate) struct HeldGrant {
+    pub(crate) tokens: TokenSet,
+    pub(crate) typed: Typed,
+}
+
+/// Who completed.
+#[derive(Clone, Copy, Debug)]
+pub enum CompletedBy {
+    /// The person, in the browser that began.
+    Browser,
+    /// The application, for its own user.
+    Application,
+}
+
+/// What became of a waiting grant.
+pub enum Completed {
+    /// The connection is connected. Its name.
+    Connected(String),
+    /// The person said that it was the wrong account; what was granted is revoked.
+    Declined,
+}
+
+impl Broker {
+    /// Completes for the application: `code` from the return URL, `owner` as the session named it.
+    ///
+    /// # Errors
+    /// Another owner than the session's: what was granted is revoked.
+    pub async fn complete(&self, caller: &Caller, id_or_name: &str, code: &str, owner: Option<&str>) -> Result<ShownConnection> {
+        let connection = self.find_connection(caller, id_or_name).await?;
+        let pending = self
+            .pending_of_link(code)
+            .await?
+            .filter(|pending| pending.connection == connection.id)
+            .ok_or(Error::Gone("this code is unknown, used, or older than 15 minutes; begin the authorization again"))?;
+        let id = pending.session.clone();
+        let session = self.store.read(move |tx| tx.session(&id)).await?;
+        let expected = session.and_then(|session| session.owner);
+        if expected.is_some() && expected.as_deref() != owner {
+            self.decline(&pending, "Somebody else than the person who began tried to complete; what was granted was revoked.").await?;
+            self.record(caller, "connection.complete", connection.id.as_str(), "refused", Some("another owner".to_owned()))?;
+            return Err(Error::WrongOwner);
+        }
+        self.adopt(&pending, CompletedBy::Application).await?;
+        self.record(caller, "connection.complete", connection.id.as_str(), "ok", None)?;
+        self.connection(caller, connection.id.as_str()).await
+    }
+
+    /// The person's answer in the browser: is this the right account?
+    pub async fn decide(&self, code: &str, browser: Option<&str>, yes: bool) -> Result<Completed> {
+        let pending = self
+            .pending_of_link(code)
+            .await?
+            .ok_or(Error::Gone("this confirmation is unknown, already given, or older than 15 minutes; begin again"))?;
+        if browser.is_none_or(|value| sha256(value.as_bytes()) != pending.browser_hash) {
+            return Err(Error::WrongBrowser);
+        }
+        let outcome = if yes { "ok" } else { "refused" };
+        self.record_as(&pending.tenant, "person", "connection.confirm", pending.connection.as_str(), outcome, None)?;
+        if yes {
+            return self.adopt(&pending, CompletedBy::Browser).await.map(Completed::Connected);
+        }
+        self.decline(&pending, "The person said that this was not the right account; what was granted was revoked.").await?;
+        Ok(Completed::Declined)
+    }
+
+    /// The waiting grant of a one-time code.
+    pub(crate) async fn pending_of_link(&self, code: &str) -> Result<Option<PendingGrant>> {
+        let hash = sha256(code.as_bytes());
+        let pending = self.store.read(move |tx| tx.pending_by_code(&hash)).await?;
+        Ok(pending.filter(|pending| pending.expires_at > self.now_ms()))
+    }
+
+    /// Puts the waiting token set into the connection; answers the connection's name.
+    async fn adopt(&self, pending: &PendingGrant, by: CompletedBy) -> Result<String> {
+        let HeldGrant { tokens, typed } = self.open_pending(pending)?;
+        loop {
+            let row = self.connection_of(pending).await?;
+            let integration = self.opened_integration(&row.integration).await?;
+            let plan = self.plan_for(&integration, &typed.variables, typed.secrets.clone(), Some(&tokens)).await?;
+            let now = self.now_ms();
+            let commit = CommitTokens {
+                sealed: self.seal_tokens(&row.tenant, row.id.as_str(), row.generation + 1, &tokens)?,
+                expires_at: tokens.expires_at,
+                scope: granted_scope(&plan, &tokens),
+                account: pending.account.clone(),
+                due_at: self.due_at(&plan, &tokens),
+                now,
+            };
+            let secrets = self.seal_connection_secrets(&row.tenant, row.id.as_str(), &typed.secrets)?;
+            let event = self.event(&row, "connected", connected_message(by, pending.account.as_deref()));
+            let (id, generation, taken, variables) = (row.id.clone(), row.generation, pending.clone(), typed.variables.clone());
+            let outcome = self
+                .store
+                .write(move |tx| {
+                    if !tx.adopt_tokens(&id, generation, &commit, secrets.as_deref(), &variables)? {
+                        return Ok(Adopted::MovedOn);
+                    }
+                    if !tx.take_pending(&taken)? {
+                        // Both in one transaction: the error undoes the first.
+                        return Err(crate::store::StoreError::Taken);
+                    }
+                    event.write(tx)?;
+                    Ok(Adopted::Done)
+                })
+                .await;
+            match outcome {
+                Ok(Adopted::MovedOn) => {}
+                Ok(Adopted::Done) => {
+                    self.live.put(&std::sync::Arc::new(to_live(&row, row.generation + 1, now, &tokens)));
+                    self.due.notify_one();
+                    return Ok(row.name);
+                }
+                Err(crate::store::StoreError::Taken) => {
+                    return Err(Error::Gone("this confirmation was already given"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Takes a waiting grant away and revokes it at the provider.
+    async fn decline(&self, pending: &PendingGrant, message: &str) -> Result<()> {
+        let connection = self.connection_of(pending).await?;
+        let event = self.event(&connection, "declined", message);
+        let (taken, id, now) = (pending.clone(), connection.id.clone(), self.now_ms());
+        let was_there = self
+            .store
+            .write(move |tx| {
+                let was_there = tx.take_pending(&taken)?;
+                tx.end_consent(&id, None, now)?;
+                event.write(tx)?;
+                Ok(was_there)
+            })
+            .await?;
+        if was_there {
+            self.drop_pending(pending).await;
+        }
+        Ok(())
+    }
+
+    /// Revokes at the provider what a grant that nobody will confirm holds. Its row is already gone.
+    pub(crate) async fn drop_pending(&self, pending: &PendingGrant) {
+        let dropped = async {
+            let held = self.open_pending(pending)?;
+            let connection = self.connection_of(pending).await?;
+            let integration = self.opened_integration(&connection.integration).await?;
+            let plan = self.plan_for(&integration, &held.typed.variables, held.typed.secrets, Some(&held.tokens)).await?;
+            self.revoke_orphan(&plan, &held.tokens).await;
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = dropped.await {
+            tracing::warn!(%error, connection = %pending.connection, "an unconfirmed grant could not be revoked at the provider");
+        }
+    }
+
+    pub(crate) async fn connection_of(&self, pending: &PendingGrant) -> Result<Connection> {
+        let id = pending.connection.clone();
+        let found = self.store.read(move |tx| tx.connection_by_id(&id)).await?;
+        found.ok_or(Error::Gone("the connection was removed in the meantime; begin again"))
+    }
+
+    /// Seals a waiting grant: token set and typed values, each behind its length.
+    pub(crate) fn seal_pending(&self, tenant: &Tenant, id: &PendingId, tokens: &TokenSet, typed: &Typed) -> Result<Vec<u8>> {
+        let (tokens, typed) = (token_set::write(tokens)?, typed.write()?);
+        let mut plain = Zeroizing::new(Vec::with_capacity(8 + tokens.len() + typed.len()));
+        plain.extend_from_slice(&(tokens.len() as u64).to_be_bytes());
+        plain.extend_from_slice(&tokens);
+        plain.extend_from_slice(&typed);
+        Ok(self.vault.seal(&self.rng, &pending_place(tenant, id), &plain)?)
+    }
+
+    /// Opens what [`Self::seal_pending`] sealed.
+    pub(crate) fn open_pending(&self, pending: &PendingGrant) -> Result<HeldGrant> {
+        let damaged = || Error::Internal("a sealed pending grant has an unknown form");
+        let plain = self.vault.open_value(&pending_place(&pending.tenant, &pending.id), &pending.sealed)?;
+        let (length, rest) = plain.split_first_chunk::<8>().ok_or_else(damaged)?;
+        let length = usize::try_from(u64::from_be_bytes(*length)).map_err(|_| damaged())?;
+        let (tokens, typed) = rest.split_at_checked(length).ok_or_else(damaged)?;
+        Ok(HeldGrant { tokens: token_set::read(tokens)?, typed: Typed::read(typed)? })
+    }
+}
+
+enum Adopted {
+    Done,
+    /// A renewal of the old grant committed in between; read the row again.
+    MovedOn,
+}
+
+fn connected_message(by: CompletedBy, account: Option<&str>) -> String {
+    let who = match by {
+        CompletedBy::Browser => "The person confirmed in the browser",
+        CompletedBy::Application => "The application completed for its user",
+    };
+    match account {
+        Some(account) => format!("{who}; connected as {account}."),
+        None => format!("{who}; connected."),
+    }
+}
+
+fn pending_place<'a>(tenant: &'a Tenant, id: &'a PendingId) -> Place<'a> {
+    Place { tenant: tenant.as_str(), table: "pending_grants", row: id.as_str(), column: "sealed", generation: 0 }
+}

@@ -1,0 +1,169 @@
+//! Off to the provider: everything the way back will need is stored before the browser leaves.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use keyholder_oauth::{AuthorizeRequest, Secret, Verifier, authorize_url, random_token, sha256};
+use keyholder_provider::{AskedOf, Pkce};
+use serde::{Deserialize, Serialize};
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::clock::millis;
+use crate::error::{Error, Result};
+use crate::manage::sort_values;
+use crate::model::{Consent, SecretInput, Tenant, Values};
+use crate::open::Broker;
+use crate::plan::PASSWORD;
+use crate::vault::Place;
+
+/// How long a consent may take at the provider.
+const CONSENT_LIFE: Duration = Duration::from_secs(10 * 60);
+
+/// A consent under way.
+pub struct Begun {
+    /// Where the browser goes now.
+    pub redirect: Url,
+    /// Value of the cookie that binds the consent to this browser; to be set before it leaves.
+    pub browser: Secret,
+}
+
+/// What is sealed with a consent, and goes from there into the pending grant.
+pub(crate) struct ConsentSecrets {
+    pub(crate) verifier: Option<Verifier>,
+    pub(crate) nonce: Option<Secret>,
+    pub(crate) typed: Typed,
+}
+
+/// All values of the connection, as the person completed them. They replace the stored ones when the grant is confirmed.
+pub(crate) struct Typed {
+    pub(crate) variables: Values,
+    pub(crate) secrets: SecretInput,
+}
+
+impl Broker {
+    /// Takes what the person typed, stores the consent, and says where the browser goes.
+    ///
+    /// `browser` is the value of the binding cookie, when the browser brought one.
+    pub async fn begin_consent(&self, token: &str, browser: Option<&str>, typed: &Values) -> Result<Begun> {
+        let (session, connection) = self.session_of_link(token).await?;
+        let integration = self.opened_integration(&session.integration).await?;
+        let definition = self.definition(&integration.provider)?;
+        let method = definition.method(Some(&integration.method))?;
+        let mut known = self.connection_secrets(&connection)?;
+        let password = known.remove(PASSWORD);
+        let mut all = connection.variables.clone();
+        all.extend(known.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())));
+        all.extend(typed.clone());
+        let (variables, mut secrets) = sort_values(&definition, method, AskedOf::Connection, &all)?;
+        if let Some(password) = password {
+            secrets.insert(PASSWORD.to_owned(), password);
+        }
+        let plan = self.plan_for(&integration, &variables, secrets.clone(), None).await?;
+        let authorize = plan.rendered.authorize.as_ref().ok_or_else(|| {
+            Error::NotPossible("this method has no authorization endpoint; set `authorization_url`".to_owned())
+        })?;
+
+        let state = random_token(self.rng.bytes());
+        let verifier = (authorize.pkce != Pkce::Off).then(|| Verifier::from_random(self.rng.bytes()));
+        let nonce = authorize.nonce.then(|| random_token(self.rng.bytes()));
+        let browser = browser.filter(|value| is_random(value)).map_or_else(|| random_token(self.rng.bytes()), Secret::new);
+        let redirect_uri = self.redirect_uri(&integration.id);
+        let challenge = verifier.as_ref().map(Verifier::challenge_s256);
+        let redirect = authorize_url(&AuthorizeRequest {
+            endpoint: &authorize.url,
+            client_id: &integration.client_id,
+            redirect_uri: &redirect_uri,
+            scope: plan.rendered.scope.as_deref(),
+            state: state.expose(),
+            code_challenge: challenge.as_deref(),
+            nonce: nonce.as_ref().map(Secret::expose),
+            params: &authorize.params,
+            renames: &authorize.renames,
+        });
+        let state_hash = sha256(state.expose().as_bytes());
+        let kept = ConsentSecrets { verifier, nonce, typed: Typed { variables, secrets } };
+        let consent = Consent {
+            state_hash,
+            tenant: session.tenant.clone(),
+            connection: connection.id.clone(),
+            integration: integration.id.clone(),
+            session: session.id.clone(),
+            sealed: self.vault.seal(&self.rng, &consent_place(&session.tenant, &hex(&state_hash)), &kept.write()?)?,
+            issuer: plan.rendered.issuer.clone(),
+            issuer_required: plan.rendered.issuer_required,
+            redirect_uri,
+            browser_hash: sha256(browser.expose().as_bytes()),
+            expires_at: self.now_ms() + millis(CONSENT_LIFE),
+        };
+        let now = self.now_ms();
+        self.store
+            .write(move |tx| {
+                tx.add_consent(&consent)?;
+                tx.begin_consent(&consent.connection, now)
+            })
+            .await?;
+        Ok(Begun { redirect, browser })
+    }
+
+    pub(crate) fn open_consent(&self, consent: &Consent) -> Result<ConsentSecrets> {
+        let row = hex(&consent.state_hash);
+        ConsentSecrets::read(&self.vault.open_value(&consent_place(&consent.tenant, &row), &consent.sealed)?)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    variables: Values,
+    secrets: BTreeMap<String, Zeroizing<String>>,
+}
+
+const VERIFIER: &str = "\u{0}verifier";
+const NONCE: &str = "\u{0}nonce";
+
+impl ConsentSecrets {
+    fn write(&self) -> Result<Zeroizing<Vec<u8>>> {
+        let mut all = self.typed.secrets.clone();
+        all.extend(self.verifier.as_ref().map(|v| (VERIFIER.to_owned(), Secret::new(v.expose()))));
+        all.extend(self.nonce.as_ref().map(|n| (NONCE.to_owned(), n.clone())));
+        Typed { variables: self.typed.variables.clone(), secrets: all }.write()
+    }
+
+    fn read(json: &[u8]) -> Result<Self> {
+        let mut typed = Typed::read(json)?;
+        Ok(Self {
+            verifier: typed.secrets.remove(VERIFIER).map(Verifier::from_secret),
+            nonce: typed.secrets.remove(NONCE),
+            typed,
+        })
+    }
+}
+
+impl Typed {
+    pub(crate) fn write(&self) -> Result<Zeroizing<Vec<u8>>> {
+        let secrets = self.secrets.iter().map(|(name, secret)| (name.clone(), Zeroizing::new(secret.expose().to_owned())));
+        let written = Written { variables: self.variables.clone(), secrets: secrets.collect() };
+        let mut out = Zeroizing::new(Vec::with_capacity(16 << 10));
+        serde_json::to_writer(&mut *out, &written).map_err(|_| Error::Internal("typed values could not be written as JSON"))?;
+        Ok(out)
+    }
+
+    pub(crate) fn read(json: &[u8]) -> Result<Self> {
+        let written: Written = serde_json::from_slice(json).map_err(|_| Error::Internal("sealed values have an unknown form"))?;
+        let secrets = written.secrets.into_iter().map(|(name, secret)| (name, Secret::new(secret.as_str())));
+        Ok(Self { variables: written.variables, secrets: secrets.collect() })
+    }
+}
+
+/// The value of the binding cookie is always one that we made: 43 characters of base64url.
+fn is_random(value: &str) -> bool {
+    value.len() == 43 && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+fn consent_place<'a>(tenant: &'a Tenant, row: &'a str) -> Place<'a> {
+    Place { tenant: tenant.as_str(), table: "consents", row, column: "sealed", generation: 0 }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

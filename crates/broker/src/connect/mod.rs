@@ -1,0 +1,20 @@
+//! Consent: from the wish to connect to a confirmed connection.
+//!
+//! | step | function |
+//! | --- | --- |
+//! | a link for one person | [`Broker::create_session`], or [`Broker::authorize`] for a redirect of the application's own |
+//! | what the page shows and asks | [`Broker::open_link`] |
+//! | everything stored, then off to the provider | [`Broker::begin_consent`] |
+//! | back: state, browser, issuer checked, code exchanged once, tokens sealed as pending | [`Broker::finish_consent`] |
+//! | the person who started completes | [`Broker::complete`] by the application, [`Broker::decide`] in the browser that began |
+
+mod account;
+mod back;
+mod confirm;
+mod leave;
+mod session;
+
+pub use back::Finished;
+pub use confirm::{Completed, CompletedBy};
+pub use leave::Begun;
+pub use session::{Authorize, NewConnectSession, OpenSession, Question, SessionLink, View};

@@ -1,0 +1,105 @@
+//! `doctor`: what is wrong with this installation, and what to do.
+
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::model::{Caller, Status};
+use crate::open::Broker;
+use crate::store::Filter;
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Works, but somebody should look.
+    Warning,
+    /// Doesn't work.
+    Problem,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it came out.
+    pub verdict: Verdict,
+    /// What was found.
+    pub message: String,
+    /// What to do, where something is to be done.
+    pub remedy: Option<String>,
+}
+
+impl Broker {
+    /// Looks at store, sealing, data folder, public URL and connections.
+    pub async fn doctor(&self, caller: &Caller) -> Result<Vec<Check>> {
+        let mut checks = vec![self.check_store().await, self.check_sealing(), self.check_folder(), self.check_public_url()];
+        checks.extend(self.check_connections(caller).await?);
+        Ok(checks)
+    }
+
+    async fn check_store(&self) -> Check {
+        let now = self.now_ms().to_string();
+        match self.store.write(move |tx| tx.put_meta("doctor", &now)).await {
+            Ok(()) => ok("database", "It can be read and written."),
+            Err(error) => problem("database", error.to_string(), "Check the disk: free space, permissions, read-only mount."),
+        }
+    }
+
+    fn check_sealing(&self) -> Check {
+        ok("sealing", format!("The root key opens the key ring; data key {} seals.", self.vault.newest()))
+    }
+
+    fn check_folder(&self) -> Check {
+        match self.escrow.waiting() {
+            Ok(waiting) if waiting.is_empty() => ok("escrow", "Empty: no provider's reply waits to be committed."),
+            Ok(waiting) => Check {
+                name: "escrow",
+                verdict: Verdict::Warning,
+                message: format!("{} replies wait to be committed.", waiting.len()),
+                remedy: Some("They are committed at the next start; if they stay, read the log for the reason.".to_owned()),
+            },
+            Err(error) => problem("escrow", error.to_string(), "Make the data folder readable and writable for this user."),
+        }
+    }
+
+    fn check_public_url(&self) -> Check {
+        let url = self.public_url();
+        if url.scheme() == "https" {
+            return ok("public URL", format!("{url} is https."));
+        }
+        Check {
+            name: "public URL",
+            verdict: Verdict::Warning,
+            message: format!("{url} is plain http: fine on this machine, but most providers take https callbacks only."),
+            remedy: Some("Behind a reverse proxy with TLS, set KEYHOLDER_PUBLIC_URL to its https address.".to_owned()),
+        }
+    }
+
+    async fn check_connections(&self, caller: &Caller) -> Result<Vec<Check>> {
+        let tenant = caller.tenant.clone();
+        let counts = self.store.read(move |tx| tx.count_by_state(&tenant)).await?;
+        let summary: Vec<_> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+        let mut checks = vec![ok("connections", if summary.is_empty() { "None yet.".to_owned() } else { format!("{}.", summary.join(", ")) })];
+        for state in [Status::Failing, Status::Reconnect] {
+            let filter = Filter { state: Some(state), ..Filter::default() };
+            let (tenant, limit) = (caller.tenant.clone(), 20);
+            for row in self.store.read(move |tx| tx.connections(&tenant, &filter, "", limit)).await? {
+                if let Some(failure) = row.state.failure() {
+                    checks.push(problem("connection", format!("`{}`: {}", row.name, failure.message), &failure.remedy));
+                }
+            }
+        }
+        Ok(checks)
+    }
+}
+
+fn ok(name: &'static str, message: impl Into<String>) -> Check {
+    Check { name, verdict: Verdict::Ok, message: message.into(), remedy: None }
+}
+
+fn problem(name: &'static str, message: String, remedy: &str) -> Check {
+    Check { name, verdict: Verdict::Problem, message, remedy: Some(remedy.to_owned()) }
+}

@@ -1,0 +1,333 @@
+//! The only outbound HTTP client.
+//!
+//! Addresses are checked after DNS, and the checked address is the one connected to. Private, loopback, link-local and metadata ranges are
+//! refused unless the configuration lists them. No redirect is followed. Token calls use a new connection each and are never sent twice: on a pooled connection that
+//! the server has just closed, nobody could say whether a refresh token was used.
+
+mod address;
+mod connector;
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, Uri, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use keyholder_oauth::SecretBytes;
+
+pub use address::{AllowRule, BadRule, Policy};
+pub(crate) use address::host_matches;
+use connector::{Connector, Refused};
+
+use crate::clock::Clock;
+
+/// Any error of a streamed body.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+/// A streamed body, outbound or back.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// How long and how large an exchange may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// For the whole exchange of [`Egress::fetch`]; until the reply's head of [`Egress::send`].
+    pub time: Duration,
+    /// Most bytes of a reply of [`Egress::fetch`].
+    pub bytes: usize,
+}
+
+impl Bounds {
+    /// Token, revocation and discovery calls: 30 s, 1 MiB.
+    pub const PROVIDER: Bounds = Bounds {
+        time: Duration::from_secs(30),
+        bytes: 1 << 20,
+    };
+}
+
+/// A whole reply, bounded.
+pub struct Fetched {
+    /// Status code.
+    pub status: u16,
+    /// Headers.
+    pub headers: http::HeaderMap,
+    /// Body, which may hold tokens.
+    pub body: SecretBytes,
+}
+
+/// Why nothing, or not enough, came back. Holds host names and causes, never a query or a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EgressError {
+    /// Scheme, host and port of the request.
+    pub origin: String,
+    /// What happened.
+    pub what: EgressFault,
+}
+
+/// What went wrong on the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EgressFault {
+    /// The configuration forbids it; nothing was sent.
+    Refused(String),
+    /// No address for the host; nothing was sent.
+    Dns(String),
+    /// No connection; nothing was sent.
+    Connect(String),
+    /// The certificate or the handshake is wrong; nothing was sent.
+    Tls(String),
+    /// No reply within the bound; it may have been acted on.
+    Timeout(Duration),
+    /// The connection broke after sending; it may have been acted on.
+    Lost(String),
+    /// The reply is larger than the bound.
+    TooLarge(usize),
+}
+
+impl EgressFault {
+    /// Could the other side have acted on the request?
+    pub fn may_have_arrived(&self) -> bool {
+        matches!(
+            self,
+            EgressFault::Timeout(_) | EgressFault::Lost(_) | EgressFault::TooLarge(_)
+        )
+    }
+}
+
+impl fmt::Display for EgressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = &self.origin;
+        match &self.what {
+            EgressFault::Refused(why) => write!(f, "{origin} was not called: {why}"),
+            EgressFault::Dns(why) => write!(f, "the host of {origin} has no address: {why}"),
+            EgressFault::Connect(why) => write!(f, "no connection to {origin}: {why}"),
+            EgressFault::Tls(why) => write!(f, "no secure connection to {origin}: {why}"),
+            EgressFault::Timeout(limit) => {
+                write!(f, "{origin} did not answer within {} s", limit.as_secs())
+            }
+            EgressFault::Lost(why) => {
+                write!(f, "the connection to {origin} broke before the reply was there: {why}")
+            }
+            EgressFault::TooLarge(limit) => {
+                write!(f, "the reply of {origin} is larger than {limit} bytes")
+            }
+        }
+    }
+}
+
+impl StdError for EgressError {}
+
+/// The client. Clones share its pool.
+#[derive(Clone)]
+pub struct Egress {
+    clock: Clock,
+    policy: std::sync::Arc<Policy>,
+    /// One connection a request, never sent twice.
+    once: Client<Connector, Body>,
+    /// Pooled, for API calls.
+    pooled: Client<Connector, Body>,
+}
+
+impl Egress {
+    /// A client under `policy`, trusting the system's certificate authorities and those in `extra_ca` (PEM).
+    pub fn new(clock: Clock, policy: Policy, extra_ca: Option<&[u8]>) -> Result<Self, BadTrust> {
+        let policy = std::sync::Arc::new(policy);
+        let connector = connector::build(&policy, extra_ca)?;
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .http1_max_buf_size(128 << 10);
+        let pooled = builder
+            .clone()
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(128)
+            .build(connector.clone());
+        let once = builder
+            .pool_max_idle_per_host(0)
+            .retry_canceled_requests(false)
+            .build(connector);
+        Ok(Self {
+            clock,
+            policy,
+            once,
+            pooled,
+        })
+    }
+
+    /// Sends a provider call once and reads the whole reply within `bounds`.
+    pub async fn fetch(&self, request: Request<SecretBytes>, bounds: Bounds) -> Result<Fetched, EgressError> {
+        let origin = origin_of(request.uri());
+        let fault = |what| EgressError { origin: origin.clone(), what };
+        self.policy.check_uri(request.uri()).map_err(|why| fault(EgressFault::Refused(why)))?;
+        let exchange = async {
+            let request = with_length(request);
+            let response = self.once.request(request).await.map_err(|e| classify(&e))?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, bounds.bytes)
+                .collect()
+                .await
+                .map_err(|e| body_fault(&*e, bounds.bytes))?;
+            Ok(Fetched {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                body: SecretBytes::new(body.to_bytes().to_vec()),
+            })
+        };
+        self.clock
+            .timeout(bounds.time, exchange)
+            .await
+            .unwrap_or(Err(EgressFault::Timeout(bounds.time)))
+            .map_err(fault)
+    }
+
+    /// Sends an API call and answers as soon as the reply's head is there (within `head_within`); the body streams.
+    pub async fn send(
+        &self,
+        request: Request<Body>,
+        head_within: Duration,
+    ) -> Result<Response<Incoming>, EgressError> {
+        let origin = origin_of(request.uri());
+        let fault = |what| EgressError { origin: origin.clone(), what };
+        self.policy.check_uri(request.uri()).map_err(|why| fault(EgressFault::Refused(why)))?;
+        match self.clock.timeout(head_within, self.pooled.request(request)).await {
+            None => Err(fault(EgressFault::Timeout(head_within))),
+            Some(Err(error)) => Err(fault(classify(&error))),
+            Some(Ok(response)) => Ok(response),
+        }
+    }
+}
+
+/// An empty body.
+pub fn empty() -> Body {
+    full(Bytes::new())
+}
+
+/// A body that is there already.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// The trust store can't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BadTrust {
+    /// The file of `KEYHOLDER_CA_FILE` holds no certificate.
+    #[error("the file of KEYHOLDER_CA_FILE holds no usable PEM certificate: {0}")]
+    Extra(String),
+    /// The TLS library refused its own defaults.
+    #[error("TLS could not be set up: {0}")]
+    Tls(String),
+}
+
+/// Scheme, host and port: all of a URL that may be shown.
+pub fn origin_of(uri: &Uri) -> String {
+    format!(
+        "{}://{}",
+        uri.scheme_str().unwrap_or("?"),
+        // The authority could hold user information; only host and port are shown.
+        match (uri.host(), uri.port_u16()) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (Some(host), None) => host.to_owned(),
+            (None, _) => "?".to_owned(),
+        }
+    )
+}
+
+fn with_length(request: Request<SecretBytes>) -> Request<Body> {
+    let (mut head, body) = request.into_parts();
+    if !body.is_empty() {
+        head.headers.insert(header::CONTENT_LENGTH, body.len().into());
+    }
+    if !head.headers.contains_key(header::USER_AGENT) {
+        // Some providers refuse requests without one.
+        let agent = concat!("Keyholder/", env!("CARGO_PKG_VERSION"));
+        head.headers.insert(header::USER_AGENT, http::HeaderValue::from_static(agent));
+    }
+    Request::from_parts(head, full(body.expose().to_vec()))
+}
+
+fn classify(error: &hyper_util::client::legacy::Error) -> EgressFault {
+    for cause in causes(error) {
+        if let Some(refused) = cause.downcast_ref::<Refused>() {
+            return match refused {
+                Refused::Policy(why) => EgressFault::Refused(why.clone()),
+                Refused::Dns(why) => EgressFault::Dns(why.clone()),
+            };
+        }
+        if let Some(tls) = tls_cause(cause) {
+            return EgressFault::Tls(tls);
+        }
+    }
+    let innermost = causes(error).last().map_or_else(String::new, ToString::to_string);
+    if error.is_connect() {
+        EgressFault::Connect(innermost)
+    } else {
+        EgressFault::Lost(innermost)
+    }
+}
+
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |cause: &&'a (dyn StdError + 'static)| (*cause).source())
+}
+
+/// A TLS error hides inside an I/O error, which doesn't name it as its source.
+fn tls_cause(cause: &(dyn StdError + 'static)) -> Option<String> {
+    let inner = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => inner as &(dyn StdError + 'static),
+        None => cause,
+    };
+    inner.downcast_ref::<rustls::Error>().map(ToString::to_string)
+}
+
+fn body_fault(error: &(dyn StdError + 'static), limit: usize) -> EgressFault {
+    if error.is::<LengthLimitError>() {
+        EgressFault::TooLarge(limit)
+    } else {
+        EgressFault::Lost(error.to_string())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn egress(allow: &str) -> Egress {
+        Egress::new(Clock::System, Policy::new(allow.parse().unwrap()), None).unwrap()
+    }
+
+    async fn fetch(egress: &Egress, url: &str) -> EgressError {
+        let request = Request::get(url).body(SecretBytes::new(Vec::new())).unwrap();
+        egress.fetch(request, Bounds::PROVIDER).await.err().unwrap()
+    }
+
+    #[tokio::test]
+    async fn names_and_addresses_of_private_ranges_are_refused_before_anything_is_sent() {
+        let egress = egress("");
+        for url in [
+            "https://localhost:1/x?token=s3cret",
+            "https://127.0.0.1:1/",
+            "https://[::1]:1/",
+            "https://169.254.169.254/latest/meta-data/",
+            "https://10.0.0.1/",
+            "https://[::ffff:10.0.0.1]/",
+            "http://192.0.2.1/",
+        ] {
+            let error = fetch(&egress, url).await;
+            assert!(matches!(error.what, EgressFault::Refused(_)), "{url}: {error}");
+            assert!(!error.to_string().contains("s3cret"));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_allowed_address_is_called_and_a_closed_port_is_a_connect_fault() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let error = fetch(&egress("127.0.0.1"), &format!("http://127.0.0.1:{port}/")).await;
+        assert!(matches!(error.what, EgressFault::Connect(_)), "{error}");
+        assert!(!error.what.may_have_arrived());
+    }
+}

@@ -1,0 +1,212 @@
+//! What went wrong: what the caller may know, whose fault it is, whether to try again. Knows no HTTP; no variant holds a secret.
+
+use std::time::Duration;
+
+use keyholder_oauth::{CallbackError, DiscoveryError, RequestError};
+use keyholder_provider::{DefinitionError, RenderError, ValueError};
+
+use crate::egress::EgressError;
+use crate::model::{Failure, Scope, Status};
+use crate::store::StoreError;
+use crate::vault::{RootKeyError, VaultError};
+
+/// A field of the caller's input that can't be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Which field, as the caller named it.
+    pub field: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl FieldError {
+    /// One field, one reason, one remedy.
+    pub fn new(field: impl Into<String>, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { field: field.into(), reason: reason.into(), remedy: remedy.into() }
+    }
+}
+
+impl From<ValueError> for FieldError {
+    fn from(error: ValueError) -> Self {
+        Self::new(format!("variables.{}", error.variable), error.reason, error.remedy)
+    }
+}
+
+/// Result of the verbs.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything a verb can answer instead of what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// No such thing, or not for this caller.
+    #[error("there is no {what} `{name}`")]
+    NotFound {
+        /// Kind of thing.
+        what: &'static str,
+        /// What the caller named.
+        name: String,
+    },
+    /// The input can't be taken.
+    #[error("{}", list(.0))]
+    Invalid(Vec<FieldError>),
+    /// A provider definition has mistakes.
+    #[error("the definition has {} mistake(s): {}", .0.len(), .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" · "))]
+    Definition(Vec<DefinitionError>),
+    /// The name is in use.
+    #[error("there is already a {what} named `{name}`; choose another name")]
+    Taken {
+        /// Kind of thing.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// Others depend on it.
+    #[error("the {what} `{name}` still has {by}; remove those first")]
+    InUse {
+        /// Kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// What depends on it.
+        by: &'static str,
+    },
+    /// Somebody else changed it in between.
+    #[error("the {0} was changed by somebody else at the same time; read it again and repeat your change")]
+    ChangedMeanwhile(&'static str),
+    /// No key, or none that is known.
+    #[error("{0}")]
+    Unauthenticated(&'static str),
+    /// The key lacks a scope.
+    #[error("this API key lacks the scope `{}`; use a key that has it, or have one made", .0.as_str())]
+    Forbidden(Scope),
+    /// The key's limits forbid it.
+    #[error("this API key is limited to other {0}s; use another key, or have its limits changed")]
+    Limited(&'static str),
+    /// The connection can't give a token now.
+    #[error("{}", not_ready(.connection, *.state, .failure.as_ref()))]
+    NotReady {
+        /// Name of the connection.
+        connection: String,
+        /// Its state.
+        state: Status,
+        /// Why, where it is known.
+        failure: Option<Failure>,
+        /// Try again after this.
+        retry_after: Option<Duration>,
+    },
+    /// A verb that this method has no use for.
+    #[error("{0}")]
+    NotPossible(String),
+    /// Renewal goes on; this caller has waited long enough.
+    #[error("the token is being renewed and the provider is slow; try again in a few seconds")]
+    StillRenewing,
+    /// The definition and its values make no request.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// A request can't be built from what is stored.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The discovery document can't be used.
+    #[error("discovery at {url}: {cause}")]
+    Discovery {
+        /// Where it was looked for, without a query.
+        url: String,
+        /// What was wrong with it.
+        cause: DiscoveryError,
+    },
+    /// The discovery document could not be fetched.
+    #[error("discovery: {0}; check the issuer, or give the endpoints by hand")]
+    DiscoveryUnreachable(EgressError),
+    /// The provider's answer was refused.
+    #[error(transparent)]
+    Callback(#[from] CallbackError),
+    /// The provider refused the code.
+    #[error("{} {}", .0.message, .0.remedy)]
+    Exchange(Failure),
+    /// State, session, code or confirmation: unknown, used, or too old.
+    #[error("{0}")]
+    Gone(&'static str),
+    /// Another browser than the one that began.
+    #[error(
+        "this link was opened in another browser than the one that began; begin again, and stay in one browser (cookies must be allowed)"
+    )]
+    WrongBrowser,
+    /// `complete` was called for another owner than the one the session was made for.
+    #[error("this consent was begun for another owner; what was granted has been revoked. Complete only in the session of the user who began")]
+    WrongOwner,
+    /// An API host that the definition doesn't name.
+    #[error("credentials are not sent to `{host}`: the definition allows {}", if .allowed.is_empty() { "no host; set the API base URL".to_owned() } else { .allowed.join(", ") })]
+    HostNotAllowed {
+        /// The host that was asked for.
+        host: String,
+        /// The hosts that the definition names.
+        allowed: Vec<String>,
+    },
+    /// An API could not be called.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Sealing failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// No root key.
+    #[error("{0}")]
+    RootKey(std::sync::Arc<RootKeyError>),
+    /// The audit can't be written, so nothing leaves.
+    #[error("the audit can't be written, so no token is handed out; check that the database's disk is writable and not full")]
+    AuditUnavailable,
+    /// A file of the data folder can't be written.
+    #[error("{what}: {cause}; check that the data folder exists, is writable and its disk is not full")]
+    File {
+        /// Which file or folder.
+        what: String,
+        /// Why.
+        cause: String,
+    },
+    /// The program contradicts itself; a bug.
+    #[error("internal error: {0}; please report it")]
+    Internal(&'static str),
+}
+
+/// One error of one field.
+pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>, remedy: impl Into<String>) -> Error {
+    Error::Invalid(vec![FieldError::new(field, reason, remedy)])
+}
+
+impl Error {
+    /// A thing of this kind and name isn't there.
+    pub(crate) fn not_found(what: &'static str, name: impl Into<String>) -> Self {
+        Error::NotFound { what, name: name.into().chars().take(120).collect() }
+    }
+}
+
+impl From<RootKeyError> for Error {
+    fn from(error: RootKeyError) -> Self {
+        Error::RootKey(std::sync::Arc::new(error))
+    }
+}
+
+fn list(errors: &[FieldError]) -> String {
+    errors
+        .iter()
+        .map(|e| format!("{}: {}; {}", e.field, e.reason, e.remedy))
+        .collect::<Vec<_>>()
+        .join(" · ")
+}
+
+fn not_ready(connection: &str, state: Status, failure: Option<&Failure>) -> String {
+    let why = match (state, failure) {
+        (_, Some(failure)) => return format!("`{connection}` has no valid token: {} {}", failure.message, failure.remedy),
+        (Status::Draft, None) => "it has not been authorised yet; authorise it first",
+        (Status::Pending, None) => "its consent is not complete; the person must finish it in the browser",
+        (Status::Revoked, None) => "it was revoked; authorise it again to use it",
+        (Status::Connected | Status::Failing | Status::Reconnect, None) => {
+            "its access token has expired and can't be renewed without a person; authorise it again"
+        }
+    };
+    format!("`{connection}` has no token: {why}")
+}

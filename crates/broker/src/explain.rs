@@ -1,0 +1,199 @@
+//! A failure in words a person can act on: whose fault, what happened, what to do.
+
+use std::time::Duration;
+
+use keyholder_oauth::{FailureKind, FailureShape, Secret, TokenFailure};
+use keyholder_provider::{GrantKind, KnownError};
+
+use crate::egress::{EgressError, EgressFault};
+use crate::error::Error;
+use crate::model::Failure;
+
+/// What was attempted; the same error code has another remedy in each case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    /// A refresh token was used.
+    Refresh,
+    /// A grant without a person was run.
+    Machine(GrantKind),
+    /// An authorization code was exchanged.
+    Exchange,
+}
+
+/// A failure, and how long the provider asked to wait.
+pub(crate) struct Explained {
+    pub(crate) failure: Failure,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// Explains a provider's refusal. `secrets` are masked wherever the provider echoed them; the definition's own remedies come first.
+pub(crate) fn refusal(deed: Deed, refused: &TokenFailure, known: &[KnownError], secrets: &[&Secret], now: i64) -> Explained {
+    let remedy = known
+        .iter()
+        .find(|known| names(refused, &known.code))
+        .map_or_else(|| remedy_for(deed, refused), |known| known.remedy.clone());
+    Explained {
+        retry_after: refused.retry_after,
+        failure: Failure {
+            kind: refused.kind,
+            code: refused.code.as_deref().map(|code| masked(code, secrets)),
+            message: sentence(masked(&refused.to_string(), secrets)),
+            remedy,
+            at: now,
+            next_try_at: None,
+        },
+    }
+}
+
+/// Explains why no reply came.
+pub(crate) fn unreachable(error: &EgressError, now: i64) -> Explained {
+    let (kind, remedy) = match &error.what {
+        EgressFault::Refused(_) => (FailureKind::Setup, "Correct the endpoint, or allow the address in KEYHOLDER_EGRESS_ALLOW and restart."),
+        EgressFault::Tls(_) => (
+            FailureKind::Setup,
+            "Check the endpoint's certificate; a private authority's certificate goes into the file of KEYHOLDER_CA_FILE.",
+        ),
+        EgressFault::Dns(_) => (FailureKind::Transient, "Check the host name of the endpoint, and this machine's DNS. It is tried again by itself."),
+        EgressFault::Connect(_) => (
+            FailureKind::Transient,
+            "Check that the provider is up and that a firewall lets this machine reach it. It is tried again by itself.",
+        ),
+        EgressFault::Timeout(_) | EgressFault::Lost(_) | EgressFault::TooLarge(_) => (
+            FailureKind::Transient,
+            "The provider may have acted on the request although its reply was lost. It is tried again by itself; if the provider then refuses the refresh token, authorise again.",
+        ),
+    };
+    Explained {
+        retry_after: None,
+        failure: Failure {
+            kind,
+            code: None,
+            message: sentence(error.to_string()),
+            remedy: remedy.to_owned(),
+            at: now,
+            next_try_at: None,
+        },
+    }
+}
+
+/// Explains why no request could be made.
+pub(crate) fn no_request(error: &Error, now: i64) -> Explained {
+    if let Error::Egress(egress) | Error::DiscoveryUnreachable(egress) = error {
+        return unreachable(egress, now);
+    }
+    Explained {
+        retry_after: None,
+        failure: Failure {
+            kind: FailureKind::Setup,
+            code: None,
+            message: sentence(error.to_string()),
+            remedy: "Correct the integration; the connection is then tried again.".to_owned(),
+            at: now,
+            next_try_at: None,
+        },
+    }
+}
+
+fn remedy_for(deed: Deed, refused: &TokenFailure) -> String {
+    let by_code = match (refused.code.as_deref(), deed) {
+        (Some("invalid_client"), _) => {
+            "Check the integration's client id and client secret (has the secret expired?), and whether the provider wants them in the header (client_auth `basic`) or in the body (`post`)."
+        }
+        (Some("invalid_grant"), Deed::Refresh) => {
+            "The provider no longer accepts the refresh token: it expired, was revoked there, or was used elsewhere. Authorise the connection again."
+        }
+        (Some("invalid_grant"), Deed::Machine(GrantKind::Password)) => "Check the user name and password of the connection.",
+        (Some("invalid_grant"), Deed::Machine(_)) => "The provider doesn't accept this grant; check the integration's set-up at the provider.",
+        (Some("invalid_grant"), Deed::Exchange) => {
+            "The code was too old, already used, or made for another redirect URI. Begin again; if it stays, compare the redirect URI at the provider letter by letter."
+        }
+        (Some("invalid_scope"), _) => {
+            "The provider doesn't know, or doesn't allow this client, one of the scopes. Correct the integration's scopes, or enable them at the provider."
+        }
+        (Some("unauthorized_client"), _) => "Allow this grant type for the client in the provider's settings of your application.",
+        (Some("unsupported_grant_type"), _) => "The provider doesn't offer this grant; choose another method for the integration.",
+        (Some("invalid_request"), _) => {
+            "The provider misses or dislikes a parameter. Compare the method, client authentication and variables with the provider's documentation."
+        }
+        (Some("invalid_target"), _) => "The provider doesn't know the audience or resource; correct the integration's audience.",
+        (Some("redirect_uri_mismatch"), _) => "Register exactly the integration's redirect URI at the provider, letter by letter.",
+        (Some("access_denied"), _) => "The person or an administrator declined. Authorise again and accept.",
+        _ => "",
+    };
+    if !by_code.is_empty() {
+        return by_code.to_owned();
+    }
+    match (&refused.what, refused.kind) {
+        (FailureShape::Redirect, _) => "Set the token endpoint to the address that finally answers; redirects are not followed with credentials.",
+        (FailureShape::Html, FailureKind::Setup) => "The address is a web page, not the token endpoint; check the endpoint's URL.",
+        (FailureShape::Html, _) => {
+            "The provider may be in maintenance, or the address is a web page and not the token endpoint. It is tried again by itself; if it stays, check the endpoint's URL."
+        }
+        (FailureShape::TooManyRequests, _) => "It is tried again by itself when the provider allows it.",
+        (FailureShape::HttpStatus, FailureKind::Setup) => "Check the endpoint's URL.",
+        (_, FailureKind::Setup) => "Compare the integration's set-up with the provider's documentation.",
+        (_, FailureKind::Grant) => "Authorise the connection again.",
+        (_, FailureKind::Transient) => "It is tried again by itself.",
+    }
+    .to_owned()
+}
+
+/// A known error is an error code, or a word of the description such as a vendor's own number.
+fn names(refused: &TokenFailure, known: &str) -> bool {
+    refused.code.as_deref() == Some(known)
+        || refused.description.as_deref().is_some_and(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == known))
+}
+
+/// First letter large, full stop at the end.
+pub(crate) fn sentence(text: String) -> String {
+    let mut chars = text.chars();
+    let Some(first) = chars.next() else { return text };
+    let mut out: String = first.to_uppercase().chain(chars).collect();
+    if !out.ends_with(['.', '!', '?']) {
+        out.push('.');
+    }
+    out
+}
+
+/// Replaces every secret that stands in `text`. Very short ones are left: they would mask ordinary words, and guess nothing.
+fn masked(text: &str, secrets: &[&Secret]) -> String {
+    secrets
+        .iter()
+        .filter(|secret| secret.expose().len() >= 4)
+        .fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "****"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn refused(kind: FailureKind, code: &str, description: &str) -> TokenFailure {
+        TokenFailure {
+            kind,
+            code: Some(code.to_owned()),
+            description: Some(description.to_owned()),
+            status: 400,
+            retry_after: None,
+            what: FailureShape::OauthError,
+        }
+    }
+
+    #[test]
+    fn what_a_provider_echoes_is_masked() {
+        let token = Secret::new("rt-12345");
+        let echoed = refused(FailureKind::Grant, "invalid_grant", "token rt-12345 is unknown");
+        let explained = refusal(Deed::Refresh, &echoed, &[], &[&token], 0);
+        assert!(explained.failure.message.contains("****"));
+        assert!(!explained.failure.message.contains("rt-12345"));
+    }
+
+    #[test]
+    fn the_definitions_remedy_comes_first() {
+        let known = [KnownError { code: "invalid_grant".to_owned(), remedy: "Ask Ada.".to_owned() }];
+        let failure = refused(FailureKind::Grant, "invalid_grant", "no");
+        assert_eq!(refusal(Deed::Refresh, &failure, &known, &[], 0).failure.remedy, "Ask Ada.");
+        assert!(refusal(Deed::Exchange, &failure, &[], &[], 0).failure.remedy.contains("redirect URI"));
+        assert!(refusal(Deed::Machine(GrantKind::Password), &failure, &[], &[], 0).failure.remedy.contains("password"));
+    }
+}

@@ -1,0 +1,50 @@
+//! What Keyholder does: a sealed store, renewal, consent, hand-out, gateway.
+//!
+//! [`Broker`] is the whole product without its ways in: no HTTP server, no templates, no command line. The verbs are methods on it, a file each.
+//! Modules stand in this order and use only what stands before them:
+//!
+//! `clock` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `escrow` → `open` (the struct, and how it starts) → `access` →
+//! `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `token_set` → `live` (tokens in memory) →
+//! `renew` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `scheduler` → `doctor`.
+
+mod access;
+mod audit;
+pub mod clock;
+mod connect;
+mod doctor;
+pub mod egress;
+mod error;
+mod escrow;
+mod explain;
+mod gateway;
+mod idempotency;
+mod live;
+mod manage;
+pub mod model;
+mod open;
+mod plan;
+mod renew;
+mod revoke;
+mod scheduler;
+pub mod store;
+mod test;
+mod token;
+mod token_set;
+pub mod vault;
+
+pub use access::MadeKey;
+pub use connect::{
+    Authorize, Begun, Completed, CompletedBy, Finished, NewConnectSession, OpenSession, Question, SessionLink, View,
+};
+pub use doctor::{Check, Verdict};
+pub use error::{Error, FieldError, Result};
+pub use gateway::ProxyRequest;
+pub use idempotency::{Idempotency, KeptReply};
+pub use manage::{
+    ConnectionEdit, IntegrationEdit, NewConnection, NewIntegration, Page, ShownConnection,
+};
+pub use open::{Broker, Opened, Settings};
+pub use renew::RenewalNote;
+pub use revoke::RevocationOutcome;
+pub use test::{TestReport, TestStep};
+pub use token::HandedToken;

@@ -1,0 +1,112 @@
+//! Tokens in memory: what the fresh path reads. No SQL, no deciphering, no lock that another connection shares.
+
+use std::sync::Arc;
+
+use keyholder_oauth::{Secret, TokenSet};
+use tokio::sync::OnceCell;
+
+use crate::error::Result;
+use crate::gateway::ApiAccess;
+use crate::model::{Connection, ConnectionId, IntegrationId, Tenant};
+use crate::open::Broker;
+
+/// A connection's token set, opened.
+pub(crate) struct Live {
+    pub(crate) id: ConnectionId,
+    pub(crate) tenant: Tenant,
+    pub(crate) name: String,
+    pub(crate) generation: i64,
+    pub(crate) access_token: Secret,
+    pub(crate) token_type: String,
+    /// Unix milliseconds; `None`: the provider didn't say, so a 401 decides.
+    pub(crate) expires_at: Option<i64>,
+    pub(crate) renewed_at: i64,
+    pub(crate) scope: Option<String>,
+    /// How its API is called; made at the first gateway call.
+    pub(crate) api: OnceCell<ApiAccess>,
+}
+
+impl Live {
+    /// Valid at `at` (Unix milliseconds), as far as is known?
+    pub(crate) fn is_valid_at(&self, at: i64) -> bool {
+        self.expires_at.is_none_or(|expires| expires > at)
+    }
+}
+
+/// The live tokens, by id and by name.
+#[derive(Default)]
+pub(crate) struct LiveTokens {
+    by_id: papaya::HashMap<ConnectionId, Arc<Live>>,
+    by_name: papaya::HashMap<(String, String), Arc<Live>>,
+}
+
+impl LiveTokens {
+    /// The token of this id or name.
+    pub(crate) fn find(&self, tenant: &Tenant, id_or_name: &str) -> Option<Arc<Live>> {
+        if let Ok(id) = id_or_name.parse::<ConnectionId>() {
+            let found = self.by_id.pin().get(&id).cloned();
+            return found.filter(|live| live.tenant == *tenant);
+        }
+        let key = (tenant.as_str().to_owned(), id_or_name.to_owned());
+        self.by_name.pin().get(&key).cloned()
+    }
+
+    /// Puts a token set in, unless a newer one is there.
+    pub(crate) fn put(&self, live: &Arc<Live>) {
+        let newer = |there: &Arc<Live>| if there.generation > live.generation { Arc::clone(there) } else { Arc::clone(live) };
+        self.by_id.pin().update_or_insert_with(live.id.clone(), newer, || Arc::clone(live));
+        self.by_name.pin().update_or_insert_with(name_key(live), newer, || Arc::clone(live));
+    }
+
+    /// Takes a connection's token out of memory.
+    pub(crate) fn forget(&self, id: &ConnectionId) {
+        let by_id = self.by_id.pin();
+        if let Some(live) = by_id.remove(id) {
+            self.by_name.pin().remove(&name_key(live));
+        }
+    }
+
+    /// Takes out what has expired by `now`, so that memory follows use.
+    pub(crate) fn drop_expired(&self, now: i64) {
+        self.by_id.pin().retain(|_, live| live.is_valid_at(now));
+        self.by_name.pin().retain(|_, live| live.is_valid_at(now));
+    }
+}
+
+impl Broker {
+    /// Opens a row's token set; `None` when it has none.
+    pub(crate) fn live_of(&self, row: &Connection) -> Result<Option<Arc<Live>>> {
+        let Some(sealed) = &row.token_set else { return Ok(None) };
+        let tokens = self.open_tokens(&row.tenant, row.id.as_str(), row.generation, sealed)?;
+        Ok(Some(Arc::new(to_live(row, row.generation, row.renewed_at.unwrap_or(0), &tokens))))
+    }
+
+    /// After a change of an integration: how its connections are called may have changed.
+    pub(crate) async fn forget_live_of(&self, integration: &IntegrationId) -> Result<()> {
+        let id = integration.clone();
+        for connection in self.store.read(move |tx| tx.connections_of(&id)).await? {
+            self.live.forget(&connection);
+        }
+        Ok(())
+    }
+}
+
+/// A token set as it is kept in memory.
+pub(crate) fn to_live(row: &Connection, generation: i64, renewed_at: i64, tokens: &TokenSet) -> Live {
+    Live {
+        id: row.id.clone(),
+        tenant: row.tenant.clone(),
+        name: row.name.clone(),
+        generation,
+        access_token: tokens.access_token.clone(),
+        token_type: tokens.token_type.clone(),
+        expires_at: tokens.expires_at,
+        renewed_at,
+        scope: tokens.scope.as_ref().map(|scope| scope.join(" ")),
+        api: OnceCell::new(),
+    }
+}
+
+fn name_key(live: &Live) -> (String, String) {
+    (live.tenant.as_str().to_owned(), live.name.clone())
+}

@@ -1,0 +1,268 @@
+//! Connections: making, seeing, changing and removing them.
+
+use std::collections::HashMap;
+
+use keyholder_oauth::Secret;
+use keyholder_provider::{AskedOf, GrantKind};
+
+use super::{Page, check_name, sort_given, sort_values, taken};
+use crate::error::{Error, FieldError, Result, invalid};
+use crate::model::{
+    Caller, Connection, ConnectionId, ConnectionState, Event, EventId, Failures, Grip, Integration, Values,
+};
+use crate::open::Broker;
+use crate::plan::PASSWORD;
+use crate::store::{Filter, Tx};
+
+/// What a new connection shall be.
+#[derive(Clone, Debug, Default)]
+pub struct NewConnection {
+    /// Unique in the tenant.
+    pub name: String,
+    /// Id or name of the integration.
+    pub integration: String,
+    /// Who the grant belongs to, in the application's words.
+    pub owner: Option<String>,
+    /// For the password grant.
+    pub username: Option<String>,
+    /// For the password grant.
+    pub password: Option<Secret>,
+    /// Values for the variables asked of connections.
+    pub variables: Values,
+    /// Free labels.
+    pub tags: Values,
+}
+
+/// What shall change; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionEdit {
+    /// New user name.
+    pub username: Option<String>,
+    /// New password.
+    pub password: Option<Secret>,
+    /// Variables to set; an empty value takes one away.
+    pub variables: Values,
+}
+
+/// A connection with what a list shows beside it.
+#[derive(Clone, Debug)]
+pub struct ShownConnection {
+    /// The connection, secrets sealed.
+    pub connection: Connection,
+    /// Name of its integration.
+    pub integration: String,
+    /// Id of its provider.
+    pub provider: String,
+    /// Name of its method.
+    pub method: String,
+}
+
+impl Broker {
+    /// Adds a draft connection.
+    pub async fn add_connection(&self, caller: &Caller, new: NewConnection) -> Result<ShownConnection> {
+        check_name(&new.name)?;
+        let integration = self.integration(caller, &new.integration).await.map_err(|error| match error {
+            Error::NotFound { .. } => invalid(
+                "integration",
+                format!("there is no integration `{}`", new.integration),
+                "make it first, or see `keyholder integration list`",
+            ),
+            other => other,
+        })?;
+        let connection = self.draft_connection(&integration, new)?;
+        let stored = connection.clone();
+        let event = self.event(&connection, "created", "The connection was set up.");
+        self.store
+            .write(move |tx| {
+                tx.add_connection(&stored)?;
+                event.write(tx)
+            })
+            .await
+            .map_err(|error| taken(error, "connection", &connection.name))?;
+        self.record(caller, "connection.create", connection.id.as_str(), "ok", Some(connection.name.clone()))?;
+        Ok(shown(connection, &integration))
+    }
+
+    /// A draft under an integration; not stored yet.
+    pub(crate) fn draft_connection(&self, integration: &Integration, new: NewConnection) -> Result<Connection> {
+        let definition = self.definition(&integration.provider)?;
+        let method = definition.method(Some(&integration.method))?;
+        let sorted = match method.grant {
+            // The person who consents is asked for what is missing.
+            GrantKind::AuthorizationCode => sort_given(&definition, method, AskedOf::Connection, &new.variables),
+            GrantKind::ClientCredentials | GrantKind::Password => {
+                sort_values(&definition, method, AskedOf::Connection, &new.variables)
+            }
+        };
+        let (variables, mut secrets) = sorted?;
+        check_user(method.grant, new.username.as_deref(), new.password.as_ref())?;
+        if let Some(password) = new.password {
+            secrets.insert(PASSWORD.to_owned(), password);
+        }
+        let (id, now) = (ConnectionId::new(&self.clock, &self.rng), self.now_ms());
+        Ok(Connection {
+            secrets: self.seal_connection_secrets(&integration.tenant, id.as_str(), &secrets)?,
+            id,
+            tenant: integration.tenant.clone(),
+            name: new.name,
+            integration: integration.id.clone(),
+            owner: new.owner,
+            username: new.username,
+            tags: new.tags,
+            variables,
+            state: ConnectionState::Draft(None),
+            token_set: None,
+            generation: 0,
+            token_expires_at: None,
+            scope: None,
+            account: None,
+            due_at: None,
+            attempt: None,
+            failures: Failures::default(),
+            retry_at: None,
+            connected_at: None,
+            renewed_at: None,
+            created_at: now,
+            updated_at: now,
+        })
+    }
+
+    /// The connection of this id or name, if the caller's limits let it see it.
+    pub async fn connection(&self, caller: &Caller, id_or_name: &str) -> Result<ShownConnection> {
+        let connection = self.find_connection(caller, id_or_name).await?;
+        let integration = self.opened_integration(&connection.integration).await?;
+        Ok(shown(connection, &integration))
+    }
+
+    pub(crate) async fn find_connection(&self, caller: &Caller, id_or_name: &str) -> Result<Connection> {
+        let (tenant, name) = (caller.tenant.clone(), id_or_name.to_owned());
+        let connection = self
+            .store
+            .read(move |tx| tx.connection(&tenant, &name))
+            .await?
+            .ok_or_else(|| Error::not_found("connection", id_or_name))?;
+        self.require_grip(caller, &connection.id, &connection.name, Grip::Connection)?;
+        Ok(connection)
+    }
+
+    /// A page of connections; those beyond the caller's limits are left out.
+    pub async fn connections(&self, caller: &Caller, filter: &Filter, page: &Page) -> Result<Vec<ShownConnection>> {
+        let (tenant, filter, page) = (caller.tenant.clone(), filter.clone(), page.clone());
+        let mut rows = self
+            .store
+            .read(move |tx| {
+                let rows = tx.connections(&tenant, &filter, &page.after, page.limit)?;
+                let mut integrations = HashMap::new();
+                let mut out = Vec::with_capacity(rows.len());
+                for row in rows {
+                    if !integrations.contains_key(&row.integration)
+                        && let Some((integration, _)) = tx.integration_by_id(&row.integration)?
+                    {
+                        integrations.insert(row.integration.clone(), integration);
+                    }
+                    if let Some(integration) = integrations.get(&row.integration) {
+                        out.push(shown(row, integration));
+                    }
+                }
+                Ok(out)
+            })
+            .await?;
+        rows.retain(|row| caller.limits.refusal(&row.connection.id, &row.connection.name, Grip::Connection).is_none());
+        Ok(rows)
+    }
+
+    /// Changes what a connection was told. It is tried again at its next use.
+    pub async fn edit_connection(&self, caller: &Caller, id_or_name: &str, edit: ConnectionEdit) -> Result<ShownConnection> {
+        let connection = self.find_connection(caller, id_or_name).await?;
+        let integration = self.opened_integration(&connection.integration).await?;
+        let definition = self.definition(&integration.provider)?;
+        let method = definition.method(Some(&integration.method))?;
+        let mut old = self.connection_secrets(&connection)?;
+        let password = edit.password.or(old.remove(PASSWORD));
+        let mut all = connection.variables.clone();
+        all.extend(old.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())));
+        all.extend(edit.variables);
+        let (variables, mut secrets) = sort_values(&definition, method, AskedOf::Connection, &all)?;
+        if let Some(password) = password {
+            secrets.insert(PASSWORD.to_owned(), password);
+        }
+        let sealed = self.seal_connection_secrets(&connection.tenant, connection.id.as_str(), &secrets)?;
+        let (id, now) = (connection.id.clone(), self.now_ms());
+        self.store
+            .write(move |tx| tx.put_connection_input(&id, edit.username.as_deref(), &variables, sealed.as_deref(), now))
+            .await?;
+        self.live.forget(&connection.id);
+        self.record(caller, "connection.edit", connection.id.as_str(), "ok", None)?;
+        self.connection(caller, connection.id.as_str()).await
+    }
+
+    /// A connection's history, newest first.
+    pub async fn history(&self, caller: &Caller, id_or_name: &str, limit: i64) -> Result<Vec<Event>> {
+        let connection = self.find_connection(caller, id_or_name).await?;
+        Ok(self.store.read(move |tx| tx.events(&connection.id, limit)).await?)
+    }
+
+    /// Removes a connection. Its grant at the provider is revoked first, where the provider can be told.
+    pub async fn remove_connection(&self, caller: &Caller, id_or_name: &str) -> Result<()> {
+        let connection = self.find_connection(caller, id_or_name).await?;
+        self.revoke_row(&connection).await?;
+        let id = connection.id.clone();
+        self.store.write(move |tx| tx.remove_connection(&id)).await?;
+        self.live.forget(&connection.id);
+        self.record(caller, "connection.remove", connection.id.as_str(), "ok", Some(connection.name))
+    }
+
+    /// A line for the history of `connection`.
+    pub(crate) fn event(&self, connection: &Connection, kind: &'static str, message: impl Into<String>) -> NewEvent {
+        NewEvent {
+            id: EventId::new(&self.clock, &self.rng),
+            at: self.now_ms(),
+            connection: connection.id.clone(),
+            tenant: connection.tenant.clone(),
+            kind,
+            message: message.into(),
+        }
+    }
+}
+
+/// A line for a connection's history, to be written with what it tells.
+pub(crate) struct NewEvent {
+    id: EventId,
+    at: i64,
+    connection: ConnectionId,
+    tenant: crate::model::Tenant,
+    kind: &'static str,
+    message: String,
+}
+
+impl NewEvent {
+    pub(crate) fn write(&self, tx: &Tx<'_>) -> crate::store::StoreResult<()> {
+        tx.add_event(&self.id, &self.tenant, &self.connection, self.at, self.kind, &self.message)
+    }
+}
+
+pub(crate) fn shown(connection: Connection, integration: &Integration) -> ShownConnection {
+    ShownConnection {
+        connection,
+        integration: integration.name.clone(),
+        provider: integration.provider.clone(),
+        method: integration.method.clone(),
+    }
+}
+
+fn check_user(grant: GrantKind, username: Option<&str>, password: Option<&Secret>) -> Result<()> {
+    let wanted = grant == GrantKind::Password;
+    let has = [("username", username.is_some_and(|u| !u.is_empty())), ("password", password.is_some_and(|p| !p.is_empty()))];
+    let errors: Vec<_> = has
+        .into_iter()
+        .filter(|(_, has)| *has != wanted)
+        .map(|(field, has)| {
+            if has {
+                FieldError::new(field, "this method doesn't use it", "leave it out, or choose the method `password`")
+            } else {
+                FieldError::new(field, "the password grant needs it", "give the user's name and password at the provider")
+            }
+        })
+        .collect();
+    if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
+}

@@ -1,0 +1,232 @@
+//! Integrations.
+
+use std::sync::Arc;
+
+use keyholder_oauth::{ClientAuth, Secret};
+use keyholder_provider::{AskedOf, Definition};
+
+use super::{Page, check_name, sort_values, taken};
+use crate::error::{Error, FieldError, Result, invalid};
+use crate::model::{Caller, Integration, IntegrationId, SecretInput, Values};
+use crate::open::Broker;
+use crate::store::StoreError;
+
+/// What a new integration shall be.
+#[derive(Clone, Debug, Default)]
+pub struct NewIntegration {
+    /// Unique in the tenant.
+    pub name: String,
+    /// Id of a definition.
+    pub provider: String,
+    /// A method of it; the first one when not given.
+    pub method: Option<String>,
+    /// Client identifier.
+    pub client_id: String,
+    /// Client secret; none for a public client.
+    pub client_secret: Option<Secret>,
+    /// Scopes to ask for.
+    pub scopes: Vec<String>,
+    /// Audience or resource.
+    pub audience: Option<String>,
+    /// Overrides the token's prefix in the header.
+    pub header_prefix: Option<String>,
+    /// Overrides how the client authenticates.
+    pub client_auth: Option<ClientAuth>,
+    /// Values for the definition's variables.
+    pub variables: Values,
+}
+
+/// What shall change; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct IntegrationEdit {
+    /// New name.
+    pub name: Option<String>,
+    /// New client identifier.
+    pub client_id: Option<String>,
+    /// New client secret.
+    pub client_secret: Option<Secret>,
+    /// New scopes; they count from the next consent on.
+    pub scopes: Option<Vec<String>>,
+    /// New audience; `Some(None)` takes it away.
+    pub audience: Option<Option<String>>,
+    /// New header prefix; `Some(None)` takes it away.
+    pub header_prefix: Option<Option<String>>,
+    /// New client authentication; `Some(None)` takes it away.
+    pub client_auth: Option<Option<ClientAuth>>,
+    /// Variables to set; an empty value takes one away.
+    pub variables: Values,
+}
+
+impl Broker {
+    /// Adds an integration. What it needs of the provider (its discovery document) is asked now, so that a mistake shows at once.
+    pub async fn add_integration(&self, caller: &Caller, new: NewIntegration) -> Result<Integration> {
+        check_name(&new.name)?;
+        check_client_id(&new.client_id)?;
+        let definition = self.definition_for(&new.provider)?;
+        let method = definition.method(new.method.as_deref()).map_err(|e| {
+            let names: Vec<_> = definition.methods.iter().map(|m| m.name.as_str()).collect();
+            FieldError::new("method", e.to_string(), format!("use one of: {}", names.join(", ")))
+        });
+        let method = method.map_err(|e| Error::Invalid(vec![e]))?;
+        let (variables, secret_variables) = sort_values(&definition, method, AskedOf::Integration, &new.variables)?;
+        let now = self.now_ms();
+        let integration = Integration {
+            id: IntegrationId::new(&self.clock, &self.rng),
+            tenant: caller.tenant.clone(),
+            name: new.name,
+            provider: definition.id.clone(),
+            method: method.name.clone(),
+            client_id: new.client_id,
+            client_secret: new.client_secret.filter(|secret| !secret.is_empty()),
+            scopes: new.scopes,
+            audience: new.audience.filter(|text| !text.is_empty()),
+            header_prefix: new.header_prefix,
+            client_auth: new.client_auth,
+            variables,
+            secret_variables,
+            generation: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        self.check_integration(&definition, &integration).await?;
+        let sealed = self.seal_integration(&integration)?;
+        let stored = integration.clone();
+        self.store
+            .write(move |tx| tx.add_integration(&stored, sealed.as_deref()))
+            .await
+            .map_err(|error| taken(error, "integration", &integration.name))?;
+        self.record(caller, "integration.create", integration.id.as_str(), "ok", Some(integration.name.clone()))?;
+        Ok(integration)
+    }
+
+    /// The integration of this id or name, its secrets opened.
+    pub async fn integration(&self, caller: &Caller, id_or_name: &str) -> Result<Integration> {
+        let (tenant, name) = (caller.tenant.clone(), id_or_name.to_owned());
+        let (integration, sealed) = self
+            .store
+            .read(move |tx| tx.integration(&tenant, &name))
+            .await?
+            .ok_or_else(|| Error::not_found("integration", id_or_name))?;
+        self.open_integration(integration, sealed.as_deref())
+    }
+
+    /// A page of integrations, without their secrets.
+    pub async fn integrations(&self, caller: &Caller, page: &Page) -> Result<Vec<Integration>> {
+        let (tenant, after, limit) = (caller.tenant.clone(), page.after.clone(), page.limit);
+        Ok(self.store.read(move |tx| tx.integrations(&tenant, &after, limit)).await?)
+    }
+
+    /// Changes an integration. Failing connections under it are tried again at once.
+    pub async fn edit_integration(&self, caller: &Caller, id_or_name: &str, edit: IntegrationEdit) -> Result<Integration> {
+        let mut integration = self.integration(caller, id_or_name).await?;
+        let definition = self.definition_for(&integration.provider)?;
+        apply(&mut integration, edit, &definition)?;
+        check_name(&integration.name)?;
+        check_client_id(&integration.client_id)?;
+        self.check_integration(&definition, &integration).await?;
+        integration.generation += 1;
+        integration.updated_at = self.now_ms();
+        let sealed = self.seal_integration(&integration)?;
+        let (stored, now) = (integration.clone(), self.now_ms());
+        let written = self
+            .store
+            .write(move |tx| {
+                let written = tx.update_integration(&stored, sealed.as_deref())?;
+                tx.forget_backoff(&stored.id, now)?;
+                Ok(written)
+            })
+            .await
+            .map_err(|error| taken(error, "integration", &integration.name))?;
+        if !written {
+            return Err(Error::ChangedMeanwhile("integration"));
+        }
+        self.forget_live_of(&integration.id).await?;
+        self.due.notify_one();
+        self.record(caller, "integration.edit", integration.id.as_str(), "ok", Some(integration.name.clone()))?;
+        Ok(integration)
+    }
+
+    /// Removes an integration that has no connections.
+    pub async fn remove_integration(&self, caller: &Caller, id_or_name: &str) -> Result<()> {
+        let integration = self.integration(caller, id_or_name).await?;
+        let (tenant, id) = (caller.tenant.clone(), integration.id.clone());
+        self.store.write(move |tx| tx.remove_integration(&tenant, &id)).await.map_err(|error| match error {
+            StoreError::InUse => Error::InUse { what: "integration", name: integration.name.clone(), by: "connections" },
+            other => other.into(),
+        })?;
+        self.record(caller, "integration.remove", integration.id.as_str(), "ok", Some(integration.name))
+    }
+
+    /// Where the provider sends the person back: one redirect URI an integration, compared letter by letter by most providers.
+    pub fn redirect_uri(&self, id: &IntegrationId) -> String {
+        let base = self.settings.public_url.as_str().trim_end_matches('/');
+        format!("{base}/callback/{id}")
+    }
+
+    fn definition_for(&self, provider: &str) -> Result<Arc<Definition>> {
+        self.definition(provider).map_err(|_| {
+            invalid(
+                "provider",
+                format!("there is no provider `{}`", provider.chars().take(60).collect::<String>()),
+                "see `keyholder provider list`; `oauth2` takes any endpoints by hand, `oidc` any discovery document",
+            )
+        })
+    }
+
+    /// Makes the plan that every connection under it will make. Values that each connection brings are not known yet, so a plan that only lacks those is fine.
+    async fn check_integration(&self, definition: &Definition, integration: &Integration) -> Result<()> {
+        let method = definition.method(Some(&integration.method))?;
+        let asks_connection = definition
+            .variables_of(method)
+            .any(|variable| variable.asked_of == AskedOf::Connection && variable.default.is_none());
+        let plan = match self.plan_for(integration, &Values::new(), SecretInput::new(), None).await {
+            Ok(plan) => plan,
+            Err(Error::Render(_)) if asks_connection => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let auth = plan.rendered.token.client_auth;
+        if auth != ClientAuth::None && integration.client_secret.is_none() {
+            return Err(invalid(
+                "client_secret",
+                format!("it is missing, but this client authenticates by `{auth}`"),
+                "give the secret the provider shows for this client, or set client_auth to `none` for a public client",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn check_client_id(client_id: &str) -> Result<()> {
+    if client_id.is_empty() || client_id.len() > 2048 || client_id.chars().any(char::is_control) {
+        return Err(invalid(
+            "client_id",
+            "it is empty, too long, or holds control characters",
+            "copy the client id (application id, consumer key) from the provider's page of your application",
+        ));
+    }
+    Ok(())
+}
+
+fn apply(integration: &mut Integration, edit: IntegrationEdit, definition: &Definition) -> Result<()> {
+    let mut all = integration.variables.clone();
+    let exposed = |(name, secret): (&String, &Secret)| (name.clone(), secret.expose().to_owned());
+    all.extend(integration.secret_variables.iter().map(exposed));
+    all.extend(edit.variables);
+    let method = definition.method(Some(&integration.method))?;
+    (integration.variables, integration.secret_variables) = sort_values(definition, method, AskedOf::Integration, &all)?;
+    let put = |field: &mut String, value: Option<String>| {
+        if let Some(value) = value {
+            *field = value;
+        }
+    };
+    put(&mut integration.name, edit.name);
+    put(&mut integration.client_id, edit.client_id);
+    if let Some(secret) = edit.client_secret {
+        integration.client_secret = Some(secret).filter(|secret| !secret.is_empty());
+    }
+    integration.scopes = edit.scopes.unwrap_or(std::mem::take(&mut integration.scopes));
+    integration.audience = edit.audience.unwrap_or(integration.audience.take());
+    integration.header_prefix = edit.header_prefix.unwrap_or(integration.header_prefix.take());
+    integration.client_auth = edit.client_auth.unwrap_or(integration.client_auth);
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! Providers: the catalogue, and the user's own definitions.
+
+use std::sync::{Arc, PoisonError};
+
+use keyholder_oauth::{discovery_urls, issuer_of};
+use keyholder_provider::{Definition, Discovery, draft, parse};
+use url::Url;
+
+use crate::error::{Error, Result, invalid};
+use crate::model::{Caller, Tenant};
+use crate::open::Broker;
+
+impl Broker {
+    /// All definitions, in the order of their ids.
+    pub fn providers(&self) -> Vec<Arc<Definition>> {
+        self.catalogue().iter().map(Arc::clone).collect()
+    }
+
+    /// The definition of this id or alias.
+    pub fn provider(&self, id: &str) -> Result<Arc<Definition>> {
+        self.definition(id)
+    }
+
+    /// Adds one of the user's own definitions, or replaces it. A built-in one can't be replaced.
+    pub async fn add_provider(&self, caller: &Caller, file: &str, text: &str) -> Result<Arc<Definition>> {
+        let definition = Arc::new(parse(file, text).map_err(Error::Definition)?);
+        let id = definition.id.clone();
+        let (tenant, stored_id, stored_text, now) = (caller.tenant.clone(), id.clone(), text.to_owned(), self.now_ms());
+        let own = self.store.read(move |tx| tx.providers(&tenant)).await?;
+        if self.catalogue().definition(&id).is_some() && !own.iter().any(|(known, _)| *known == id) {
+            return Err(Error::Taken { what: "built-in provider", name: id });
+        }
+        let tenant = caller.tenant.clone();
+        self.store.write(move |tx| tx.put_provider(&tenant, &stored_id, &stored_text, now)).await?;
+        self.put_in_catalogue(Arc::clone(&definition));
+        self.record(caller, "provider.add", &id, "ok", None)?;
+        Ok(definition)
+    }
+
+    /// Drafts a definition from the discovery document of `url`, which is an issuer or the document itself.
+    pub async fn discover_provider(&self, url: &str) -> Result<String> {
+        let issuer = issuer_of(url.trim());
+        let parsed = Url::parse(&issuer)
+            .map_err(|e| invalid("url", format!("it is no URL: {e}"), "give an issuer like https://login.example.com"))?;
+        let id = parsed.host_str().unwrap_or("provider").replace(['.', ':', '[', ']'], "-");
+        let discovery = Discovery { urls: discovery_urls(&parsed), issuer };
+        let metadata = self.discover(&discovery).await?;
+        Ok(draft(&metadata, &id))
+    }
+
+    /// Puts the stored definitions beside the built-in ones. One that this version can't read is left out, with a warning.
+    pub(crate) async fn load_own_providers(&self) -> Result<()> {
+        let own = self.store.read(|tx| tx.providers(&Tenant::default_tenant())).await?;
+        for (id, text) in own {
+            match parse(&id, &text) {
+                Ok(definition) => self.put_in_catalogue(Arc::new(definition)),
+                Err(errors) => {
+                    tracing::error!(provider = id, errors = %Error::Definition(errors), "a stored definition can't be read");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put_in_catalogue(&self, definition: Arc<Definition>) {
+        let mut held = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut held).insert(definition);
+    }
+}
+

@@ -1,0 +1,182 @@
+//! Callers: who uses Keyholder by API.
+
+use std::collections::BTreeSet;
+
+use keyholder_oauth::Secret;
+use serde::{Deserialize, Serialize};
+
+use super::{ConnectionId, KeyId, Tenant};
+
+/// What an API key may do. Credential-reading scopes stand apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// See providers, integrations, connections and their states.
+    Read,
+    /// Make, change, authorise and remove them.
+    Manage,
+    /// Read access tokens.
+    Token,
+    /// Call APIs through the gateway, never seeing a token.
+    Call,
+    /// Everything, and keys and the audit beside.
+    Admin,
+}
+
+impl Scope {
+    /// All scopes, narrowest first.
+    pub const ALL: [Scope; 5] = [
+        Scope::Read,
+        Scope::Manage,
+        Scope::Token,
+        Scope::Call,
+        Scope::Admin,
+    ];
+
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::Read => "read",
+            Scope::Manage => "manage",
+            Scope::Token => "token",
+            Scope::Call => "call",
+            Scope::Admin => "admin",
+        }
+    }
+}
+
+/// Where a key may be used. An empty list means "no limit of this kind".
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Names or ids of the connections it may use.
+    pub connections: BTreeSet<String>,
+    /// HTTP methods it may send through the gateway, upper case.
+    pub methods: BTreeSet<String>,
+    /// Path prefixes it may call through the gateway, such as `/v3/contacts`.
+    pub paths: BTreeSet<String>,
+}
+
+/// What a caller wants to do with a connection, for the check against [`Limits`].
+#[derive(Clone, Copy, Debug)]
+pub enum Grip<'a> {
+    /// Read its token, or see it.
+    Connection,
+    /// Call `method` `path` with it.
+    Call {
+        /// HTTP method, upper case.
+        method: &'a str,
+        /// Path below the API's base URL, with a leading slash.
+        path: &'a str,
+    },
+}
+
+impl Limits {
+    /// `None` when allowed, else what stands against it.
+    pub fn refusal(&self, id: &ConnectionId, name: &str, grip: Grip<'_>) -> Option<&'static str> {
+        let listed = |list: &BTreeSet<String>, item: &str| list.is_empty() || list.contains(item);
+        if !listed(&self.connections, id.as_str()) && !listed(&self.connections, name) {
+            return Some("connection");
+        }
+        let Grip::Call { method, path } = grip else {
+            return None;
+        };
+        if !listed(&self.methods, method) {
+            return Some("method");
+        }
+        let below = |prefix: &String| {
+            path.strip_prefix(prefix.trim_end_matches('/'))
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        (!self.paths.is_empty() && !self.paths.iter().any(below)).then_some("path")
+    }
+}
+
+/// An authenticated caller.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The key it showed.
+    pub key: KeyId,
+    /// The key's name, for the audit.
+    pub name: String,
+    /// Its tenant: everything it can reach.
+    pub tenant: Tenant,
+    /// What it may do.
+    pub scopes: BTreeSet<Scope>,
+    /// Where.
+    pub limits: Limits,
+    /// After this the key is no longer accepted, Unix milliseconds.
+    pub expires_at: Option<i64>,
+}
+
+impl Caller {
+    /// Does it hold `scope`, or `admin`, which holds all?
+    pub fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
+    }
+}
+
+/// A key as the store lists it: never the key itself.
+#[derive(Clone, Debug)]
+pub struct StoredKey {
+    /// What it lets do.
+    pub caller: Caller,
+    /// First characters of the key, to tell keys apart.
+    pub hint: String,
+    /// Unix milliseconds.
+    pub created_at: i64,
+    /// Unix milliseconds; at most a minute behind.
+    pub last_used_at: Option<i64>,
+    /// Unix milliseconds.
+    pub revoked_at: Option<i64>,
+}
+
+/// What a new key shall be.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// Unique among the tenant's live keys.
+    pub name: String,
+    /// What it may do; at least one.
+    pub scopes: BTreeSet<Scope>,
+    /// Where.
+    pub limits: Limits,
+    /// Unix milliseconds.
+    pub expires_at: Option<i64>,
+}
+
+/// A key in the only moment it is seen: when it is made, or shown by a caller.
+#[derive(Clone, Debug)]
+pub struct PlainKey(pub Secret);
+
+impl PlainKey {
+    /// What every key begins with, so that scanners of leaked secrets can know it.
+    pub const PREFIX: &'static str = "khk_";
+
+    /// SHA-256: the key has 256 random bits, so no slow hash is needed.
+    pub fn hash(&self) -> [u8; 32] {
+        keyholder_oauth::sha256(self.0.expose().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_name_what_stands_against_a_call() {
+        let id: ConnectionId = "con_00000000000000000000000000".parse().expect("an id");
+        let set = |items: &[&str]| items.iter().map(|s| (*s).to_owned()).collect();
+        let limits = Limits {
+            connections: set(&["crm"]),
+            methods: set(&["GET"]),
+            paths: set(&["/v3/contacts"]),
+        };
+        let call = |method, path| limits.refusal(&id, "crm", Grip::Call { method, path });
+        assert_eq!(call("GET", "/v3/contacts/1"), None);
+        assert_eq!(call("GET", "/v3/contacts"), None);
+        assert_eq!(call("GET", "/v3/contactsx"), Some("path"));
+        assert_eq!(call("POST", "/v3/contacts"), Some("method"));
+        assert_eq!(limits.refusal(&id, "erp", Grip::Connection), Some("connection"));
+        assert_eq!(Limits::default().refusal(&id, "erp", Grip::Connection), None);
+    }
+}

@@ -1,0 +1,41 @@
+//! The product's words as types. No I/O.
+
+mod caller;
+mod connection;
+mod id;
+mod integration;
+mod session;
+
+pub use caller::{Caller, Grip, Limits, NewKey, PlainKey, Scope, StoredKey};
+pub use connection::{
+    Attempt, Connection, ConnectionState, Event, Failure, Failures, SecretInput, Status,
+};
+pub use id::{
+    AttemptId, AuditId, ConnectionId, EventId, IntegrationId, KeyId, NotAnId, PendingId, SessionId,
+};
+pub use integration::Integration;
+pub use session::{ConnectSession, Consent, PendingGrant};
+
+/// The wall between customers. One binary serves one tenant until tenants can be made; the column is there from the first day.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tenant(String);
+
+impl Tenant {
+    /// The tenant of an installation that has only one.
+    pub fn default_tenant() -> Self {
+        Self("default".to_owned())
+    }
+
+    /// A tenant as the store names it.
+    pub fn from_stored(name: String) -> Self {
+        Self(name)
+    }
+
+    /// The tenant's name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Names and values: variables, tags.
+pub type Values = std::collections::BTreeMap<String, String>;

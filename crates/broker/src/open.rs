@@ -1,0 +1,177 @@
+//! The broker, and how it starts.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, RwLock};
+
+use keyholder_provider::Catalogue;
+use tokio::sync::{Notify, Semaphore, watch};
+use url::Url;
+
+use crate::access::KeyCache;
+use crate::audit::AuditLog;
+use crate::clock::{Clock, Rng};
+use crate::egress::Egress;
+use crate::error::Result;
+use crate::escrow::Escrow;
+use crate::live::LiveTokens;
+use crate::model::{AuditId, Caller, ConnectionId, Tenant};
+use crate::plan::Discovered;
+use crate::renew::Outcome;
+use crate::store::{Location, NewAudit, Store};
+use crate::vault::{RootKey, RootKeySource, Vault};
+
+/// What the broker must know to start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where people and providers reach this server; callbacks begin with it.
+    pub public_url: Url,
+    /// Folder for escrow, and for the root key and database where nothing else is said.
+    pub data_dir: PathBuf,
+    /// The database.
+    pub database: Location,
+    /// The root key.
+    pub root_key: RootKeySource,
+}
+
+/// The whole product without its ways in. Clones are handles on the same broker.
+#[derive(Clone)]
+pub struct Broker(Arc<Inner>);
+
+/// A started broker, and what its operator should be told once.
+pub struct Opened {
+    /// The broker.
+    pub broker: Broker,
+    /// The root key was made just now: say that it must be backed up.
+    pub new_root_key: bool,
+    /// Replies in escrow that were committed.
+    pub recovered: usize,
+}
+
+/// What all verbs share.
+pub struct Inner {
+    pub(crate) settings: Settings,
+    pub(crate) clock: Clock,
+    pub(crate) rng: Rng,
+    pub(crate) store: Store,
+    pub(crate) vault: Vault,
+    pub(crate) egress: Egress,
+    pub(crate) catalogue: RwLock<Arc<Catalogue>>,
+    pub(crate) audit: AuditLog,
+    pub(crate) escrow: Escrow,
+    pub(crate) keys: KeyCache,
+    pub(crate) live: LiveTokens,
+    pub(crate) discovered: Discovered,
+    /// Renewals under way in this process; everybody who wants the same one waits for the same task.
+    pub(crate) renewals: Mutex<HashMap<ConnectionId, watch::Receiver<Option<Outcome>>>>,
+    /// How many renewals run at once at each token endpoint.
+    pub(crate) endpoint_slots: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// Told when something may be due sooner than the scheduler thinks.
+    pub(crate) due: Notify,
+    /// Set when the process is stopping: no new renewal begins.
+    pub(crate) stopping: AtomicBool,
+    /// Names this process in claims.
+    pub(crate) instance: String,
+}
+
+impl Deref for Broker {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Broker {
+    /// Opens store and vault, commits what waits in escrow, and is ready.
+    ///
+    /// # Errors
+    /// A wrong or missing root key, a database of another version, a data folder that can't be written.
+    pub async fn open(settings: Settings, clock: Clock, rng: Rng, egress: Egress) -> Result<Opened> {
+        let store = Store::open(&settings.database)?;
+        let (root, new_root_key) = root_key(&store, &settings.root_key, &rng).await?;
+        let wrapped = store.read(|tx| tx.data_keys()).await?;
+        let vault = Vault::open(&root, &wrapped)?;
+        drop(root);
+        let instance = keyholder_oauth::random_token(rng.bytes()).expose()[..12].to_owned();
+        let broker = Self(Arc::new(Inner {
+            audit: AuditLog::start(store.clone(), clock.clone()),
+            escrow: Escrow::open(&settings.data_dir)?,
+            catalogue: RwLock::new(Arc::new(Catalogue::built_in())),
+            keys: KeyCache::default(),
+            live: LiveTokens::default(),
+            discovered: Discovered::default(),
+            renewals: Mutex::default(),
+            endpoint_slots: Mutex::default(),
+            due: Notify::new(),
+            stopping: AtomicBool::new(false),
+            settings,
+            clock,
+            rng,
+            store,
+            vault,
+            egress,
+            instance,
+        }));
+        broker.load_own_providers().await?;
+        let recovered = broker.commit_escrow().await?;
+        Ok(Opened { broker, new_root_key, recovered })
+    }
+
+    /// Now, Unix milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
+    /// Where people and providers reach this server.
+    pub fn public_url(&self) -> &Url {
+        &self.settings.public_url
+    }
+
+    /// Can the store be read? For the readiness probe.
+    pub async fn ready(&self) -> Result<()> {
+        Ok(self.store.read(|tx| tx.meta("ready").map(drop)).await?)
+    }
+
+    /// Writes down what a caller did or was refused.
+    ///
+    /// # Errors
+    /// [`crate::Error::AuditUnavailable`]: then it must not happen.
+    pub fn record(&self, caller: &Caller, action: &'static str, object: &str, outcome: &'static str, detail: Option<String>) -> Result<()> {
+        self.record_as(&caller.tenant, &caller.name, action, object, outcome, detail)
+    }
+
+    pub(crate) fn record_as(
+        &self,
+        tenant: &Tenant,
+        actor: &str,
+        action: &'static str,
+        object: &str,
+        outcome: &'static str,
+        detail: Option<String>,
+    ) -> Result<()> {
+        self.audit.record(NewAudit {
+            id: AuditId::new(&self.clock, &self.rng),
+            tenant: tenant.clone(),
+            at: self.now_ms(),
+            actor: actor.to_owned(),
+            action,
+            object: object.chars().take(200).collect(),
+            outcome,
+            detail,
+        })
+    }
+}
+
+/// Loads the root key; on a new store makes the key (where its source is a file) and the first data key.
+async fn root_key(store: &Store, source: &RootKeySource, rng: &Rng) -> Result<(RootKey, bool)> {
+    let new_store = store.read(|tx| tx.data_keys()).await?.is_empty();
+    let (root, made) = source.load(rng, new_store)?;
+    if new_store {
+        let first = root.wrap_new(rng, 1)?;
+        store.write(move |tx| tx.add_data_key(&first, 0)).await?;
+    }
+    Ok((root, made))
+}

@@ -1,0 +1,237 @@
+//! A plan: what a provider's definition says once the values of an integration and a connection are put in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use keyholder_oauth::{Client, Metadata, Secret, SecretBytes, TokenSet, read_metadata};
+use keyholder_provider::{Catalogue, Choice, Definition, Discovery, Rendered};
+
+use crate::clock::millis;
+use crate::egress::{Bounds, origin_of};
+use crate::error::{Error, Result};
+use crate::model::{Connection, Integration, IntegrationId, SecretInput, Tenant, Values};
+use crate::open::Broker;
+use crate::vault::Place;
+
+/// A discovery document is asked for again after this.
+const DISCOVERY_FRESH: Duration = Duration::from_secs(3600);
+
+/// Discovery documents that were read, by issuer.
+#[derive(Default)]
+pub(crate) struct Discovered {
+    documents: papaya::HashMap<String, Arc<Document>>,
+}
+
+struct Document {
+    read_at: i64,
+    metadata: Metadata,
+}
+
+/// Everything needed to talk to a connection's provider.
+pub(crate) struct Plan {
+    pub(crate) rendered: Rendered,
+    pub(crate) client: Client,
+    /// Secrets of the connection: its password, and secret variables.
+    pub(crate) secrets: SecretInput,
+}
+
+/// The key of [`SecretInput`] that holds the password grant's password; no variable can be named so.
+pub(crate) const PASSWORD: &str = "\u{0}password";
+
+impl Broker {
+    /// The catalogue as it stands.
+    pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
+        let held = self.catalogue.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Arc::clone(&held)
+    }
+
+    /// The definition of this id.
+    pub(crate) fn definition(&self, id: &str) -> Result<Arc<Definition>> {
+        self.catalogue().definition(id).ok_or_else(|| Error::not_found("provider", id))
+    }
+
+    /// The plan of a connection; `tokens`, where there are some, lend what the provider returned beside them.
+    pub(crate) async fn plan(&self, connection: &Connection, tokens: Option<&TokenSet>) -> Result<Plan> {
+        let integration = self.opened_integration(&connection.integration).await?;
+        let secrets = self.connection_secrets(connection)?;
+        self.plan_for(&integration, &connection.variables, secrets, tokens).await
+    }
+
+    /// The plan under an integration for these connection values.
+    pub(crate) async fn plan_for(
+        &self,
+        integration: &Integration,
+        variables: &Values,
+        secrets: SecretInput,
+        tokens: Option<&TokenSet>,
+    ) -> Result<Plan> {
+        let definition = self.definition(&integration.provider)?;
+        let method = definition.method(Some(&integration.method))?;
+        let values = all_values(integration, variables, &secrets, tokens);
+        let choice = Choice {
+            client_auth: integration.client_auth,
+            header_prefix: integration.header_prefix.clone(),
+            audience: integration.audience.clone(),
+            scopes: integration.scopes.clone(),
+        };
+        let discovered = match definition.discovery(method, &values)? {
+            Some(discovery) => Some(self.discover(&discovery).await?),
+            None => None,
+        };
+        let rendered = definition.render(method, &values, &choice, discovered.as_ref())?;
+        let client = Client { id: integration.client_id.clone(), secret: integration.client_secret.clone() };
+        Ok(Plan { rendered, client, secrets })
+    }
+
+    /// The issuer's document: from memory while it is fresh, else fetched; a stale one serves while the issuer can't be reached.
+    pub(crate) async fn discover(&self, discovery: &Discovery) -> Result<Metadata> {
+        let now = self.now_ms();
+        let known = self.discovered.documents.pin().get(&discovery.issuer).cloned();
+        if let Some(known) = known.as_ref().filter(|known| now - known.read_at < millis(DISCOVERY_FRESH)) {
+            return Ok(known.metadata.clone());
+        }
+        match self.fetch_metadata(discovery).await {
+            Ok(metadata) => {
+                let document = Document { read_at: now, metadata: metadata.clone() };
+                self.discovered.documents.pin().insert(discovery.issuer.clone(), Arc::new(document));
+                Ok(metadata)
+            }
+            Err(error) => match known {
+                Some(stale) => {
+                    tracing::warn!(%error, "an old discovery document is used");
+                    Ok(stale.metadata.clone())
+                }
+                None => Err(error),
+            },
+        }
+    }
+
+    /// Asks each place where the document may be; the first valid one counts, else the most telling error.
+    async fn fetch_metadata(&self, discovery: &Discovery) -> Result<Metadata> {
+        let mut telling: Option<Error> = None;
+        for url in &discovery.urls {
+            let request = Request::get(url.as_str())
+                .header(http::header::ACCEPT, "application/json")
+                .body(SecretBytes::new(Vec::new()))
+                .map_err(|_| Error::Internal("a discovery URL is no URI"))?;
+            let reply = match self.egress.fetch(request, Bounds::PROVIDER).await {
+                Ok(reply) => reply,
+                Err(error) => return Err(Error::DiscoveryUnreachable(error)),
+            };
+            match read_metadata(&discovery.issuer, reply.status, reply.body.expose()) {
+                Ok(metadata) => return Ok(metadata),
+                Err(cause) => {
+                    let missing = matches!(cause, keyholder_oauth::DiscoveryError::Status(_));
+                    let error = Error::Discovery { url: format!("{}{}", origin_of(&uri(url)), url.path()), cause };
+                    if !missing || telling.is_none() {
+                        telling = Some(error);
+                    }
+                }
+            }
+        }
+        Err(telling.unwrap_or(Error::Internal("an issuer has no place for its document")))
+    }
+
+    /// The integration of this id with its secrets opened.
+    pub(crate) async fn opened_integration(&self, id: &IntegrationId) -> Result<Integration> {
+        let wanted = id.clone();
+        let (integration, sealed) = self
+            .store
+            .read(move |tx| tx.integration_by_id(&wanted))
+            .await?
+            .ok_or_else(|| Error::not_found("integration", id.as_str()))?;
+        self.open_integration(integration, sealed.as_deref())
+    }
+
+    /// Puts an integration's sealed secrets in.
+    pub(crate) fn open_integration(&self, mut integration: Integration, sealed: Option<&[u8]>) -> Result<Integration> {
+        if let Some(sealed) = sealed {
+            let plain = self.vault.open_value(&integration_place(&integration), sealed)?;
+            let mut secrets = read_secrets(&plain)?;
+            integration.client_secret = secrets.remove(CLIENT_SECRET);
+            integration.secret_variables = secrets;
+        }
+        Ok(integration)
+    }
+
+    /// Seals an integration's secrets to its place and generation.
+    pub(crate) fn seal_integration(&self, integration: &Integration) -> Result<Option<Vec<u8>>> {
+        let mut secrets = integration.secret_variables.clone();
+        if let Some(secret) = &integration.client_secret {
+            secrets.insert(CLIENT_SECRET.to_owned(), secret.clone());
+        }
+        if secrets.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.vault.seal(&self.rng, &integration_place(integration), &write_secrets(&secrets)?)?))
+    }
+
+    /// A connection's password and secret variables.
+    pub(crate) fn connection_secrets(&self, connection: &Connection) -> Result<SecretInput> {
+        match &connection.secrets {
+            None => Ok(SecretInput::new()),
+            Some(sealed) => {
+                let place = connection_place(&connection.tenant, connection.id.as_str());
+                read_secrets(&self.vault.open_value(&place, sealed)?)
+            }
+        }
+    }
+
+    /// Seals a connection's password and secret variables.
+    pub(crate) fn seal_connection_secrets(&self, tenant: &Tenant, row: &str, secrets: &SecretInput) -> Result<Option<Vec<u8>>> {
+        if secrets.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.vault.seal(&self.rng, &connection_place(tenant, row), &write_secrets(secrets)?)?))
+    }
+}
+
+/// The key under which an integration's secrets hold the client secret; no variable can be named so.
+const CLIENT_SECRET: &str = "\u{0}client_secret";
+
+/// Integration's and connection's values together; the connection's win, and the reply's stand apart as `reply.NAME`.
+fn all_values(integration: &Integration, variables: &Values, secrets: &SecretInput, tokens: Option<&TokenSet>) -> Values {
+    let exposed = |(name, secret): (&String, &Secret)| (name.clone(), secret.expose().to_owned());
+    let returned = tokens.into_iter().flat_map(|tokens| &tokens.extra).filter_map(|(name, value)| {
+        Some((format!("reply.{name}"), value.as_str()?.to_owned()))
+    });
+    let mut values = integration.variables.clone();
+    values.extend(integration.secret_variables.iter().map(exposed));
+    values.extend(variables.clone());
+    values.extend(secrets.iter().filter(|(name, _)| !name.starts_with('\u{0}')).map(exposed));
+    values.extend(returned);
+    values
+}
+
+/// Secrets by name as JSON, in memory that is wiped.
+pub(crate) fn write_secrets(secrets: &SecretInput) -> Result<zeroize::Zeroizing<Vec<u8>>> {
+    let exposed: BTreeMap<&str, &str> = secrets.iter().map(|(name, secret)| (name.as_str(), secret.expose())).collect();
+    let mut out = zeroize::Zeroizing::new(Vec::with_capacity(16 << 10));
+    serde_json::to_writer(&mut *out, &exposed).map_err(|_| Error::Internal("secrets could not be written as JSON"))?;
+    Ok(out)
+}
+
+/// Reads what [`write_secrets`] wrote.
+pub(crate) fn read_secrets(json: &[u8]) -> Result<SecretInput> {
+    serde_json::from_slice(json).map_err(|_| Error::Internal("sealed secrets have an unknown form"))
+}
+
+fn integration_place(integration: &Integration) -> Place<'_> {
+    Place {
+        tenant: integration.tenant.as_str(),
+        table: "integrations",
+        row: integration.id.as_str(),
+        column: "secrets",
+        generation: integration.generation,
+    }
+}
+
+fn connection_place<'a>(tenant: &'a Tenant, row: &'a str) -> Place<'a> {
+    Place { tenant: tenant.as_str(), table: "connections", row, column: "secrets", generation: 0 }
+}
+
+fn uri(url: &url::Url) -> http::Uri {
+    url.as_str().parse().unwrap_or_default()
+}

@@ -1,0 +1,601 @@
+//! Renewal: the heart. One function, five steps: claim, send, escrow, commit, clear.
+//!
+//! Whoever wants a newer token (hand-out, gateway, scheduler, command, test) comes through [`Broker::renew`]. In one process everybody who
+//! wants the same connection renewed waits for the same task; across processes the claim in the row decides. The task is nobody's future: a caller
+//! that goes away abandons no exchange.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header};
+use keyholder_oauth::{
+    FailureKind, Grant, Secret, TokenEndpoint, TokenSet, read_token_reply, token_request,
+};
+use keyholder_provider::{GrantKind, Recovery};
+use tokio::sync::watch;
+
+use crate::clock::millis;
+use crate::egress::Bounds;
+use crate::error::{Error, Result};
+use crate::escrow::{Held, RawReply};
+use crate::explain::{self, Deed, Explained};
+use crate::live::{Live, to_live};
+use crate::model::{
+    Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Failure, Status,
+};
+use crate::open::Broker;
+use crate::plan::{PASSWORD, Plan};
+use crate::store::{CommitTokens, RecordFailure};
+use crate::token_set::succeed;
+
+/// How long a claim stands: longer than one exchange may take ([`Bounds::PROVIDER`]), so that nobody sends while it may be in flight.
+const CLAIM: Duration = Duration::from_secs(40);
+/// Where a second use of a refresh token would do harm, a dead owner gets this much longer to come back with its escrow.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a foreign claim is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// A provider that asks to wait longer is asked again after this.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// What a renewal task answers to all who wait for it.
+pub(crate) type Outcome = Result<Arc<Live>>;
+
+/// What a caller of [`Broker::renew`] wants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    pub(crate) enough: Enough,
+    /// A person asks: backoff doesn't hold it up.
+    pub(crate) insist: bool,
+}
+
+/// What makes sending unnecessary.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Enough {
+    /// A token valid beyond this time, Unix milliseconds.
+    ValidAt(i64),
+    /// A token set of a later generation than this one.
+    NewerThan(i64),
+}
+
+/// What a person is told about a renewal that was asked for.
+#[derive(Clone, Debug)]
+pub struct RenewalNote {
+    /// Generation of the token set now in place.
+    pub generation: i64,
+    /// Its access token's expiry, Unix milliseconds.
+    pub expires_at: Option<i64>,
+}
+
+/// Why a task has no token.
+enum Stop {
+    /// Recorded in the row.
+    Failed(Box<Explained>),
+    /// The refresh token is dead, but this method needs no person: the grant is run anew.
+    RunGrantAnew,
+    /// Nothing was sent.
+    Error(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Stop::Error(error)
+    }
+}
+
+impl Broker {
+    /// Renews a connection's token set, or waits for who is doing so already.
+    ///
+    /// | the row says | what happens |
+    /// | --- | --- |
+    /// | it already has what is wished for | that is answered; nothing is sent |
+    /// | draft, pending, revoked | error |
+    /// | reconnect | the recorded reason, unless a person insists |
+    /// | backoff not over | the recorded reason, unless a person insists |
+    /// | somebody's claim stands | wait until it ends, then look again |
+    /// | none of these | claim, send, escrow, commit, clear |
+    pub(crate) async fn renew(&self, id: &ConnectionId, wish: Wish) -> Outcome {
+        let mut waiting = self.join_renewal(id, wish)?;
+        match waiting.wait_for(Option::is_some).await {
+            Ok(done) => done.clone().unwrap_or(Err(Error::Internal("a renewal ended without an answer"))),
+            Err(_) => Err(Error::Internal("a renewal ended without an answer")),
+        }
+    }
+
+    /// The task that renews this connection: the one under way, or a new one.
+    fn join_renewal(&self, id: &ConnectionId, wish: Wish) -> Result<watch::Receiver<Option<Outcome>>> {
+        let mut renewals = lock(&self.renewals);
+        if let Some(under_way) = renewals.get(id) {
+            return Ok(under_way.clone());
+        }
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(Error::StillRenewing);
+        }
+        let (answer, waiting) = watch::channel(None);
+        renewals.insert(id.clone(), waiting.clone());
+        let (broker, id) = (self.clone(), id.clone());
+        tokio::spawn(async move {
+            let under_way = UnderWay { broker: &broker, id: &id };
+            let outcome = broker.renew_task(&id, wish).await;
+            // Out of the map first: who comes after this reads the row anew.
+            drop(under_way);
+            answer.send_replace(Some(outcome));
+        });
+        Ok(waiting)
+    }
+
+    /// Returns when no renewal is under way; no new one begins. For a graceful stop.
+    pub async fn finish_renewals(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        loop {
+            let Some(mut one) = lock(&self.renewals).values().next().cloned() else { break };
+            let _ = one.wait_for(Option::is_some).await;
+        }
+        self.audit.flush().await;
+    }
+
+    async fn renew_task(&self, id: &ConnectionId, wish: Wish) -> Outcome {
+        let mut run_grant_anew = false;
+        loop {
+            let wanted = id.clone();
+            let row = self
+                .store
+                .read(move |tx| tx.connection_by_id(&wanted))
+                .await?
+                .ok_or_else(|| Error::not_found("connection", id.as_str()))?;
+            if let Some(live) = self.already(&row, wish)? {
+                self.live.put(&live);
+                return Ok(live);
+            }
+            self.check_may_renew(&row, wish)?;
+            let old = match &row.token_set {
+                Some(sealed) => Some(self.open_tokens(&row.tenant, row.id.as_str(), row.generation, sealed)?),
+                None => None,
+            };
+            let plan = match self.plan(&row, old.as_ref()).await {
+                Ok(plan) => plan,
+                Err(error @ (Error::Store(_) | Error::Vault(_))) => return Err(error),
+                Err(error) => return self.fail_unsent(&row, explain::no_request(&error, self.now_ms())).await,
+            };
+            if let Some(until) = self.foreign_claim(&row, &plan) {
+                self.clock.sleep(LOOK_AGAIN.min(Duration::from_millis((until - self.now_ms()).max(1).unsigned_abs()))).await;
+                continue;
+            }
+            let deed = match deed(&plan, old.as_ref(), run_grant_anew) {
+                Some(deed) => deed,
+                None => return self.fail_unsent(&row, no_refresh_token(self.now_ms())).await,
+            };
+
+            // 1. CLAIM
+            let attempt = self.new_attempt();
+            if !self.claim(&row, &attempt).await? {
+                continue;
+            }
+            match self.exchange(&row, &plan, old, deed, &attempt).await {
+                Ok(live) => return Ok(live),
+                Err(Stop::RunGrantAnew) => {
+                    self.release(&row, &attempt).await;
+                    run_grant_anew = true;
+                }
+                Err(Stop::Error(error)) => {
+                    self.release(&row, &attempt).await;
+                    return Err(error);
+                }
+                Err(Stop::Failed(explained)) => return self.fail(&row, &attempt, *explained).await,
+            }
+        }
+    }
+
+    /// Steps 2 to 5.
+    async fn exchange(
+        &self,
+        row: &Connection,
+        plan: &Plan,
+        old: Option<TokenSet>,
+        deed: Deed,
+        attempt: &Attempt,
+    ) -> std::result::Result<Arc<Live>, Stop> {
+        let refresh_token = old.as_ref().and_then(|tokens| tokens.refresh_token.clone());
+        let request = {
+            let (endpoint, grant, scope) = request_parts(row, plan, refresh_token.as_ref(), deed)?;
+            token_request(endpoint, &plan.client, &grant, scope).map_err(Error::from)
+        };
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return Err(Stop::Failed(Box::new(explain::no_request(&error, self.now_ms())))),
+        };
+
+        // 2. SEND: this is the renewal's own task; one connection, one request, no redirect, a deadline shorter than the claim.
+        let fetched = match self.egress.fetch(request, Bounds::PROVIDER).await {
+            Ok(fetched) => fetched,
+            Err(error) => return Err(Stop::Failed(Box::new(explain::unreachable(&error, self.now_ms())))),
+        };
+        let held = Held {
+            connection: row.id.clone(),
+            attempt: attempt.id.clone(),
+            reply: RawReply {
+                generation: row.generation,
+                received_at: self.now_ms(),
+                status: fetched.status,
+                content_type: fetched.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned),
+                body: fetched.body,
+            },
+        };
+
+        // 3. ESCROW. If the disk refuses, the reply still is in memory, and committing it at once is the best that is left.
+        let held = self.put_in_escrow(held).await?;
+
+        // 4. COMMIT
+        let headers = fetched.headers;
+        let read = read_token_reply(&plan.rendered.reply, held.reply.status, &headers, held.reply.body.expose(), held.reply.received_at);
+        let outcome = match read {
+            Ok(tokens) => self.commit(row, attempt, plan, succeed(old, tokens), held.reply.received_at).await.map_err(Stop::from),
+            Err(refused) if refused.kind == FailureKind::Grant && deed == Deed::Refresh && plan.rendered.grant != GrantKind::AuthorizationCode => {
+                Err(Stop::RunGrantAnew)
+            }
+            Err(refused) => {
+                let secrets: Vec<&Secret> = plan.client.secret.iter().chain(&refresh_token).chain(plan.secrets.values()).collect();
+                Err(Stop::Failed(Box::new(explain::refusal(deed, &refused, &plan.rendered.known_errors, &secrets, self.now_ms()))))
+            }
+        };
+
+        // 5. CLEAR
+        if let Err(error) = self.escrow.clear(&row.id, &attempt.id) {
+            tracing::warn!(%error, "a committed reply could not be removed from escrow; it is skipped at the next start");
+        }
+        outcome
+    }
+
+    /// What the row already has, if it is enough.
+    fn already(&self, row: &Connection, wish: Wish) -> Result<Option<Arc<Live>>> {
+        let usable = matches!(row.state.status(), Status::Connected | Status::Failing | Status::Reconnect);
+        let enough = usable
+            && match wish.enough {
+                Enough::ValidAt(at) => row.token_expires_at.is_none_or(|expires| expires > at),
+                Enough::NewerThan(generation) => row.generation > generation,
+            };
+        if enough { self.live_of(row) } else { Ok(None) }
+    }
+
+    fn check_may_renew(&self, row: &Connection, wish: Wish) -> Result<()> {
+        let not_ready = |retry_after| {
+            Err(Error::NotReady {
+                connection: row.name.clone(),
+                state: row.state.status(),
+                failure: row.state.failure().cloned(),
+                retry_after,
+            })
+        };
+        match row.state {
+            ConnectionState::Revoked | ConnectionState::Pending => not_ready(None),
+            ConnectionState::Draft(_) | ConnectionState::Reconnect(_) if !wish.insist => not_ready(None),
+            _ => match row.retry_at.map(|at| at - self.now_ms()) {
+                Some(wait) if wait > 0 && !wish.insist => not_ready(Some(Duration::from_millis(wait.unsigned_abs()))),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Until when somebody else's claim must be respected, Unix milliseconds.
+    fn foreign_claim(&self, row: &Connection, plan: &Plan) -> Option<i64> {
+        let attempt = row.attempt.as_ref()?;
+        let harmful = match plan.rendered.recovery {
+            Recovery::SingleUse | Recovery::Family => true,
+            Recovery::Static | Recovery::Window(_) | Recovery::UntilUsed | Recovery::AccessDies => false,
+        };
+        let until = attempt.deadline + if harmful { millis(PATIENCE) } else { 0 };
+        (until > self.now_ms()).then_some(until)
+    }
+
+    fn new_attempt(&self) -> Attempt {
+        Attempt {
+            id: AttemptId::new(&self.clock, &self.rng),
+            owner: self.instance.clone(),
+            deadline: self.now_ms() + millis(CLAIM),
+        }
+    }
+
+    async fn claim(&self, row: &Connection, attempt: &Attempt) -> Result<bool> {
+        let (id, generation, attempt, now) = (row.id.clone(), row.generation, attempt.clone(), self.now_ms());
+        Ok(self.store.write(move |tx| tx.claim(&id, generation, &attempt, now)).await?)
+    }
+
+    async fn release(&self, row: &Connection, attempt: &Attempt) {
+        let (id, attempt) = (row.id.clone(), attempt.id.clone());
+        if let Err(error) = self.store.write(move |tx| tx.release(&id, &attempt)).await {
+            tracing::warn!(%error, "a claim could not be given back; it ends by itself");
+        }
+    }
+
+    async fn put_in_escrow(&self, held: Held) -> Result<Held> {
+        let broker = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = broker.escrow.put(&broker.vault, &broker.rng, &held) {
+                tracing::error!(%error, connection = %held.connection, "a provider's reply could not be put in escrow; it is committed from memory");
+            }
+            held
+        })
+        .await
+        .map_err(|_| Error::Internal("the escrow's thread ended"))
+    }
+
+    /// Step 4: the new token set into the row, repeated until the store has answered.
+    async fn commit(&self, row: &Connection, attempt: &Attempt, plan: &Plan, tokens: TokenSet, renewed_at: i64) -> Outcome {
+        let generation = row.generation + 1;
+        let commit = CommitTokens {
+            sealed: self.seal_tokens(&row.tenant, row.id.as_str(), generation, &tokens)?,
+            expires_at: tokens.expires_at,
+            scope: granted_scope(plan, &tokens),
+            account: None,
+            due_at: self.due_at(plan, &tokens),
+            now: renewed_at,
+        };
+        let first = row.connected_at.is_none();
+        let event = if first {
+            self.event(row, "connected", "The grant was run and the first token received.")
+        } else {
+            self.event(row, "renewed", "The access token was renewed.")
+        };
+        let event = Arc::new(event);
+        let committed = self
+            .until_stored(|| {
+                let (id, attempt, commit, event, generation) =
+                    (row.id.clone(), attempt.id.clone(), commit.clone(), Arc::clone(&event), row.generation);
+                self.store.write(move |tx| {
+                    let committed = tx.commit_tokens(&id, generation, Some(&attempt), &commit)?;
+                    if committed {
+                        event.write(tx)?;
+                    }
+                    Ok(committed)
+                })
+            })
+            .await;
+        if !committed {
+            // Revoked, or consented anew, while the request was under way: this token set belongs to nobody.
+            self.revoke_orphan(plan, &tokens).await;
+            return Err(Error::ChangedMeanwhile("connection"));
+        }
+        let live = Arc::new(to_live(row, generation, renewed_at, &tokens));
+        self.live.put(&live);
+        self.due.notify_one();
+        Ok(live)
+    }
+
+    /// Repeats a write until the store takes it: what it holds exists nowhere else.
+    async fn until_stored<T, F: Future<Output = crate::store::StoreResult<T>>>(&self, write: impl Fn() -> F) -> T {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match write().await {
+                Ok(done) => return done,
+                Err(error) => tracing::error!(%error, "a renewed token set can't be stored yet; it is kept and tried again"),
+            }
+            self.clock.sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Records a failure before anything was sent: claim and record in one transaction.
+    async fn fail_unsent(&self, row: &Connection, explained: Explained) -> Outcome {
+        let attempt = self.new_attempt();
+        if self.claim(row, &attempt).await? {
+            return self.fail(row, &attempt, explained).await;
+        }
+        Err(self.not_ready(row, explained.failure, None))
+    }
+
+    /// Records why there is no new token, gives the claim back, and answers the reason.
+    async fn fail(&self, row: &Connection, attempt: &Attempt, explained: Explained) -> Outcome {
+        let now = self.now_ms();
+        let Explained { mut failure, retry_after } = explained;
+        let mut failures = row.failures;
+        failures.count(failure.kind);
+        let in_a_row = failures.setup + failures.transient;
+        let wait = match failure.kind {
+            FailureKind::Grant => None,
+            FailureKind::Transient => Some(self.backoff(Duration::from_secs(2), Duration::from_secs(15 * 60), in_a_row)),
+            FailureKind::Setup => Some(self.backoff(Duration::from_secs(15), Duration::from_secs(3600), in_a_row)),
+        };
+        let retry_at = wait.map(|wait| now + millis(wait.max(retry_after.unwrap_or_default().min(LONGEST_WAIT))));
+        failure.next_try_at = retry_at;
+        let state = match failure.kind {
+            FailureKind::Grant => ConnectionState::Reconnect(failure.clone()),
+            FailureKind::Setup | FailureKind::Transient => ConnectionState::Failing(failure.clone()),
+        };
+        let event = self.event(row, "failed", format!("{} {}", failure.message, failure.remedy));
+        let record = RecordFailure {
+            state,
+            failures,
+            retry_at,
+            // What never worked is not tried by itself: a person is setting it up.
+            due_at: retry_at.filter(|_| row.connected_at.is_some()),
+            now,
+        };
+        let (id, generation, attempt_id) = (row.id.clone(), row.generation, attempt.id.clone());
+        let recorded = self
+            .store
+            .write(move |tx| {
+                let recorded = tx.record_failure(&id, generation, &attempt_id, &record)?;
+                if recorded {
+                    event.write(tx)?;
+                }
+                Ok(recorded)
+            })
+            .await?;
+        if !recorded && failure.kind == FailureKind::Grant {
+            // A sibling may have won in between: its token set is the answer.
+            let id = row.id.clone();
+            if let Some(newer) = self.store.read(move |tx| tx.connection_by_id(&id)).await?
+                && newer.generation > row.generation
+                && let Some(live) = self.live_of(&newer)?
+            {
+                return Ok(live);
+            }
+        }
+        tracing::info!(connection = %row.id, kind = ?failure.kind, code = failure.code, "renewal failed");
+        self.due.notify_one();
+        Err(self.not_ready(row, failure, retry_at.map(|at| Duration::from_millis((at - now).unsigned_abs()))))
+    }
+
+    fn not_ready(&self, row: &Connection, failure: Failure, retry_after: Option<Duration>) -> Error {
+        let state = match failure.kind {
+            FailureKind::Grant => Status::Reconnect,
+            FailureKind::Setup | FailureKind::Transient => Status::Failing,
+        };
+        Error::NotReady { connection: row.name.clone(), state, failure: Some(failure), retry_after }
+    }
+
+    /// Doubles with each failure in a row, between half and the whole of it, so that many don't come back at once.
+    fn backoff(&self, first: Duration, most: Duration, in_a_row: i64) -> Duration {
+        let doubled = first.saturating_mul(1 << in_a_row.clamp(1, 20).unsigned_abs().saturating_sub(1).min(20));
+        doubled.min(most).mul_f64(0.5 + self.rng.unit() / 2.0)
+    }
+
+    /// When the scheduler renews: expiry − min(15 min, half the life), spread a little earlier by jitter. `None` where only use or a person can tell.
+    pub(crate) fn due_at(&self, plan: &Plan, tokens: &TokenSet) -> Option<i64> {
+        let expires = tokens.expires_at?;
+        if tokens.refresh_token.is_none() && plan.rendered.grant == GrantKind::AuthorizationCode {
+            return None;
+        }
+        let life = (expires - self.now_ms()).max(0);
+        let ahead = (life / 2).min(15 * 60 * 1000);
+        #[expect(clippy::cast_possible_truncation, reason = "a tenth of at most 15 minutes")]
+        let jitter = (ahead as f64 * 0.1 * self.rng.unit()) as i64;
+        Some(expires - ahead - jitter)
+    }
+
+    /// Commits what waits in escrow; answers how many replies were token sets that are now in place.
+    pub(crate) async fn commit_escrow(&self) -> Result<usize> {
+        let mut recovered = 0;
+        for (connection, attempt) in self.escrow.waiting()? {
+            match self.commit_held(&connection, &attempt).await {
+                Ok(true) => recovered += 1,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(%connection, %error, "a reply in escrow can't be committed yet; it stays there");
+                    continue;
+                }
+            }
+            self.escrow.clear(&connection, &attempt)?;
+        }
+        Ok(recovered)
+    }
+
+    async fn commit_held(&self, connection: &ConnectionId, attempt: &AttemptId) -> Result<bool> {
+        let held = self.escrow.open_reply(&self.vault, connection, attempt)?;
+        let id = held.connection.clone();
+        let Some(row) = self.store.read(move |tx| tx.connection_by_id(&id)).await? else {
+            return Ok(false);
+        };
+        if row.generation != held.reply.generation || row.state.status() == Status::Revoked {
+            // Committed before the crash, or replaced since.
+            return Ok(false);
+        }
+        let old = match &row.token_set {
+            Some(sealed) => Some(self.open_tokens(&row.tenant, row.id.as_str(), row.generation, sealed)?),
+            None => None,
+        };
+        let plan = self.plan(&row, old.as_ref()).await?;
+        let mut headers = HeaderMap::new();
+        if let Some(value) = held.reply.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+            headers.insert(header::CONTENT_TYPE, value);
+        }
+        let read = read_token_reply(&plan.rendered.reply, held.reply.status, &headers, held.reply.body.expose(), held.reply.received_at);
+        let Ok(tokens) = read else { return Ok(false) };
+        let tokens = succeed(old, tokens);
+        let commit = CommitTokens {
+            sealed: self.seal_tokens(&row.tenant, row.id.as_str(), row.generation + 1, &tokens)?,
+            expires_at: tokens.expires_at,
+            scope: granted_scope(&plan, &tokens),
+            account: None,
+            due_at: self.due_at(&plan, &tokens),
+            now: held.reply.received_at,
+        };
+        let event = self.event(&row, "recovered", "A reply that had arrived before a crash was found in escrow and committed; nothing was lost.");
+        let claimed = row.attempt.as_ref().map(|_| attempt.clone());
+        Ok(self
+            .store
+            .write(move |tx| {
+                let committed = tx.commit_tokens(&row.id, row.generation, claimed.as_ref(), &commit)?;
+                if committed {
+                    event.write(tx)?;
+                }
+                Ok(committed)
+            })
+            .await?)
+    }
+}
+
+/// Takes the task out of the map even when it panics.
+struct UnderWay<'a> {
+    broker: &'a Broker,
+    id: &'a ConnectionId,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        lock(&self.broker.renewals).remove(self.id);
+    }
+}
+
+fn lock<T>(map: &Mutex<HashMap<ConnectionId, T>>) -> MutexGuard<'_, HashMap<ConnectionId, T>> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What to do for a new token; `None`: only a person can.
+fn deed(plan: &Plan, old: Option<&TokenSet>, run_grant_anew: bool) -> Option<Deed> {
+    let has_refresh_token = old.is_some_and(|tokens| tokens.refresh_token.is_some());
+    match plan.rendered.grant {
+        _ if has_refresh_token && !run_grant_anew => Some(Deed::Refresh),
+        GrantKind::AuthorizationCode => None,
+        machine @ (GrantKind::ClientCredentials | GrantKind::Password) => Some(Deed::Machine(machine)),
+    }
+}
+
+fn request_parts<'a>(
+    row: &'a Connection,
+    plan: &'a Plan,
+    refresh_token: Option<&'a Secret>,
+    deed: Deed,
+) -> Result<(&'a TokenEndpoint, Grant<'a>, Option<&'a str>)> {
+    let scope = plan.rendered.scope.as_deref();
+    match (deed, refresh_token) {
+        (Deed::Refresh, Some(refresh_token)) => {
+            let scope = scope.filter(|_| plan.rendered.refresh_sends_scope);
+            Ok((&plan.rendered.refresh, Grant::RefreshToken { refresh_token }, scope))
+        }
+        (Deed::Machine(GrantKind::Password), _) => {
+            let username = row.username.as_deref().ok_or_else(|| missing("username"))?;
+            let password = plan.secrets.get(PASSWORD).ok_or_else(|| missing("password"))?;
+            Ok((&plan.rendered.token, Grant::Password { username, password }, scope))
+        }
+        (Deed::Machine(_), _) => Ok((&plan.rendered.token, Grant::ClientCredentials, scope)),
+        (Deed::Refresh | Deed::Exchange, _) => Err(Error::Internal("there is nothing to renew with")),
+    }
+}
+
+fn missing(field: &'static str) -> Error {
+    crate::error::invalid(field, "the connection has none (ending a connection deletes it)", "give it again with `keyholder connection edit` or PATCH /v1/connections/{id}")
+}
+
+/// Granted scope; what was asked for where the provider is silent, which RFC 6749 §5.1 lets mean "as asked".
+pub(crate) fn granted_scope(plan: &Plan, tokens: &TokenSet) -> Option<String> {
+    match &tokens.scope {
+        Some(scope) => Some(scope.join(" ")),
+        None => Some(plan.rendered.requested_scopes.join(" ")).filter(|scope| !scope.is_empty()),
+    }
+}
+
+fn no_refresh_token(now: i64) -> Explained {
+    Explained {
+        retry_after: None,
+        failure: Failure {
+            kind: FailureKind::Grant,
+            code: None,
+            message: "The access token has expired and the provider gave no refresh token.".to_owned(),
+            remedy: "Authorise the connection again. To avoid it, ask for a refresh token: many providers give one only for a scope like `offline_access` or when it is enabled in the application's settings there.".to_owned(),
+            at: now,
+            next_try_at: None,
+        },
+    }
+}

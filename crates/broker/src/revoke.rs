@@ -1,0 +1,111 @@
+//! Ending a connection on purpose, at the provider too where it can be told (RFC 7009).
+
+use keyholder_oauth::{Secret, TokenSet, read_revocation_reply, revocation_request};
+use keyholder_provider::RevokedToken;
+
+use crate::egress::Bounds;
+use crate::error::Result;
+use crate::explain::sentence;
+use crate::manage::{ShownConnection, shown};
+use crate::model::{Caller, Connection};
+use crate::open::Broker;
+use crate::plan::Plan;
+
+/// What became of the grant at the provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RevocationOutcome {
+    /// The provider confirmed.
+    Revoked,
+    /// The provider has no way to be told; the tokens die by themselves. The person can remove the application in their account there.
+    NotOffered,
+    /// There was nothing to revoke.
+    NothingHeld,
+    /// The provider could not be told; why.
+    Failed(String),
+}
+
+impl RevocationOutcome {
+    /// One plain sentence.
+    pub fn message(&self) -> String {
+        match self {
+            RevocationOutcome::Revoked => "The provider confirmed that the grant is revoked.".to_owned(),
+            RevocationOutcome::NotOffered => {
+                "The provider offers no revocation; the tokens were deleted here and die there by themselves. The person can also remove the application in their account at the provider.".to_owned()
+            }
+            RevocationOutcome::NothingHeld => "No tokens were held.".to_owned(),
+            RevocationOutcome::Failed(why) => {
+                format!("The tokens were deleted here, but the provider could not be told: {why} Remove the application in the account at the provider.")
+            }
+        }
+    }
+}
+
+impl Broker {
+    /// Ends a connection: revokes at the provider, forgets tokens and secrets.
+    pub async fn revoke(&self, caller: &Caller, id_or_name: &str) -> Result<(ShownConnection, RevocationOutcome)> {
+        let connection = self.find_connection(caller, id_or_name).await?;
+        let outcome = self.revoke_row(&connection).await?;
+        self.record(caller, "connection.revoke", connection.id.as_str(), "ok", Some(outcome.message()))?;
+        let integration = self.opened_integration(&connection.integration).await?;
+        let after = self.find_connection(caller, connection.id.as_str()).await?;
+        Ok((shown(after, &integration), outcome))
+    }
+
+    /// Ends it here first, so that nothing is handed out any more, then tells the provider.
+    pub(crate) async fn revoke_row(&self, connection: &Connection) -> Result<RevocationOutcome> {
+        let tokens = match &connection.token_set {
+            Some(sealed) => Some(self.open_tokens(&connection.tenant, connection.id.as_str(), connection.generation, sealed)?),
+            None => None,
+        };
+        let plan = match &tokens {
+            Some(tokens) => Some(self.plan(connection, Some(tokens)).await),
+            None => None,
+        };
+        let (id, now) = (connection.id.clone(), self.now_ms());
+        let waiting = self
+            .store
+            .write(move |tx| {
+                tx.revoke_connection(&id, now)?;
+                tx.take_pending_of(&id)
+            })
+            .await?;
+        self.live.forget(&connection.id);
+        for pending in waiting {
+            self.drop_pending(&pending).await;
+        }
+        let outcome = match (plan, &tokens) {
+            (Some(Ok(plan)), Some(tokens)) => self.revoke_tokens(&plan, tokens).await,
+            (Some(Err(error)), _) => RevocationOutcome::Failed(sentence(error.to_string())),
+            _ => RevocationOutcome::NothingHeld,
+        };
+        let event = self.event(connection, "revoked", format!("The connection was ended on purpose. {}", outcome.message()));
+        self.store.write(move |tx| event.write(tx)).await?;
+        Ok(outcome)
+    }
+
+    /// A token set that belongs to no connection any more: the provider is told, as far as it can be.
+    pub(crate) async fn revoke_orphan(&self, plan: &Plan, tokens: &TokenSet) {
+        if let RevocationOutcome::Failed(why) = self.revoke_tokens(plan, tokens).await {
+            tracing::warn!(why, "a token set that nobody wants could not be revoked at the provider");
+        }
+    }
+
+    async fn revoke_tokens(&self, plan: &Plan, tokens: &TokenSet) -> RevocationOutcome {
+        let Some(revoke) = &plan.rendered.revoke else { return RevocationOutcome::NotOffered };
+        let (token, hint): (&Secret, &str) = match (revoke.token, &tokens.refresh_token) {
+            (RevokedToken::RefreshToken, Some(refresh_token)) => (refresh_token, "refresh_token"),
+            _ => (&tokens.access_token, "access_token"),
+        };
+        let request = match revocation_request(&revoke.endpoint, &plan.client, token, hint) {
+            Ok(request) => request,
+            Err(error) => return RevocationOutcome::Failed(sentence(error.to_string())),
+        };
+        match self.egress.fetch(request, Bounds::PROVIDER).await {
+            Err(error) => RevocationOutcome::Failed(sentence(error.to_string())),
+            Ok(reply) => match read_revocation_reply(reply.status, &reply.headers, reply.body.expose(), self.now_ms()) {
+                Ok(()) => RevocationOutcome::Revoked,
+                Err(refused) => RevocationOutcome::Failed(sentence(refused.to_string())),
+            },
+        }
+    }
+}

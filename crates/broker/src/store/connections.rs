@@ -1,0 +1,380 @@
+//! Connections: their rows, the claim and the commits of renewal.
+
+use super::{Row, StoreError, StoreResult, Tx, Val, from_json, sql, to_json};
+use crate::model::{
+    Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Failure, Failures,
+    IntegrationId, Status, Tenant,
+};
+
+macro_rules! columns {
+    () => {
+        "id, tenant, name, integration, owner, username, tags, variables, secrets, state, failure, token_set, generation, token_expires_at, scope, account, \
+         due_at, attempt, attempt_owner, attempt_deadline, failures_setup, failures_grant, failures_transient, retry_at, connected_at, renewed_at, created_at, updated_at"
+    };
+}
+
+sql! {
+    ADD = "INSERT INTO connections (id, tenant, name, integration, owner, username, tags, variables, secrets, state, generation, \
+        failures_setup, failures_grant, failures_transient, created_at, updated_at) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'draft', 0, 0, 0, 0, ?10, ?10)";
+    BY_NAME = concat!("SELECT ", columns!(), " FROM connections WHERE tenant = ?1 AND (id = ?2 OR name = ?2)");
+    BY_ID = concat!("SELECT ", columns!(), " FROM connections WHERE id = ?1");
+    LIST = concat!("SELECT ", columns!(), " FROM connections WHERE tenant = ?1 AND id > ?2 \
+        AND (cast(?3 AS text) IS NULL OR integration = ?3) AND (cast(?4 AS text) IS NULL OR state = ?4) AND (cast(?5 AS text) IS NULL OR owner = ?5) \
+        ORDER BY id LIMIT ?6");
+    IDS_OF_INTEGRATION = "SELECT id FROM connections WHERE integration = ?1";
+    DUE = "SELECT id, integration, generation FROM connections WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2";
+    NEXT_DUE = "SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL";
+    POSTPONE = "UPDATE connections SET due_at = ?2 WHERE id = ?1";
+    CLAIM = "UPDATE connections SET attempt = ?3, attempt_owner = ?4, attempt_deadline = ?5 \
+        WHERE id = ?1 AND generation = ?2 AND (attempt IS NULL OR attempt_deadline <= ?6) AND state <> 'revoked'";
+    COMMIT = "UPDATE connections SET previous_token_set = token_set, token_set = ?4, generation = generation + 1, \
+        token_expires_at = ?5, scope = ?6, account = coalesce(?7, account), due_at = ?8, state = 'connected', failure = NULL, \
+        attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
+        connected_at = coalesce(connected_at, ?9), renewed_at = ?9, updated_at = ?9 \
+        WHERE id = ?1 AND generation = ?2 AND (attempt = ?3 OR (attempt IS NULL AND cast(?3 AS text) IS NULL)) AND state <> 'revoked'";
+    ADOPT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
+        token_expires_at = ?4, scope = ?5, account = ?6, due_at = ?7, state = 'connected', failure = NULL, secrets = ?9, variables = ?10, \
+        attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
+        connected_at = coalesce(connected_at, ?8), renewed_at = ?8, updated_at = ?8 WHERE id = ?1 AND generation = ?2";
+    FAIL = "UPDATE connections SET state = ?4, failure = ?5, failures_setup = ?6, failures_grant = ?7, failures_transient = ?8, retry_at = ?9, due_at = ?10, \
+        attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, updated_at = ?11 \
+        WHERE id = ?1 AND generation = ?2 AND attempt = ?3 AND state <> 'revoked'";
+    RELEASE = "UPDATE connections SET attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL WHERE id = ?1 AND attempt = ?2";
+    BEGIN_CONSENT = "UPDATE connections SET state = 'pending', failure = NULL, updated_at = ?2 WHERE id = ?1 AND state = 'draft'";
+    END_CONSENT = "UPDATE connections SET state = 'draft', failure = ?2, updated_at = ?3 WHERE id = ?1 AND state = 'pending'";
+    REVOKE = "UPDATE connections SET state = 'revoked', failure = NULL, token_set = NULL, previous_token_set = NULL, secrets = NULL, generation = generation + 1, \
+        token_expires_at = NULL, due_at = NULL, retry_at = NULL, attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, updated_at = ?2 WHERE id = ?1";
+    REVIVE = "UPDATE connections SET state = 'draft', updated_at = ?2 WHERE id = ?1 AND state = 'revoked'";
+    PUT_SECRETS = "UPDATE connections SET secrets = ?2, username = coalesce(?3, username), variables = ?4, retry_at = NULL, updated_at = ?5 WHERE id = ?1";
+    REMOVE = "DELETE FROM connections WHERE id = ?1";
+    REMOVE_EVENTS = "DELETE FROM events WHERE connection = ?1";
+    REMOVE_SESSIONS = "DELETE FROM connect_sessions WHERE connection = ?1";
+    REMOVE_CONSENTS = "DELETE FROM consents WHERE connection = ?1";
+    COUNT_BY_STATE = "SELECT state, count(*) FROM connections WHERE tenant = ?1 GROUP BY state";
+}
+
+/// What a list of connections is narrowed to.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Under this integration.
+    pub integration: Option<IntegrationId>,
+    /// In this state.
+    pub state: Option<Status>,
+    /// Of this owner.
+    pub owner: Option<String>,
+}
+
+/// A new token set on its way into the row, sealed under the next generation.
+#[derive(Clone)]
+pub struct CommitTokens {
+    /// Sealed under `generation + 1`.
+    pub sealed: Vec<u8>,
+    /// Access token's expiry, Unix milliseconds.
+    pub expires_at: Option<i64>,
+    /// Granted scope.
+    pub scope: Option<String>,
+    /// The account, where this reply named it.
+    pub account: Option<String>,
+    /// When the scheduler shall renew it.
+    pub due_at: Option<i64>,
+    /// Now, Unix milliseconds.
+    pub now: i64,
+}
+
+/// A failed attempt on its way into the row.
+#[derive(Clone, Debug)]
+pub struct RecordFailure {
+    /// `Failing`, `Reconnect` or (where nothing was ever granted) `Draft`.
+    pub state: ConnectionState,
+    /// Counters after it.
+    pub failures: Failures,
+    /// No attempt before this.
+    pub retry_at: Option<i64>,
+    /// When the scheduler looks again.
+    pub due_at: Option<i64>,
+    /// Now, Unix milliseconds.
+    pub now: i64,
+}
+
+impl Tx<'_> {
+    /// Adds a draft connection.
+    pub fn add_connection(&self, it: &Connection) -> StoreResult<()> {
+        let (tags, variables) = (to_json(&it.tags), to_json(&it.variables));
+        let values = [
+            Val::T(it.id.as_str()),
+            Val::T(it.tenant.as_str()),
+            Val::T(&it.name),
+            Val::T(it.integration.as_str()),
+            Val::opt_t(it.owner.as_deref()),
+            Val::opt_t(it.username.as_deref()),
+            Val::T(&tags),
+            Val::T(&variables),
+            Val::opt_b(it.secrets.as_deref()),
+            Val::I(it.created_at),
+        ];
+        self.execute(&ADD, &values).map(drop)
+    }
+
+    /// The connection of this id or name.
+    pub fn connection(&self, tenant: &Tenant, id_or_name: &str) -> StoreResult<Option<Connection>> {
+        self.row(&BY_NAME, &[Val::T(tenant.as_str()), Val::T(id_or_name)], read_connection)
+    }
+
+    /// The connection of this id, whoever asks: for renewal and the callback.
+    pub fn connection_by_id(&self, id: &ConnectionId) -> StoreResult<Option<Connection>> {
+        self.row(&BY_ID, &[Val::T(id.as_str())], read_connection)
+    }
+
+    /// Connections after `after`.
+    pub fn connections(
+        &self,
+        tenant: &Tenant,
+        filter: &Filter,
+        after: &str,
+        limit: i64,
+    ) -> StoreResult<Vec<Connection>> {
+        let values = [
+            Val::T(tenant.as_str()),
+            Val::T(after),
+            Val::opt_t(filter.integration.as_ref().map(IntegrationId::as_str)),
+            Val::opt_t(filter.state.map(Status::as_str)),
+            Val::opt_t(filter.owner.as_deref()),
+            Val::I(limit),
+        ];
+        self.rows(&LIST, &values, read_connection)
+    }
+
+    /// Ids of an integration's connections.
+    pub fn connections_of(&self, integration: &IntegrationId) -> StoreResult<Vec<ConnectionId>> {
+        self.rows(&IDS_OF_INTEGRATION, &[Val::T(integration.as_str())], |row| read_id(row, 0))
+    }
+
+    /// How many connections are in which state.
+    pub fn count_by_state(&self, tenant: &Tenant) -> StoreResult<Vec<(String, i64)>> {
+        self.rows(&COUNT_BY_STATE, &[Val::T(tenant.as_str())], |row| Ok((row.t(0)?, row.i(1)?)))
+    }
+
+    /// Connections that are due, soonest first, with their generation.
+    pub fn due(&self, now: i64, limit: i64) -> StoreResult<Vec<(ConnectionId, IntegrationId, i64)>> {
+        self.rows(&DUE, &[Val::I(now), Val::I(limit)], |row| {
+            let integration = row.t(1)?.parse().map_err(|_| StoreError::Unreadable {
+                table: "connections",
+                column: "integration",
+            })?;
+            Ok((read_id(row, 0)?, integration, row.i(2)?))
+        })
+    }
+
+    /// When the next one is due, Unix milliseconds.
+    pub fn next_due(&self) -> StoreResult<Option<i64>> {
+        Ok(self.row(&NEXT_DUE, &[], |row| row.opt_i(0))?.flatten())
+    }
+
+    /// Moves a connection's due time; `None`: not by the scheduler.
+    pub fn postpone(&self, id: &ConnectionId, due_at: Option<i64>) -> StoreResult<()> {
+        self.execute(&POSTPONE, &[Val::T(id.as_str()), Val::opt_i(due_at)]).map(drop)
+    }
+
+    /// Step 1 of renewal: takes the right to send. `false`: the generation moved on, or somebody else's request may still be in flight.
+    pub fn claim(
+        &self,
+        id: &ConnectionId,
+        generation: i64,
+        attempt: &Attempt,
+        now: i64,
+    ) -> StoreResult<bool> {
+        let values = [
+            Val::T(id.as_str()),
+            Val::I(generation),
+            Val::T(attempt.id.as_str()),
+            Val::T(&attempt.owner),
+            Val::I(attempt.deadline),
+            Val::I(now),
+        ];
+        Ok(self.execute(&CLAIM, &values)? == 1)
+    }
+
+    /// Step 4 of renewal: the new token set, if `generation` and `attempt` still stand. `attempt: None` stands for a claim that was given up after a crash.
+    pub fn commit_tokens(
+        &self,
+        id: &ConnectionId,
+        generation: i64,
+        attempt: Option<&AttemptId>,
+        tokens: &CommitTokens,
+    ) -> StoreResult<bool> {
+        let values = [
+            Val::T(id.as_str()),
+            Val::I(generation),
+            Val::opt_t(attempt.map(AttemptId::as_str)),
+            Val::B(&tokens.sealed),
+            Val::opt_i(tokens.expires_at),
+            Val::opt_t(tokens.scope.as_deref()),
+            Val::opt_t(tokens.account.as_deref()),
+            Val::opt_i(tokens.due_at),
+            Val::I(tokens.now),
+        ];
+        Ok(self.execute(&COMMIT, &values)? == 1)
+    }
+
+    /// A confirmed consent's token set: a new grant wins over whatever renewal of the old one is in flight.
+    pub fn adopt_tokens(
+        &self,
+        id: &ConnectionId,
+        generation: i64,
+        tokens: &CommitTokens,
+        secrets: Option<&[u8]>,
+        variables: &crate::model::Values,
+    ) -> StoreResult<bool> {
+        let variables = to_json(variables);
+        let values = [
+            Val::T(id.as_str()),
+            Val::I(generation),
+            Val::B(&tokens.sealed),
+            Val::opt_i(tokens.expires_at),
+            Val::opt_t(tokens.scope.as_deref()),
+            Val::opt_t(tokens.account.as_deref()),
+            Val::opt_i(tokens.due_at),
+            Val::I(tokens.now),
+            Val::opt_b(secrets),
+            Val::T(&variables),
+        ];
+        Ok(self.execute(&ADOPT, &values)? == 1)
+    }
+
+    /// Records a failed attempt and gives the claim back.
+    pub fn record_failure(
+        &self,
+        id: &ConnectionId,
+        generation: i64,
+        attempt: &AttemptId,
+        failed: &RecordFailure,
+    ) -> StoreResult<bool> {
+        let failure = failed.state.failure().map(to_json);
+        let values = [
+            Val::T(id.as_str()),
+            Val::I(generation),
+            Val::T(attempt.as_str()),
+            Val::T(failed.state.status().as_str()),
+            Val::opt_t(failure.as_deref()),
+            Val::I(failed.failures.setup),
+            Val::I(failed.failures.grant),
+            Val::I(failed.failures.transient),
+            Val::opt_i(failed.retry_at),
+            Val::opt_i(failed.due_at),
+            Val::I(failed.now),
+        ];
+        Ok(self.execute(&FAIL, &values)? == 1)
+    }
+
+    /// Gives a claim back when nothing was sent.
+    pub fn release(&self, id: &ConnectionId, attempt: &AttemptId) -> StoreResult<()> {
+        self.execute(&RELEASE, &[Val::T(id.as_str()), Val::T(attempt.as_str())]).map(drop)
+    }
+
+    /// A draft becomes pending; other states keep what they are while a person consents again.
+    pub fn begin_consent(&self, id: &ConnectionId, now: i64) -> StoreResult<()> {
+        self.execute(&BEGIN_CONSENT, &[Val::T(id.as_str()), Val::I(now)]).map(drop)
+    }
+
+    /// A consent came to nothing: a pending connection is a draft again, with the reason.
+    pub fn end_consent(&self, id: &ConnectionId, why: Option<&Failure>, now: i64) -> StoreResult<()> {
+        let why = why.map(to_json);
+        let values = [Val::T(id.as_str()), Val::opt_t(why.as_deref()), Val::I(now)];
+        self.execute(&END_CONSENT, &values).map(drop)
+    }
+
+    /// Ends a connection on purpose and forgets its tokens and secrets.
+    pub fn revoke_connection(&self, id: &ConnectionId, now: i64) -> StoreResult<()> {
+        self.execute(&REVOKE, &[Val::T(id.as_str()), Val::I(now)]).map(drop)
+    }
+
+    /// A revoked connection may be authorised anew.
+    pub fn revive_connection(&self, id: &ConnectionId, now: i64) -> StoreResult<()> {
+        self.execute(&REVIVE, &[Val::T(id.as_str()), Val::I(now)]).map(drop)
+    }
+
+    /// Replaces what a connection was told: user name, password, variables.
+    pub fn put_connection_input(
+        &self,
+        id: &ConnectionId,
+        username: Option<&str>,
+        variables: &crate::model::Values,
+        secrets: Option<&[u8]>,
+        now: i64,
+    ) -> StoreResult<()> {
+        let variables = to_json(variables);
+        let values = [
+            Val::T(id.as_str()),
+            Val::opt_b(secrets),
+            Val::opt_t(username),
+            Val::T(&variables),
+            Val::I(now),
+        ];
+        self.execute(&PUT_SECRETS, &values).map(drop)
+    }
+
+    /// Removes a connection and all that hangs on it; the audit stays.
+    pub fn remove_connection(&self, id: &ConnectionId) -> StoreResult<()> {
+        for sql in [&REMOVE_EVENTS, &REMOVE_SESSIONS, &REMOVE_CONSENTS, &REMOVE] {
+            self.execute(sql, &[Val::T(id.as_str())])?;
+        }
+        Ok(())
+    }
+}
+
+fn read_id(row: &Row<'_>, column: usize) -> StoreResult<ConnectionId> {
+    row.t(column)?.parse().map_err(|_| unreadable("id"))
+}
+
+fn unreadable(column: &'static str) -> StoreError {
+    StoreError::Unreadable { table: "connections", column }
+}
+
+fn read_connection(row: &Row<'_>) -> StoreResult<Connection> {
+    let status = Status::from_stored(&row.t(9)?).ok_or(unreadable("state"))?;
+    let failure = row
+        .opt_t(10)?
+        .map(|text| from_json("connections", "failure", &text))
+        .transpose()?;
+    Ok(Connection {
+        id: read_id(row, 0)?,
+        tenant: Tenant::from_stored(row.t(1)?),
+        name: row.t(2)?,
+        integration: row.t(3)?.parse().map_err(|_| unreadable("integration"))?,
+        owner: row.opt_t(4)?,
+        username: row.opt_t(5)?,
+        tags: from_json("connections", "tags", &row.t(6)?)?,
+        variables: from_json("connections", "variables", &row.t(7)?)?,
+        secrets: row.opt_b(8)?,
+        state: ConnectionState::from_stored(status, failure),
+        token_set: row.opt_b(11)?,
+        generation: row.i(12)?,
+        token_expires_at: row.opt_i(13)?,
+        scope: row.opt_t(14)?,
+        account: row.opt_t(15)?,
+        due_at: row.opt_i(16)?,
+        attempt: read_attempt(row)?,
+        failures: Failures {
+            setup: row.i(20)?,
+            grant: row.i(21)?,
+            transient: row.i(22)?,
+        },
+        retry_at: row.opt_i(23)?,
+        connected_at: row.opt_i(24)?,
+        renewed_at: row.opt_i(25)?,
+        created_at: row.i(26)?,
+        updated_at: row.i(27)?,
+    })
+}
+
+fn read_attempt(row: &Row<'_>) -> StoreResult<Option<Attempt>> {
+    let Some(id) = row.opt_t(17)? else {
+        return Ok(None);
+    };
+    Ok(Some(Attempt {
+        id: id.parse().map_err(|_| unreadable("attempt"))?,
+        owner: row.t(18)?,
+        deadline: row.i(19)?,
+    }))
+}

@@ -1,0 +1,119 @@
+//! Handing out an access token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyholder_oauth::Secret;
+
+use crate::clock::millis;
+use crate::error::{Error, Result};
+use crate::live::Live;
+use crate::model::{Caller, ConnectionId, Grip, Status};
+use crate::open::Broker;
+use crate::renew::{Enough, RenewalNote, Wish};
+
+/// A token that has this much left is fresh, where the caller asks for nothing else.
+const FRESH: Duration = Duration::from_secs(30);
+/// A caller with nothing in hand waits this long for a renewal; the renewal goes on without it.
+const WAIT: Duration = Duration::from_secs(45);
+/// A caller whose token is still valid waits this long for a better one.
+const WAIT_WITH_VALID: Duration = Duration::from_secs(2);
+
+/// An access token on its way out. Refresh tokens and client secrets have no way out.
+#[derive(Clone, Debug)]
+pub struct HandedToken {
+    /// The token.
+    pub access_token: Secret,
+    /// `Bearer`, or what the provider said.
+    pub token_type: String,
+    /// Unix milliseconds; `None`: the provider didn't say.
+    pub expires_at: Option<i64>,
+    /// Whole seconds left, rounded down.
+    pub expires_in: Option<i64>,
+    /// Granted scope.
+    pub scope: Option<String>,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Raised by every renewal.
+    pub generation: i64,
+}
+
+impl Broker {
+    /// An access token of a connection, renewed first when less than `min_ttl` (30 s when not given) of it is left.
+    ///
+    /// A token that is still valid is handed out while its renewal fails or is slow. No `min_ttl` asks for more than nine tenths of a token's
+    /// whole life: what the provider makes can't be exceeded.
+    pub async fn token(&self, caller: &Caller, id_or_name: &str, min_ttl: Option<Duration>) -> Result<HandedToken> {
+        let live = self.live(caller, id_or_name).await?;
+        self.require_grip(caller, &live.id, &live.name, Grip::Connection)?;
+        let live = self.fresh(live, min_ttl.unwrap_or(FRESH)).await?;
+        // Written down before it leaves; when that can't be, it doesn't leave.
+        self.record(caller, "token.read", live.id.as_str(), "ok", None)?;
+        let now = self.now_ms();
+        Ok(HandedToken {
+            access_token: live.access_token.clone(),
+            token_type: live.token_type.clone(),
+            expires_at: live.expires_at,
+            expires_in: live.expires_at.map(|at| (at - now).max(0) / 1000),
+            scope: live.scope.clone(),
+            connection: live.id.clone(),
+            generation: live.generation,
+        })
+    }
+
+    /// Renews now, because a person or program says so.
+    pub async fn refresh(&self, caller: &Caller, id_or_name: &str) -> Result<RenewalNote> {
+        let connection = self.find_connection(caller, id_or_name).await?;
+        self.record(caller, "connection.refresh", connection.id.as_str(), "ok", None)?;
+        let wish = Wish { enough: Enough::NewerThan(connection.generation), insist: true };
+        let renewed = self.wait_for(WAIT, self.renew(&connection.id, wish)).await?;
+        Ok(RenewalNote { generation: renewed.generation, expires_at: renewed.expires_at })
+    }
+
+    /// The connection's token set as memory has it, loaded first where it hasn't. It may have expired.
+    pub(crate) async fn live(&self, caller: &Caller, id_or_name: &str) -> Result<Arc<Live>> {
+        if let Some(live) = self.live.find(&caller.tenant, id_or_name) {
+            return Ok(live);
+        }
+        let row = self.find_connection(caller, id_or_name).await?;
+        let usable = matches!(row.state.status(), Status::Connected | Status::Failing | Status::Reconnect);
+        match self.live_of(&row)?.filter(|_| usable) {
+            Some(live) => {
+                self.live.put(&live);
+                Ok(live)
+            }
+            // Nothing in hand: a machine's grant may succeed now; everything else answers why not.
+            None => self.wait_for(WAIT, self.renew(&row.id, Wish { enough: Enough::ValidAt(self.now_ms()), insist: false })).await,
+        }
+    }
+
+    /// A token set that is valid for `min_ttl` more, or as good as can be had.
+    pub(crate) async fn fresh(&self, live: Arc<Live>, min_ttl: Duration) -> Result<Arc<Live>> {
+        let now = self.now_ms();
+        let life = live.expires_at.map_or(i64::MAX, |at| at - live.renewed_at).max(0);
+        let wanted_at = now.saturating_add(millis(min_ttl).min(life / 10 * 9));
+        if live.is_valid_at(wanted_at) && live.is_valid_at(now) {
+            return Ok(live);
+        }
+        let wish = Wish { enough: Enough::ValidAt(wanted_at), insist: false };
+        let patience = if live.is_valid_at(now) { WAIT_WITH_VALID } else { WAIT };
+        match self.wait_for(patience, self.renew(&live.id, wish)).await {
+            Err(error) if may_serve_old(&error) && live.is_valid_at(self.now_ms()) => Ok(live),
+            renewed => renewed,
+        }
+    }
+
+    /// Waits for a renewal, but not longer than this caller can; the renewal itself goes on.
+    pub(crate) async fn wait_for(&self, patience: Duration, renewal: impl Future<Output = Result<Arc<Live>>>) -> Result<Arc<Live>> {
+        self.clock.timeout(patience, renewal).await.unwrap_or(Err(Error::StillRenewing))
+    }
+}
+
+/// Not after somebody ended the connection on purpose.
+fn may_serve_old(error: &Error) -> bool {
+    match error {
+        Error::NotReady { state, .. } => matches!(state, Status::Failing | Status::Reconnect),
+        Error::StillRenewing | Error::Store(_) => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,118 @@
+//! A token set as it is sealed into a connection's row, and the rules for putting a new one in an old one's place.
+
+use keyholder_oauth::{Secret, TokenSet};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::model::Tenant;
+use crate::open::Broker;
+use crate::vault::Place;
+
+#[derive(Serialize)]
+struct Written<'a> {
+    access_token: &'a str,
+    refresh_token: Option<&'a str>,
+    id_token: Option<&'a str>,
+    token_type: &'a str,
+    expires_at: Option<i64>,
+    scope: Option<&'a [String]>,
+    extra: &'a serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    access_token: Secret,
+    refresh_token: Option<Secret>,
+    id_token: Option<Secret>,
+    token_type: String,
+    expires_at: Option<i64>,
+    scope: Option<Vec<String>>,
+    #[serde(default)]
+    extra: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The token set as JSON, in memory that is wiped.
+pub(crate) fn write(tokens: &TokenSet) -> Result<Zeroizing<Vec<u8>>> {
+    // Reserved at once: a buffer that grows leaves copies of secrets behind.
+    let mut out = Zeroizing::new(Vec::with_capacity(64 << 10));
+    let written = Written {
+        access_token: tokens.access_token.expose(),
+        refresh_token: tokens.refresh_token.as_ref().map(Secret::expose),
+        id_token: tokens.id_token.as_ref().map(Secret::expose),
+        token_type: &tokens.token_type,
+        expires_at: tokens.expires_at,
+        scope: tokens.scope.as_deref(),
+        extra: &tokens.extra,
+    };
+    serde_json::to_writer(&mut *out, &written).map_err(|_| Error::Internal("a token set could not be written as JSON"))?;
+    Ok(out)
+}
+
+/// Reads what [`write`] wrote.
+pub(crate) fn read(json: &[u8]) -> Result<TokenSet> {
+    let read: Read = serde_json::from_slice(json).map_err(|_| Error::Internal("a sealed token set has an unknown form"))?;
+    Ok(TokenSet {
+        access_token: read.access_token,
+        refresh_token: read.refresh_token,
+        id_token: read.id_token,
+        token_type: read.token_type,
+        expires_at: read.expires_at,
+        scope: read.scope,
+        extra: read.extra,
+    })
+}
+
+/// What a refresh leaves unsaid stays as it was: the refresh token (RFC 6749 §6; most providers that don't rotate omit it), the scope (§5.1), and
+/// what came beside the tokens at consent, such as the API's base URL.
+pub(crate) fn succeed(old: Option<TokenSet>, mut new: TokenSet) -> TokenSet {
+    let Some(old) = old else { return new };
+    new.refresh_token = new.refresh_token.or(old.refresh_token);
+    new.id_token = new.id_token.or(old.id_token);
+    new.scope = new.scope.or(old.scope);
+    let newer = std::mem::replace(&mut new.extra, old.extra);
+    new.extra.extend(newer);
+    new
+}
+
+impl Broker {
+    /// Seals a token set under the generation it will have.
+    pub(crate) fn seal_tokens(&self, tenant: &Tenant, row: &str, generation: i64, tokens: &TokenSet) -> Result<Vec<u8>> {
+        Ok(self.vault.seal(&self.rng, &token_place(tenant, row, generation), &write(tokens)?)?)
+    }
+
+    /// Opens a connection's sealed token set.
+    pub(crate) fn open_tokens(&self, tenant: &Tenant, row: &str, generation: i64, sealed: &[u8]) -> Result<TokenSet> {
+        read(&self.vault.open_value(&token_place(tenant, row, generation), sealed)?)
+    }
+}
+
+fn token_place<'a>(tenant: &'a Tenant, row: &'a str, generation: i64) -> Place<'a> {
+    Place { tenant: tenant.as_str(), table: "connections", row, column: "token_set", generation }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn tokens(json: serde_json::Value) -> TokenSet {
+        read(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_refresh_reply_keeps_what_it_leaves_out() {
+        let old = tokens(serde_json::json!({"access_token": "a1", "refresh_token": "r1", "id_token": null, "token_type": "Bearer",
+            "expires_at": 1, "scope": ["read"], "extra": {"instance_url": "https://x", "n": 1}}));
+        let new = tokens(serde_json::json!({"access_token": "a2", "refresh_token": null, "id_token": null, "token_type": "Bearer",
+            "expires_at": 2, "scope": null, "extra": {"n": 2}}));
+        let both = succeed(Some(old), new);
+        let again = read(&write(&both).unwrap()).unwrap();
+        assert_eq!(again.access_token.expose(), "a2");
+        assert_eq!(again.refresh_token.unwrap().expose(), "r1");
+        assert_eq!(again.scope.unwrap(), ["read"]);
+        assert_eq!(again.expires_at, Some(2));
+        assert_eq!(again.extra["instance_url"], "https://x");
+        assert_eq!(again.extra["n"], 2);
+    }
+}

@@ -1,0 +1,166 @@
+-- The whole store, in PostgreSQL's type words; store/mod.rs turns BIGINT and BYTEA into SQLite's and adds STRICT.
+-- Times are Unix milliseconds. What ends in _hash is SHA-256. Sealed columns are marked.
+
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+);
+
+CREATE TABLE data_keys (
+    id BIGINT PRIMARY KEY,
+    root_key TEXT NOT NULL,
+    wrapped BYTEA NOT NULL,
+    created_at BIGINT NOT NULL
+);
+
+CREATE TABLE api_keys (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    hint TEXT NOT NULL,
+    key_hash BYTEA NOT NULL UNIQUE,
+    scopes TEXT NOT NULL,
+    limits TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT,
+    last_used_at BIGINT,
+    revoked_at BIGINT
+);
+CREATE UNIQUE INDEX api_keys_live_name ON api_keys (tenant, name) WHERE revoked_at IS NULL;
+
+-- The user's own definitions; the built-in ones are in the binary.
+CREATE TABLE providers (
+    tenant TEXT NOT NULL,
+    id TEXT NOT NULL,
+    definition TEXT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    PRIMARY KEY (tenant, id)
+);
+
+CREATE TABLE integrations (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    method TEXT NOT NULL,
+    client_id TEXT NOT NULL,
+    secrets BYTEA,              -- sealed: client secret and secret variables
+    scopes TEXT NOT NULL,
+    audience TEXT,
+    header_prefix TEXT,
+    client_auth TEXT,
+    variables TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    UNIQUE (tenant, name)
+);
+
+CREATE TABLE connections (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    integration TEXT NOT NULL REFERENCES integrations (id),
+    owner TEXT,
+    username TEXT,
+    tags TEXT NOT NULL,
+    variables TEXT NOT NULL,
+    secrets BYTEA,              -- sealed: password and secret variables
+    state TEXT NOT NULL,
+    failure TEXT,               -- why it is failing, as JSON
+    token_set BYTEA,            -- sealed under generation
+    previous_token_set BYTEA,   -- sealed under generation - 1
+    generation BIGINT NOT NULL,
+    token_expires_at BIGINT,
+    scope TEXT,
+    account TEXT,
+    due_at BIGINT,
+    attempt TEXT,
+    attempt_owner TEXT,
+    attempt_deadline BIGINT,
+    failures_setup BIGINT NOT NULL,
+    failures_grant BIGINT NOT NULL,
+    failures_transient BIGINT NOT NULL,
+    retry_at BIGINT,
+    connected_at BIGINT,
+    renewed_at BIGINT,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    UNIQUE (tenant, name)
+);
+CREATE INDEX connections_due ON connections (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX connections_integration ON connections (integration);
+
+CREATE TABLE connect_sessions (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    token_hash BYTEA NOT NULL UNIQUE,
+    integration TEXT NOT NULL,
+    connection TEXT NOT NULL,
+    owner TEXT,
+    return_url TEXT,
+    direct BIGINT NOT NULL,
+    made_connection BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    used_at BIGINT
+);
+
+CREATE TABLE consents (
+    state_hash BYTEA PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    connection TEXT NOT NULL,
+    integration TEXT NOT NULL,
+    session TEXT NOT NULL,
+    sealed BYTEA NOT NULL,      -- sealed: verifier, nonce, what the person typed
+    issuer TEXT,
+    issuer_required BIGINT NOT NULL,
+    redirect_uri TEXT NOT NULL,
+    browser_hash BYTEA NOT NULL,
+    expires_at BIGINT NOT NULL
+);
+
+CREATE TABLE pending_grants (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    connection TEXT NOT NULL,
+    session TEXT NOT NULL,
+    code_hash BYTEA UNIQUE,
+    browser_hash BYTEA NOT NULL,
+    sealed BYTEA NOT NULL,      -- sealed: token set, what the person typed
+    account TEXT,
+    expires_at BIGINT NOT NULL
+);
+
+-- A connection's history, in plain words.
+CREATE TABLE events (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    connection TEXT NOT NULL,
+    at BIGINT NOT NULL,
+    kind TEXT NOT NULL,
+    message TEXT NOT NULL
+);
+CREATE INDEX events_connection ON events (connection, id);
+
+CREATE TABLE audit (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    at BIGINT NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    object TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    detail TEXT
+);
+CREATE INDEX audit_tenant ON audit (tenant, id);
+
+CREATE TABLE idempotency (
+    tenant TEXT NOT NULL,
+    caller TEXT NOT NULL,
+    idempotency_key TEXT NOT NULL,
+    request_hash BYTEA NOT NULL,
+    reply BYTEA,                -- sealed: status and body; empty while the first request runs
+    created_at BIGINT NOT NULL,
+    PRIMARY KEY (tenant, caller, idempotency_key)
+);
