@@ -50,7 +50,9 @@ impl Broker {
             None => self.look_up_key(hash).await?,
         };
         if known.caller.expires_at.is_some_and(|end| end <= now) {
-            return Err(Error::Unauthenticated("this API key has expired; have a new one made with `keyholder key create`"));
+            return Err(Error::Unauthenticated(
+                "this API key has expired; have a new one made with `keyholder key create`",
+            ));
         }
         self.note_use(&known, now);
         Ok(Arc::clone(&known.caller))
@@ -97,7 +99,13 @@ impl Broker {
         match caller.limits.refusal(id, name, grip) {
             None => Ok(()),
             Some(what) => {
-                self.record(caller, "access.refused", id.as_str(), "refused", Some(format!("limited to other {what}s")))?;
+                self.record(
+                    caller,
+                    "access.refused",
+                    id.as_str(),
+                    "refused",
+                    Some(format!("limited to other {what}s")),
+                )?;
                 Err(Error::Limited(what))
             }
         }
@@ -107,7 +115,13 @@ impl Broker {
     pub async fn create_key(&self, caller: &Caller, new: NewKey) -> Result<MadeKey> {
         check_new_key(&new, self.now_ms())?;
         let made = self.make_key(&caller.tenant, new, random_token(self.rng.bytes())).await?;
-        self.record(caller, "key.create", made.stored.caller.key.as_str(), "ok", Some(made.stored.caller.name.clone()))?;
+        self.record(
+            caller,
+            "key.create",
+            made.stored.caller.key.as_str(),
+            "ok",
+            Some(made.stored.caller.name.clone()),
+        )?;
         Ok(made)
     }
 
@@ -152,7 +166,12 @@ impl Broker {
                 None => Ok(()),
             })
             .await?;
-        let new = NewKey { name: name.to_owned(), scopes: [Scope::Admin].into(), limits: Limits::default(), expires_at: None };
+        let new = NewKey {
+            name: name.to_owned(),
+            scopes: [Scope::Admin].into(),
+            limits: Limits::default(),
+            expires_at: None,
+        };
         let made = self.make_key(&tenant, new, random_token(self.rng.bytes())).await?;
         let written = match fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
@@ -182,7 +201,9 @@ impl Broker {
         };
         let (tenant, name) = (tenant.clone(), new.name.clone());
         self.store
-            .write(move |tx| tx.add_key(&NewStoredKey { id: &id, tenant: &tenant, new: &new, hint: &hint, hash: &hash }, now))
+            .write(move |tx| {
+                tx.add_key(&NewStoredKey { id: &id, tenant: &tenant, new: &new, hint: &hint, hash: &hash }, now)
+            })
             .await
             .map_err(|error| crate::manage::taken(error, "API key", &name))?;
         Ok(MadeKey { stored, key })
@@ -201,9 +222,15 @@ fn check_new_key(new: &NewKey, now: i64) -> Result<()> {
     let relative: Vec<_> = new.limits.paths.iter().filter(|p| !p.starts_with('/')).collect();
     let errors: Vec<_> = lower
         .into_iter()
-        .map(|m| FieldError::new("limits.methods", format!("`{m}` is no method"), "write methods in capitals, like GET"))
+        .map(|m| {
+            FieldError::new("limits.methods", format!("`{m}` is no method"), "write methods in capitals, like GET")
+        })
         .chain(relative.into_iter().map(|p| {
-            FieldError::new("limits.paths", format!("`{p}` doesn't begin with a slash"), "write a path prefix like /v3/contacts")
+            FieldError::new(
+                "limits.paths",
+                format!("`{p}` doesn't begin with a slash"),
+                "write a path prefix like /v3/contacts",
+            )
         }))
         .collect();
     if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }

@@ -19,26 +19,18 @@ pub enum Clock {
 
 impl Clock {
     /// Milliseconds since 1970-01-01T00:00:00Z.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the machine's clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
     pub fn now_ms(&self) -> i64 {
         match self {
             Clock::System => std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
-                .map_or(0, |since| {
-                    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-                }),
+                .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
             Clock::Manual(manual) => *manual.now.borrow(),
         }
     }
 
     /// Returns when `duration` has passed on this clock.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that sleeps on the machine's clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that sleeps on the machine's clock")]
     pub async fn sleep(&self, duration: Duration) {
         match self {
             Clock::System => tokio::time::sleep(duration).await,
@@ -52,11 +44,7 @@ impl Clock {
     }
 
     /// Runs `work` for at most `limit` of this clock; `None` when time ran out.
-    pub async fn timeout<T>(
-        &self,
-        limit: Duration,
-        work: impl Future<Output = T>,
-    ) -> Option<T> {
+    pub async fn timeout<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),
             () = self.sleep(limit) => None,
@@ -73,9 +61,7 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that shows `now_ms` (Unix milliseconds).
     pub fn starting_at(now_ms: i64) -> Self {
-        Self {
-            now: Arc::new(watch::Sender::new(now_ms)),
-        }
+        Self { now: Arc::new(watch::Sender::new(now_ms)) }
     }
 
     /// Moves the clock forward and wakes everything whose sleep has ended.
@@ -103,23 +89,16 @@ pub struct SeededRng {
 impl Rng {
     /// A reproducible source for tests.
     pub fn seeded(seed: u64) -> Self {
-        Rng::Seeded(Arc::new(SeededRng {
-            seed,
-            drawn: AtomicU64::new(0),
-        }))
+        Rng::Seeded(Arc::new(SeededRng { seed, drawn: AtomicU64::new(0) }))
     }
 
     /// `N` fresh random bytes.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that draws random bytes"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that draws random bytes")]
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut out = [0; N];
         match self {
             // The library aborts only when the operating system has no entropy at all.
-            Rng::System => aws_lc_rs::rand::fill(&mut out)
-                .expect("the operating system gives random bytes"),
+            Rng::System => aws_lc_rs::rand::fill(&mut out).expect("the operating system gives random bytes"),
             Rng::Seeded(seeded) => {
                 for chunk in out.chunks_mut(32) {
                     let count = seeded.drawn.fetch_add(1, Ordering::Relaxed);

@@ -35,7 +35,8 @@ pub struct Check {
 impl Broker {
     /// Looks at store, sealing, data folder, public URL and connections.
     pub async fn doctor(&self, caller: &Caller) -> Result<Vec<Check>> {
-        let mut checks = vec![self.check_store().await, self.check_sealing(), self.check_folder(), self.check_public_url()];
+        let mut checks =
+            vec![self.check_store().await, self.check_sealing(), self.check_folder(), self.check_public_url()];
         checks.extend(self.check_connections(caller).await?);
         Ok(checks)
     }
@@ -44,7 +45,9 @@ impl Broker {
         let now = self.now_ms().to_string();
         match self.store.write(move |tx| tx.put_meta("doctor", &now)).await {
             Ok(()) => ok("database", "It can be read and written."),
-            Err(error) => problem("database", error.to_string(), "Check the disk: free space, permissions, read-only mount."),
+            Err(error) => {
+                problem("database", error.to_string(), "Check the disk: free space, permissions, read-only mount.")
+            }
         }
     }
 
@@ -59,9 +62,13 @@ impl Broker {
                 name: "escrow",
                 verdict: Verdict::Warning,
                 message: format!("{} replies wait to be committed.", waiting.len()),
-                remedy: Some("They are committed at the next start; if they stay, read the log for the reason.".to_owned()),
+                remedy: Some(
+                    "They are committed at the next start; if they stay, read the log for the reason.".to_owned(),
+                ),
             },
-            Err(error) => problem("escrow", error.to_string(), "Make the data folder readable and writable for this user."),
+            Err(error) => {
+                problem("escrow", error.to_string(), "Make the data folder readable and writable for this user.")
+            }
         }
     }
 
@@ -73,7 +80,9 @@ impl Broker {
         Check {
             name: "public URL",
             verdict: Verdict::Warning,
-            message: format!("{url} is plain http: fine on this machine, but most providers take https callbacks only."),
+            message: format!(
+                "{url} is plain http: fine on this machine, but most providers take https callbacks only."
+            ),
             remedy: Some("Behind a reverse proxy with TLS, set KEYHOLDER_PUBLIC_URL to its https address.".to_owned()),
         }
     }
@@ -82,7 +91,10 @@ impl Broker {
         let tenant = caller.tenant.clone();
         let counts = self.store.read(move |tx| tx.count_by_state(&tenant)).await?;
         let summary: Vec<_> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
-        let mut checks = vec![ok("connections", if summary.is_empty() { "None yet.".to_owned() } else { format!("{}.", summary.join(", ")) })];
+        let mut checks = vec![ok(
+            "connections",
+            if summary.is_empty() { "None yet.".to_owned() } else { format!("{}.", summary.join(", ")) },
+        )];
         for state in [Status::Failing, Status::Reconnect] {
             let filter = Filter { state: Some(state), ..Filter::default() };
             let (tenant, limit) = (caller.tenant.clone(), 20);

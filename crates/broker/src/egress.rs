@@ -20,8 +20,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use keyholder_oauth::SecretBytes;
 
-pub use address::{AllowRule, BadRule, Policy};
 pub(crate) use address::host_matches;
+pub use address::{AllowRule, BadRule, Policy};
 use connector::{Connector, Refused};
 
 use crate::clock::Clock;
@@ -42,10 +42,7 @@ pub struct Bounds {
 
 impl Bounds {
     /// Token, revocation and discovery calls: 30 s, 1 MiB.
-    pub const PROVIDER: Bounds = Bounds {
-        time: Duration::from_secs(30),
-        bytes: 1 << 20,
-    };
+    pub const PROVIDER: Bounds = Bounds { time: Duration::from_secs(30), bytes: 1 << 20 };
 }
 
 /// A whole reply, bounded.
@@ -89,10 +86,7 @@ pub enum EgressFault {
 impl EgressFault {
     /// Could the other side have acted on the request?
     pub fn may_have_arrived(&self) -> bool {
-        matches!(
-            self,
-            EgressFault::Timeout(_) | EgressFault::Lost(_) | EgressFault::TooLarge(_)
-        )
+        matches!(self, EgressFault::Timeout(_) | EgressFault::Lost(_) | EgressFault::TooLarge(_))
     }
 }
 
@@ -136,25 +130,14 @@ impl Egress {
         let policy = std::sync::Arc::new(policy);
         let connector = connector::build(&policy, extra_ca)?;
         let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .http1_max_buf_size(128 << 10);
+        builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new()).http1_max_buf_size(128 << 10);
         let pooled = builder
             .clone()
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(128)
             .build(connector.clone());
-        let once = builder
-            .pool_max_idle_per_host(0)
-            .retry_canceled_requests(false)
-            .build(connector);
-        Ok(Self {
-            clock,
-            policy,
-            once,
-            pooled,
-        })
+        let once = builder.pool_max_idle_per_host(0).retry_canceled_requests(false).build(connector);
+        Ok(Self { clock, policy, once, pooled })
     }
 
     /// Sends a provider call once and reads the whole reply within `bounds`.
@@ -166,29 +149,18 @@ impl Egress {
             let request = with_length(request);
             let response = self.once.request(request).await.map_err(|e| classify(&e))?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, bounds.bytes)
-                .collect()
-                .await
-                .map_err(|e| body_fault(&*e, bounds.bytes))?;
+            let body = Limited::new(body, bounds.bytes).collect().await.map_err(|e| body_fault(&*e, bounds.bytes))?;
             Ok(Fetched {
                 status: head.status.as_u16(),
                 headers: head.headers,
                 body: SecretBytes::new(body.to_bytes().to_vec()),
             })
         };
-        self.clock
-            .timeout(bounds.time, exchange)
-            .await
-            .unwrap_or(Err(EgressFault::Timeout(bounds.time)))
-            .map_err(fault)
+        self.clock.timeout(bounds.time, exchange).await.unwrap_or(Err(EgressFault::Timeout(bounds.time))).map_err(fault)
     }
 
     /// Sends an API call and answers as soon as the reply's head is there (within `head_within`); the body streams.
-    pub async fn send(
-        &self,
-        request: Request<Body>,
-        head_within: Duration,
-    ) -> Result<Response<Incoming>, EgressError> {
+    pub async fn send(&self, request: Request<Body>, head_within: Duration) -> Result<Response<Incoming>, EgressError> {
         let origin = origin_of(request.uri());
         let fault = |what| EgressError { origin: origin.clone(), what };
         self.policy.check_uri(request.uri()).map_err(|why| fault(EgressFault::Refused(why)))?;
@@ -261,11 +233,7 @@ fn classify(error: &hyper_util::client::legacy::Error) -> EgressFault {
         }
     }
     let innermost = causes(error).last().map_or_else(String::new, ToString::to_string);
-    if error.is_connect() {
-        EgressFault::Connect(innermost)
-    } else {
-        EgressFault::Lost(innermost)
-    }
+    if error.is_connect() { EgressFault::Connect(innermost) } else { EgressFault::Lost(innermost) }
 }
 
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
@@ -282,11 +250,7 @@ fn tls_cause(cause: &(dyn StdError + 'static)) -> Option<String> {
 }
 
 fn body_fault(error: &(dyn StdError + 'static), limit: usize) -> EgressFault {
-    if error.is::<LengthLimitError>() {
-        EgressFault::TooLarge(limit)
-    } else {
-        EgressFault::Lost(error.to_string())
-    }
+    if error.is::<LengthLimitError>() { EgressFault::TooLarge(limit) } else { EgressFault::Lost(error.to_string()) }
 }
 
 #[cfg(test)]

@@ -134,7 +134,9 @@ pub enum Error {
     )]
     WrongBrowser,
     /// `complete` was called for another owner than the one the session was made for.
-    #[error("this consent was begun for another owner; what was granted has been revoked. Complete only in the session of the user who began")]
+    #[error(
+        "this consent was begun for another owner; what was granted has been revoked. Complete only in the session of the user who began"
+    )]
     WrongOwner,
     /// An API host that the definition doesn't name.
     #[error("credentials are not sent to `{host}`: the definition allows {}", if .allowed.is_empty() { "no host; set the API base URL".to_owned() } else { .allowed.join(", ") })]
@@ -157,7 +159,9 @@ pub enum Error {
     #[error("{0}")]
     RootKey(std::sync::Arc<RootKeyError>),
     /// The audit can't be written, so nothing leaves.
-    #[error("the audit can't be written, so no token is handed out; check that the database's disk is writable and not full")]
+    #[error(
+        "the audit can't be written, so no token is handed out; check that the database's disk is writable and not full"
+    )]
     AuditUnavailable,
     /// A file of the data folder can't be written.
     #[error("{what}: {cause}; check that the data folder exists, is writable and its disk is not full")]
@@ -191,16 +195,14 @@ impl From<RootKeyError> for Error {
 }
 
 fn list(errors: &[FieldError]) -> String {
-    errors
-        .iter()
-        .map(|e| format!("{}: {}; {}", e.field, e.reason, e.remedy))
-        .collect::<Vec<_>>()
-        .join(" · ")
+    errors.iter().map(|e| format!("{}: {}; {}", e.field, e.reason, e.remedy)).collect::<Vec<_>>().join(" · ")
 }
 
 fn not_ready(connection: &str, state: Status, failure: Option<&Failure>) -> String {
     let why = match (state, failure) {
-        (_, Some(failure)) => return format!("`{connection}` has no valid token: {} {}", failure.message, failure.remedy),
+        (_, Some(failure)) => {
+            return format!("`{connection}` has no valid token: {} {}", failure.message, failure.remedy);
+        }
         (Status::Draft, None) => "it has not been authorised yet; authorise it first",
         (Status::Pending, None) => "its consent is not complete; the person must finish it in the browser",
         (Status::Revoked, None) => "it was revoked; authorise it again to use it",

@@ -27,7 +27,13 @@ pub(crate) struct Explained {
 }
 
 /// Explains a provider's refusal. `secrets` are masked wherever the provider echoed them; the definition's own remedies come first.
-pub(crate) fn refusal(deed: Deed, refused: &TokenFailure, known: &[KnownError], secrets: &[&Secret], now: i64) -> Explained {
+pub(crate) fn refusal(
+    deed: Deed,
+    refused: &TokenFailure,
+    known: &[KnownError],
+    secrets: &[&Secret],
+    now: i64,
+) -> Explained {
     let remedy = known
         .iter()
         .find(|known| names(refused, &known.code))
@@ -48,12 +54,17 @@ pub(crate) fn refusal(deed: Deed, refused: &TokenFailure, known: &[KnownError], 
 /// Explains why no reply came.
 pub(crate) fn unreachable(error: &EgressError, now: i64) -> Explained {
     let (kind, remedy) = match &error.what {
-        EgressFault::Refused(_) => (FailureKind::Setup, "Correct the endpoint, or allow the address in KEYHOLDER_EGRESS_ALLOW and restart."),
+        EgressFault::Refused(_) => {
+            (FailureKind::Setup, "Correct the endpoint, or allow the address in KEYHOLDER_EGRESS_ALLOW and restart.")
+        }
         EgressFault::Tls(_) => (
             FailureKind::Setup,
             "Check the endpoint's certificate; a private authority's certificate goes into the file of KEYHOLDER_CA_FILE.",
         ),
-        EgressFault::Dns(_) => (FailureKind::Transient, "Check the host name of the endpoint, and this machine's DNS. It is tried again by itself."),
+        EgressFault::Dns(_) => (
+            FailureKind::Transient,
+            "Check the host name of the endpoint, and this machine's DNS. It is tried again by itself.",
+        ),
         EgressFault::Connect(_) => (
             FailureKind::Transient,
             "Check that the provider is up and that a firewall lets this machine reach it. It is tried again by itself.",
@@ -102,21 +113,33 @@ fn remedy_for(deed: Deed, refused: &TokenFailure) -> String {
         (Some("invalid_grant"), Deed::Refresh) => {
             "The provider no longer accepts the refresh token: it expired, was revoked there, or was used elsewhere. Authorise the connection again."
         }
-        (Some("invalid_grant"), Deed::Machine(GrantKind::Password)) => "Check the user name and password of the connection.",
-        (Some("invalid_grant"), Deed::Machine(_)) => "The provider doesn't accept this grant; check the integration's set-up at the provider.",
+        (Some("invalid_grant"), Deed::Machine(GrantKind::Password)) => {
+            "Check the user name and password of the connection."
+        }
+        (Some("invalid_grant"), Deed::Machine(_)) => {
+            "The provider doesn't accept this grant; check the integration's set-up at the provider."
+        }
         (Some("invalid_grant"), Deed::Exchange) => {
             "The code was too old, already used, or made for another redirect URI. Begin again; if it stays, compare the redirect URI at the provider letter by letter."
         }
         (Some("invalid_scope"), _) => {
             "The provider doesn't know, or doesn't allow this client, one of the scopes. Correct the integration's scopes, or enable them at the provider."
         }
-        (Some("unauthorized_client"), _) => "Allow this grant type for the client in the provider's settings of your application.",
-        (Some("unsupported_grant_type"), _) => "The provider doesn't offer this grant; choose another method for the integration.",
+        (Some("unauthorized_client"), _) => {
+            "Allow this grant type for the client in the provider's settings of your application."
+        }
+        (Some("unsupported_grant_type"), _) => {
+            "The provider doesn't offer this grant; choose another method for the integration."
+        }
         (Some("invalid_request"), _) => {
             "The provider misses or dislikes a parameter. Compare the method, client authentication and variables with the provider's documentation."
         }
-        (Some("invalid_target"), _) => "The provider doesn't know the audience or resource; correct the integration's audience.",
-        (Some("redirect_uri_mismatch"), _) => "Register exactly the integration's redirect URI at the provider, letter by letter.",
+        (Some("invalid_target"), _) => {
+            "The provider doesn't know the audience or resource; correct the integration's audience."
+        }
+        (Some("redirect_uri_mismatch"), _) => {
+            "Register exactly the integration's redirect URI at the provider, letter by letter."
+        }
         (Some("access_denied"), _) => "The person or an administrator declined. Authorise again and accept.",
         _ => "",
     };
@@ -141,7 +164,10 @@ fn remedy_for(deed: Deed, refused: &TokenFailure) -> String {
 /// A known error is an error code, or a word of the description such as a vendor's own number.
 fn names(refused: &TokenFailure, known: &str) -> bool {
     refused.code.as_deref() == Some(known)
-        || refused.description.as_deref().is_some_and(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == known))
+        || refused
+            .description
+            .as_deref()
+            .is_some_and(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == known))
 }
 
 /// First letter large, full stop at the end.

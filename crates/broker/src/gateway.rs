@@ -96,7 +96,13 @@ impl Broker {
         let live = self.fresh(live, FRESH).await?;
         let api = self.api_access(&live).await?;
         let uri = target(api, &request)?;
-        self.record(caller, "proxy.call", live.id.as_str(), "ok", Some(format!("{} {}{}", request.method, uri.host().unwrap_or(""), request.path)))?;
+        self.record(
+            caller,
+            "proxy.call",
+            live.id.as_str(),
+            "ok",
+            Some(format!("{} {}{}", request.method, uri.host().unwrap_or(""), request.path)),
+        )?;
 
         let mut headers = request.headers;
         clean_request(&mut headers);
@@ -200,7 +206,11 @@ fn check_path(path: &str) -> Result<()> {
         plain == "." || plain == ".."
     });
     if climbs || path.contains('\\') || path.to_ascii_lowercase().contains("%5c") || !path.starts_with('/') {
-        return Err(invalid("path", "it has `.` or `..` segments or a backslash", "write the path below the API's base URL without them"));
+        return Err(invalid(
+            "path",
+            "it has `.` or `..` segments or a backslash",
+            "write the path below the API's base URL without them",
+        ));
     }
     Ok(())
 }
@@ -246,7 +256,14 @@ fn clean_response(response: Response<Incoming>) -> Response<Body> {
 }
 
 /// The outbound request with the credential in its place.
-pub(crate) fn call(api: &ApiAccess, live: &Live, method: &Method, uri: &Uri, headers: &HeaderMap, body: Body) -> Result<Request<Body>> {
+pub(crate) fn call(
+    api: &ApiAccess,
+    live: &Live,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Request<Body>> {
     let mut request = Request::new(body);
     *request.method_mut() = method.clone();
     *request.uri_mut() = uri.clone();
@@ -256,7 +273,8 @@ pub(crate) fn call(api: &ApiAccess, live: &Live, method: &Method, uri: &Uri, hea
     }
     let token = live.access_token.expose();
     let placed = if api.prefix.is_empty() { token.to_owned() } else { format!("{} {token}", api.prefix) };
-    let mut credential = HeaderValue::from_str(&placed).map_err(|_| Error::Internal("an access token fits no header"))?;
+    let mut credential =
+        HeaderValue::from_str(&placed).map_err(|_| Error::Internal("an access token fits no header"))?;
     credential.set_sensitive(true);
     request.headers_mut().insert(api.header.clone(), credential);
     Ok(request)
@@ -295,13 +313,23 @@ mod tests {
         if let Some(host) = host {
             headers.insert(HOST_CHOICE, host.parse().unwrap());
         }
-        ProxyRequest { method: Method::GET, path: path.to_owned(), query: query.map(str::to_owned), headers, body: empty(), length: Some(0) }
+        ProxyRequest {
+            method: Method::GET,
+            path: path.to_owned(),
+            query: query.map(str::to_owned),
+            headers,
+            body: empty(),
+            length: Some(0),
+        }
     }
 
     #[test]
     fn the_target_is_the_definitions_whatever_the_caller_writes() {
         let built = |path, query, host| target(&api(), &request(path, query, host)).map(|uri| uri.to_string());
-        assert_eq!(built("/contacts/a%2Fb", Some("q=%20"), None).unwrap(), "https://api.example.com/v2/contacts/a%2Fb?key=1&q=%20");
+        assert_eq!(
+            built("/contacts/a%2Fb", Some("q=%20"), None).unwrap(),
+            "https://api.example.com/v2/contacts/a%2Fb?key=1&q=%20"
+        );
         assert_eq!(built("//evil.example/x", None, None).unwrap(), "https://api.example.com/v2//evil.example/x?key=1");
         assert_eq!(built("/@evil.example", None, None).unwrap(), "https://api.example.com/v2/@evil.example?key=1");
         assert_eq!(built("/x", None, Some("eu.files.example.com")).unwrap(), "https://eu.files.example.com/x?key=1");

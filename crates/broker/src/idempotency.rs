@@ -33,7 +33,8 @@ pub struct KeptReply {
 impl Broker {
     /// Notes a request by its key and the SHA-256 of method, path and body.
     pub async fn begin_idempotent(&self, caller: &Caller, key: &str, request_hash: [u8; 32]) -> Result<Idempotency> {
-        let (tenant, name, stored, now) = (caller.tenant.clone(), caller.key.to_string(), key.to_owned(), self.now_ms());
+        let (tenant, name, stored, now) =
+            (caller.tenant.clone(), caller.key.to_string(), key.to_owned(), self.now_ms());
         let known = self
             .store
             .write(move |tx| {
@@ -51,7 +52,10 @@ impl Broker {
                 Some(sealed) => {
                     let place_row = place_row(caller, key);
                     let plain = self.vault.open_value(&place(caller, &place_row), &sealed)?;
-                    Idempotency::Replay(serde_json::from_slice(&plain).map_err(|_| Error::Internal("a kept reply has an unknown form"))?)
+                    Idempotency::Replay(
+                        serde_json::from_slice(&plain)
+                            .map_err(|_| Error::Internal("a kept reply has an unknown form"))?,
+                    )
                 }
             },
         })
@@ -59,7 +63,9 @@ impl Broker {
 
     /// Keeps the reply of a first request.
     pub async fn keep_reply(&self, caller: &Caller, key: &str, reply: &KeptReply) -> Result<()> {
-        let plain = zeroize::Zeroizing::new(serde_json::to_vec(reply).map_err(|_| Error::Internal("a reply could not be written as JSON"))?);
+        let plain = zeroize::Zeroizing::new(
+            serde_json::to_vec(reply).map_err(|_| Error::Internal("a reply could not be written as JSON"))?,
+        );
         let place_row = place_row(caller, key);
         let sealed = self.vault.seal(&self.rng, &place(caller, &place_row), &plain)?;
         let (tenant, name, key) = (caller.tenant.clone(), caller.key.to_string(), key.to_owned());

@@ -40,9 +40,7 @@ pub use doctor::{Check, Verdict};
 pub use error::{Error, FieldError, Result};
 pub use gateway::ProxyRequest;
 pub use idempotency::{Idempotency, KeptReply};
-pub use manage::{
-    ConnectionEdit, IntegrationEdit, NewConnection, NewIntegration, Page, ShownConnection,
-};
+pub use manage::{ConnectionEdit, IntegrationEdit, NewConnection, NewIntegration, Page, ShownConnection};
 pub use open::{Broker, Opened, Settings};
 pub use renew::RenewalNote;
 pub use revoke::RevocationOutcome;

@@ -53,7 +53,8 @@ impl LiveTokens {
 
     /// Puts a token set in, unless a newer one is there.
     pub(crate) fn put(&self, live: &Arc<Live>) {
-        let newer = |there: &Arc<Live>| if there.generation > live.generation { Arc::clone(there) } else { Arc::clone(live) };
+        let newer =
+            |there: &Arc<Live>| if there.generation > live.generation { Arc::clone(there) } else { Arc::clone(live) };
         self.by_id.pin().update_or_insert_with(live.id.clone(), newer, || Arc::clone(live));
         self.by_name.pin().update_or_insert_with(name_key(live), newer, || Arc::clone(live));
     }

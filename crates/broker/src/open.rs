@@ -139,7 +139,14 @@ impl Broker {
     ///
     /// # Errors
     /// [`crate::Error::AuditUnavailable`]: then it must not happen.
-    pub fn record(&self, caller: &Caller, action: &'static str, object: &str, outcome: &'static str, detail: Option<String>) -> Result<()> {
+    pub fn record(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        object: &str,
+        outcome: &'static str,
+        detail: Option<String>,
+    ) -> Result<()> {
         self.record_as(&caller.tenant, &caller.name, action, object, outcome, detail)
     }
 

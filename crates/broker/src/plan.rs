@@ -180,7 +180,12 @@ impl Broker {
     }
 
     /// Seals a connection's password and secret variables.
-    pub(crate) fn seal_connection_secrets(&self, tenant: &Tenant, row: &str, secrets: &SecretInput) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn seal_connection_secrets(
+        &self,
+        tenant: &Tenant,
+        row: &str,
+        secrets: &SecretInput,
+    ) -> Result<Option<Vec<u8>>> {
         if secrets.is_empty() {
             return Ok(None);
         }
@@ -192,11 +197,17 @@ impl Broker {
 const CLIENT_SECRET: &str = "\u{0}client_secret";
 
 /// Integration's and connection's values together; the connection's win, and the reply's stand apart as `reply.NAME`.
-fn all_values(integration: &Integration, variables: &Values, secrets: &SecretInput, tokens: Option<&TokenSet>) -> Values {
+fn all_values(
+    integration: &Integration,
+    variables: &Values,
+    secrets: &SecretInput,
+    tokens: Option<&TokenSet>,
+) -> Values {
     let exposed = |(name, secret): (&String, &Secret)| (name.clone(), secret.expose().to_owned());
-    let returned = tokens.into_iter().flat_map(|tokens| &tokens.extra).filter_map(|(name, value)| {
-        Some((format!("reply.{name}"), value.as_str()?.to_owned()))
-    });
+    let returned = tokens
+        .into_iter()
+        .flat_map(|tokens| &tokens.extra)
+        .filter_map(|(name, value)| Some((format!("reply.{name}"), value.as_str()?.to_owned())));
     let mut values = integration.variables.clone();
     values.extend(integration.secret_variables.iter().map(exposed));
     values.extend(variables.clone());

@@ -10,9 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
-use keyholder_oauth::{
-    FailureKind, Grant, Secret, TokenEndpoint, TokenSet, read_token_reply, token_request,
-};
+use keyholder_oauth::{FailureKind, Grant, Secret, TokenEndpoint, TokenSet, read_token_reply, token_request};
 use keyholder_provider::{GrantKind, Recovery};
 use tokio::sync::watch;
 
@@ -22,9 +20,7 @@ use crate::error::{Error, Result};
 use crate::escrow::{Held, RawReply};
 use crate::explain::{self, Deed, Explained};
 use crate::live::{Live, to_live};
-use crate::model::{
-    Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Failure, Status,
-};
+use crate::model::{Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Failure, Status};
 use crate::open::Broker;
 use crate::plan::{PASSWORD, Plan};
 use crate::store::{CommitTokens, RecordFailure};
@@ -159,7 +155,9 @@ impl Broker {
                 Err(error) => return self.fail_unsent(&row, explain::no_request(&error, self.now_ms())).await,
             };
             if let Some(until) = self.foreign_claim(&row, &plan) {
-                self.clock.sleep(LOOK_AGAIN.min(Duration::from_millis((until - self.now_ms()).max(1).unsigned_abs()))).await;
+                self.clock
+                    .sleep(LOOK_AGAIN.min(Duration::from_millis((until - self.now_ms()).max(1).unsigned_abs())))
+                    .await;
                 continue;
             }
             let deed = match deed(&plan, old.as_ref(), run_grant_anew) {
@@ -218,7 +216,11 @@ impl Broker {
                 generation: row.generation,
                 received_at: self.now_ms(),
                 status: fetched.status,
-                content_type: fetched.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned),
+                content_type: fetched
+                    .headers
+                    .get(header::CONTENT_TYPE)
+                    .and_then(|v| v.to_str().ok())
+                    .map(str::to_owned),
                 body: fetched.body,
             },
         };
@@ -228,15 +230,34 @@ impl Broker {
 
         // 4. COMMIT
         let headers = fetched.headers;
-        let read = read_token_reply(&plan.rendered.reply, held.reply.status, &headers, held.reply.body.expose(), held.reply.received_at);
+        let read = read_token_reply(
+            &plan.rendered.reply,
+            held.reply.status,
+            &headers,
+            held.reply.body.expose(),
+            held.reply.received_at,
+        );
         let outcome = match read {
-            Ok(tokens) => self.commit(row, attempt, plan, succeed(old, tokens), held.reply.received_at).await.map_err(Stop::from),
-            Err(refused) if refused.kind == FailureKind::Grant && deed == Deed::Refresh && plan.rendered.grant != GrantKind::AuthorizationCode => {
+            Ok(tokens) => {
+                self.commit(row, attempt, plan, succeed(old, tokens), held.reply.received_at).await.map_err(Stop::from)
+            }
+            Err(refused)
+                if refused.kind == FailureKind::Grant
+                    && deed == Deed::Refresh
+                    && plan.rendered.grant != GrantKind::AuthorizationCode =>
+            {
                 Err(Stop::RunGrantAnew)
             }
             Err(refused) => {
-                let secrets: Vec<&Secret> = plan.client.secret.iter().chain(&refresh_token).chain(plan.secrets.values()).collect();
-                Err(Stop::Failed(Box::new(explain::refusal(deed, &refused, &plan.rendered.known_errors, &secrets, self.now_ms()))))
+                let secrets: Vec<&Secret> =
+                    plan.client.secret.iter().chain(&refresh_token).chain(plan.secrets.values()).collect();
+                Err(Stop::Failed(Box::new(explain::refusal(
+                    deed,
+                    &refused,
+                    &plan.rendered.known_errors,
+                    &secrets,
+                    self.now_ms(),
+                ))))
             }
         };
 
@@ -321,7 +342,14 @@ impl Broker {
     }
 
     /// Step 4: the new token set into the row, repeated until the store has answered.
-    async fn commit(&self, row: &Connection, attempt: &Attempt, plan: &Plan, tokens: TokenSet, renewed_at: i64) -> Outcome {
+    async fn commit(
+        &self,
+        row: &Connection,
+        attempt: &Attempt,
+        plan: &Plan,
+        tokens: TokenSet,
+        renewed_at: i64,
+    ) -> Outcome {
         let generation = row.generation + 1;
         let commit = CommitTokens {
             sealed: self.seal_tokens(&row.tenant, row.id.as_str(), generation, &tokens)?,
@@ -368,7 +396,9 @@ impl Broker {
         loop {
             match write().await {
                 Ok(done) => return done,
-                Err(error) => tracing::error!(%error, "a renewed token set can't be stored yet; it is kept and tried again"),
+                Err(error) => {
+                    tracing::error!(%error, "a renewed token set can't be stored yet; it is kept and tried again")
+                }
             }
             self.clock.sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
@@ -393,7 +423,9 @@ impl Broker {
         let in_a_row = failures.setup + failures.transient;
         let wait = match failure.kind {
             FailureKind::Grant => None,
-            FailureKind::Transient => Some(self.backoff(Duration::from_secs(2), Duration::from_secs(15 * 60), in_a_row)),
+            FailureKind::Transient => {
+                Some(self.backoff(Duration::from_secs(2), Duration::from_secs(15 * 60), in_a_row))
+            }
             FailureKind::Setup => Some(self.backoff(Duration::from_secs(15), Duration::from_secs(3600), in_a_row)),
         };
         let retry_at = wait.map(|wait| now + millis(wait.max(retry_after.unwrap_or_default().min(LONGEST_WAIT))));
@@ -500,7 +532,13 @@ impl Broker {
         if let Some(value) = held.reply.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
             headers.insert(header::CONTENT_TYPE, value);
         }
-        let read = read_token_reply(&plan.rendered.reply, held.reply.status, &headers, held.reply.body.expose(), held.reply.received_at);
+        let read = read_token_reply(
+            &plan.rendered.reply,
+            held.reply.status,
+            &headers,
+            held.reply.body.expose(),
+            held.reply.received_at,
+        );
         let Ok(tokens) = read else { return Ok(false) };
         let tokens = succeed(old, tokens);
         let commit = CommitTokens {
@@ -511,7 +549,11 @@ impl Broker {
             due_at: self.due_at(&plan, &tokens),
             now: held.reply.received_at,
         };
-        let event = self.event(&row, "recovered", "A reply that had arrived before a crash was found in escrow and committed; nothing was lost.");
+        let event = self.event(
+            &row,
+            "recovered",
+            "A reply that had arrived before a crash was found in escrow and committed; nothing was lost.",
+        );
         let claimed = row.attempt.as_ref().map(|_| attempt.clone());
         Ok(self
             .store
@@ -575,7 +617,11 @@ fn request_parts<'a>(
 }
 
 fn missing(field: &'static str) -> Error {
-    crate::error::invalid(field, "the connection has none (ending a connection deletes it)", "give it again with `keyholder connection edit` or PATCH /v1/connections/{id}")
+    crate::error::invalid(
+        field,
+        "the connection has none (ending a connection deletes it)",
+        "give it again with `keyholder connection edit` or PATCH /v1/connections/{id}",
+    )
 }
 
 /// Granted scope; what was asked for where the provider is silent, which RFC 6749 §5.1 lets mean "as asked".

@@ -54,7 +54,9 @@ impl Broker {
     /// Ends it here first, so that nothing is handed out any more, then tells the provider.
     pub(crate) async fn revoke_row(&self, connection: &Connection) -> Result<RevocationOutcome> {
         let tokens = match &connection.token_set {
-            Some(sealed) => Some(self.open_tokens(&connection.tenant, connection.id.as_str(), connection.generation, sealed)?),
+            Some(sealed) => {
+                Some(self.open_tokens(&connection.tenant, connection.id.as_str(), connection.generation, sealed)?)
+            }
             None => None,
         };
         let plan = match &tokens {
@@ -78,7 +80,8 @@ impl Broker {
             (Some(Err(error)), _) => RevocationOutcome::Failed(sentence(error.to_string())),
             _ => RevocationOutcome::NothingHeld,
         };
-        let event = self.event(connection, "revoked", format!("The connection was ended on purpose. {}", outcome.message()));
+        let event =
+            self.event(connection, "revoked", format!("The connection was ended on purpose. {}", outcome.message()));
         self.store.write(move |tx| event.write(tx)).await?;
         Ok(outcome)
     }
@@ -102,10 +105,12 @@ impl Broker {
         };
         match self.egress.fetch(request, Bounds::PROVIDER).await {
             Err(error) => RevocationOutcome::Failed(sentence(error.to_string())),
-            Ok(reply) => match read_revocation_reply(reply.status, &reply.headers, reply.body.expose(), self.now_ms()) {
-                Ok(()) => RevocationOutcome::Revoked,
-                Err(refused) => RevocationOutcome::Failed(sentence(refused.to_string())),
-            },
+            Ok(reply) => {
+                match read_revocation_reply(reply.status, &reply.headers, reply.body.expose(), self.now_ms()) {
+                    Ok(()) => RevocationOutcome::Revoked,
+                    Err(refused) => RevocationOutcome::Failed(sentence(refused.to_string())),
+                }
+            }
         }
     }
 }

@@ -33,7 +33,9 @@ impl Broker {
             let now = self.now_ms();
             if now.saturating_sub(swept_at) >= millis(SWEEP_EVERY) {
                 swept_at = now;
-                self.sweep().await.unwrap_or_else(|error| tracing::error!(%error, "sweeping failed; it is tried again"));
+                self.sweep()
+                    .await
+                    .unwrap_or_else(|error| tracing::error!(%error, "sweeping failed; it is tried again"));
             }
             let pause = match self.renew_due().await {
                 Ok(pause) => pause,
@@ -81,7 +83,9 @@ impl Broker {
                 Ok(_) => {}
                 // Recorded in the row, with the time of the next attempt.
                 Err(Error::NotReady { .. }) => {}
-                Err(error) => tracing::warn!(%error, %connection, "a scheduled renewal did not take place; it is tried again"),
+                Err(error) => {
+                    tracing::warn!(%error, %connection, "a scheduled renewal did not take place; it is tried again")
+                }
             }
         });
     }
@@ -107,7 +111,9 @@ impl Broker {
                     tx.end_consent(&session.connection, None, now)?;
                     let unused = session.made_connection && session.used_at.is_none();
                     match tx.connection_by_id(&session.connection)? {
-                        Some(draft) if unused && draft.connected_at.is_none() => tx.remove_connection(&session.connection),
+                        Some(draft) if unused && draft.connected_at.is_none() => {
+                            tx.remove_connection(&session.connection)
+                        }
                         _ => Ok(()),
                     }
                 })

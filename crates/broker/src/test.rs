@@ -87,7 +87,9 @@ impl Broker {
 
 fn call_remedy(status: u16) -> &'static str {
     match status {
-        401 => "The API doesn't accept the token: check the audience and the header prefix, then refresh or authorise again.",
+        401 => {
+            "The API doesn't accept the token: check the audience and the header prefix, then refresh or authorise again."
+        }
         403 => "The token is valid but may not do this: check the scopes, and the account's rights at the provider.",
         404 => "Check the API base URL.",
         429 => "The API limits the calls; try again later.",
@@ -109,7 +111,9 @@ fn held(name: &'static str, message: String) -> TestStep {
 
 fn failed(name: &'static str, error: &Error) -> TestStep {
     let (message, remedy) = match error {
-        Error::NotReady { failure: Some(Failure { message, remedy, .. }), .. } => (message.clone(), Some(remedy.clone())),
+        Error::NotReady { failure: Some(Failure { message, remedy, .. }), .. } => {
+            (message.clone(), Some(remedy.clone()))
+        }
         other => (crate::explain::sentence(other.to_string()), None),
     };
     TestStep { name, ok: false, message, remedy }

@@ -83,7 +83,10 @@ impl Broker {
                 Ok(live)
             }
             // Nothing in hand: a machine's grant may succeed now; everything else answers why not.
-            None => self.wait_for(WAIT, self.renew(&row.id, Wish { enough: Enough::ValidAt(self.now_ms()), insist: false })).await,
+            None => {
+                self.wait_for(WAIT, self.renew(&row.id, Wish { enough: Enough::ValidAt(self.now_ms()), insist: false }))
+                    .await
+            }
         }
     }
 
@@ -104,7 +107,11 @@ impl Broker {
     }
 
     /// Waits for a renewal, but not longer than this caller can; the renewal itself goes on.
-    pub(crate) async fn wait_for(&self, patience: Duration, renewal: impl Future<Output = Result<Arc<Live>>>) -> Result<Arc<Live>> {
+    pub(crate) async fn wait_for(
+        &self,
+        patience: Duration,
+        renewal: impl Future<Output = Result<Arc<Live>>>,
+    ) -> Result<Arc<Live>> {
         self.clock.timeout(patience, renewal).await.unwrap_or(Err(Error::StillRenewing))
     }
 }

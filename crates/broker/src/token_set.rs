@@ -45,13 +45,15 @@ pub(crate) fn write(tokens: &TokenSet) -> Result<Zeroizing<Vec<u8>>> {
         scope: tokens.scope.as_deref(),
         extra: &tokens.extra,
     };
-    serde_json::to_writer(&mut *out, &written).map_err(|_| Error::Internal("a token set could not be written as JSON"))?;
+    serde_json::to_writer(&mut *out, &written)
+        .map_err(|_| Error::Internal("a token set could not be written as JSON"))?;
     Ok(out)
 }
 
 /// Reads what [`write`] wrote.
 pub(crate) fn read(json: &[u8]) -> Result<TokenSet> {
-    let read: Read = serde_json::from_slice(json).map_err(|_| Error::Internal("a sealed token set has an unknown form"))?;
+    let read: Read =
+        serde_json::from_slice(json).map_err(|_| Error::Internal("a sealed token set has an unknown form"))?;
     Ok(TokenSet {
         access_token: read.access_token,
         refresh_token: read.refresh_token,
@@ -77,7 +79,13 @@ pub(crate) fn succeed(old: Option<TokenSet>, mut new: TokenSet) -> TokenSet {
 
 impl Broker {
     /// Seals a token set under the generation it will have.
-    pub(crate) fn seal_tokens(&self, tenant: &Tenant, row: &str, generation: i64, tokens: &TokenSet) -> Result<Vec<u8>> {
+    pub(crate) fn seal_tokens(
+        &self,
+        tenant: &Tenant,
+        row: &str,
+        generation: i64,
+        tokens: &TokenSet,
+    ) -> Result<Vec<u8>> {
         Ok(self.vault.seal(&self.rng, &token_place(tenant, row, generation), &write(tokens)?)?)
     }
 
@@ -102,10 +110,14 @@ mod tests {
 
     #[test]
     fn a_refresh_reply_keeps_what_it_leaves_out() {
-        let old = tokens(serde_json::json!({"access_token": "a1", "refresh_token": "r1", "id_token": null, "token_type": "Bearer",
-            "expires_at": 1, "scope": ["read"], "extra": {"instance_url": "https://x", "n": 1}}));
-        let new = tokens(serde_json::json!({"access_token": "a2", "refresh_token": null, "id_token": null, "token_type": "Bearer",
-            "expires_at": 2, "scope": null, "extra": {"n": 2}}));
+        let old = tokens(
+            serde_json::json!({"access_token": "a1", "refresh_token": "r1", "id_token": null, "token_type": "Bearer",
+            "expires_at": 1, "scope": ["read"], "extra": {"instance_url": "https://x", "n": 1}}),
+        );
+        let new = tokens(
+            serde_json::json!({"access_token": "a2", "refresh_token": null, "id_token": null, "token_type": "Bearer",
+            "expires_at": 2, "scope": null, "extra": {"n": 2}}),
+        );
         let both = succeed(Some(old), new);
         let again = read(&write(&both).unwrap()).unwrap();
         assert_eq!(again.access_token.expose(), "a2");

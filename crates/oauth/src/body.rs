@@ -20,14 +20,8 @@ pub(crate) enum Body {
 
 impl Body {
     pub(crate) fn parse(headers: &HeaderMap, body: &[u8]) -> Self {
-        let body = body
-            .strip_prefix(b"\xef\xbb\xbf")
-            .unwrap_or(body)
-            .trim_ascii();
-        let content_type = headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         match body.first() {
             None => Self::Empty,
             Some(b'<') => Self::Html,
@@ -59,9 +53,7 @@ fn looks_like_form(body: &[u8], content_type: &str) -> bool {
     let Some(equals) = body.iter().position(|byte| *byte == b'=') else {
         return false;
     };
-    let named = body[..equals]
-        .iter()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"_-.%[]".contains(byte));
+    let named = body[..equals].iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-.%[]".contains(byte));
     let declared = content_type.starts_with("application/x-www-form-urlencoded");
     declared || (equals > 0 && named && !body.iter().any(u8::is_ascii_whitespace))
 }
@@ -70,9 +62,7 @@ fn looks_like_form(body: &[u8], content_type: &str) -> bool {
 fn form(body: &[u8]) -> Body {
     let mut members = Map::new();
     for (name, value) in form_urlencoded::parse(body) {
-        members
-            .entry(name)
-            .or_insert_with(|| Value::String(value.into_owned()));
+        members.entry(name).or_insert_with(|| Value::String(value.into_owned()));
     }
     Body::Data(Value::Object(members))
 }

@@ -46,14 +46,10 @@ pub enum CallbackError {
     #[error("the answer has the parameter `{0}` more than once; begin the authorization again")]
     Duplicate(String),
     /// There is no `state`.
-    #[error(
-        "the answer has no `state`; begin the authorization again, and do not open the callback address by hand"
-    )]
+    #[error("the answer has no `state`; begin the authorization again, and do not open the callback address by hand")]
     MissingState,
     /// The `state` is not the one that was sent.
-    #[error(
-        "the answer's `state` is not the one that was sent; begin the authorization again in this browser"
-    )]
+    #[error("the answer's `state` is not the one that was sent; begin the authorization again in this browser")]
     StateMismatch,
     /// There is neither a `code` nor an `error`.
     #[error(
@@ -71,9 +67,7 @@ pub enum CallbackError {
         received: String,
     },
     /// The server promises to name itself and did not (RFC 9207 §2.4).
-    #[error(
-        "the answer does not name its issuer, but `{expected}` promises to; begin the authorization again"
-    )]
+    #[error("the answer does not name its issuer, but `{expected}` promises to; begin the authorization again")]
     IssuerMissing {
         /// The issuer that the browser was sent to.
         expected: String,
@@ -111,14 +105,9 @@ impl ReceivedCallback {
             Some(pairs.remove(place).1)
         };
         Ok(Self {
-            state: take("state")
-                .filter(|state| !state.is_empty())
-                .ok_or(CallbackError::MissingState)?
-                .into(),
+            state: take("state").filter(|state| !state.is_empty()).ok_or(CallbackError::MissingState)?.into(),
             issuer: take("iss"),
-            code: take("code")
-                .filter(|code| !code.is_empty())
-                .map(Secret::new),
+            code: take("code").filter(|code| !code.is_empty()).map(Secret::new),
             error: take("error").filter(|error| !error.is_empty()),
             error_description: take("error_description"),
             other: pairs,
@@ -142,23 +131,14 @@ impl ReceivedCallback {
     /// [`CallbackError`]; the consent is over then, whichever it is.
     pub fn check(self, expected: &Expected<'_>) -> Result<ValidatedCallback, CallbackError> {
         let state = sha256(self.state.expose().as_bytes());
-        verify_slices_are_equal(&state, &expected.state_sha256)
-            .map_err(|_| CallbackError::StateMismatch)?;
+        verify_slices_are_equal(&state, &expected.state_sha256).map_err(|_| CallbackError::StateMismatch)?;
         check_issuer(self.issuer.as_deref(), expected)?;
         if let Some(error) = self.error {
-            let description = self
-                .error_description
-                .and_then(|text| clean(&text, MAX_TEXT));
-            return Err(CallbackError::Refused {
-                error: shown(&error),
-                description,
-            });
+            let description = self.error_description.and_then(|text| clean(&text, MAX_TEXT));
+            return Err(CallbackError::Refused { error: shown(&error), description });
         }
         let code = self.code.ok_or(CallbackError::MissingCode)?;
-        Ok(ValidatedCallback {
-            code,
-            other: self.other,
-        })
+        Ok(ValidatedCallback { code, other: self.other })
     }
 }
 
@@ -199,14 +179,11 @@ fn refuse_duplicates(pairs: &[(String, String)]) -> Result<(), CallbackError> {
 fn check_issuer(received: Option<&str>, expected: &Expected<'_>) -> Result<(), CallbackError> {
     match (received, expected.issuer) {
         (Some(received), Some(issuer)) if received != issuer => {
-            Err(CallbackError::IssuerMismatch {
-                expected: issuer.to_owned(),
-                received: shown(received),
-            })
+            Err(CallbackError::IssuerMismatch { expected: issuer.to_owned(), received: shown(received) })
         }
-        (None, issuer) if expected.issuer_required => Err(CallbackError::IssuerMissing {
-            expected: issuer.unwrap_or("the server").to_owned(),
-        }),
+        (None, issuer) if expected.issuer_required => {
+            Err(CallbackError::IssuerMissing { expected: issuer.unwrap_or("the server").to_owned() })
+        }
         _ => Ok(()),
     }
 }

@@ -41,13 +41,7 @@ pub struct Client {
 
 impl ClientAuth {
     /// All of them, in the order of their documentation.
-    pub const ALL: [Self; 5] = [
-        Self::Basic,
-        Self::RawBasic,
-        Self::Post,
-        Self::Json,
-        Self::None,
-    ];
+    pub const ALL: [Self; 5] = [Self::Basic, Self::RawBasic, Self::Post, Self::Json, Self::None];
 
     /// The name in definitions and settings.
     pub fn as_str(self) -> &'static str {
@@ -64,22 +58,10 @@ impl ClientAuth {
     ///
     /// # Errors
     /// [`RequestError::MissingSecret`] if this method needs a secret and the client has none.
-    pub fn apply(
-        self,
-        client: &Client,
-        headers: &mut HeaderMap,
-        params: &mut Params,
-    ) -> Result<(), RequestError> {
-        let secret = client
-            .secret
-            .as_ref()
-            .ok_or(RequestError::MissingSecret(self));
+    pub fn apply(self, client: &Client, headers: &mut HeaderMap, params: &mut Params) -> Result<(), RequestError> {
+        let secret = client.secret.as_ref().ok_or(RequestError::MissingSecret(self));
         match self {
-            Self::Basic => set_basic(
-                headers,
-                &form_encode(&client.id),
-                &form_encode(secret?.expose()),
-            ),
+            Self::Basic => set_basic(headers, &form_encode(&client.id), &form_encode(secret?.expose())),
             Self::RawBasic => set_basic(headers, &client.id, secret?.expose()),
             Self::Post | Self::Json => {
                 let secret = secret?;
@@ -105,10 +87,7 @@ impl FromStr for ClientAuth {
     type Err = UnknownClientAuth;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|auth| auth.as_str() == name)
-            .ok_or_else(|| UnknownClientAuth(name.to_owned()))
+        Self::ALL.into_iter().find(|auth| auth.as_str() == name).ok_or_else(|| UnknownClientAuth(name.to_owned()))
     }
 }
 
@@ -120,8 +99,7 @@ pub struct UnknownClientAuth(pub String);
 fn set_basic(headers: &mut HeaderMap, user: &str, password: &str) -> Result<(), RequestError> {
     let pair = Zeroizing::new(format!("{user}:{password}"));
     let text = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
-    let mut value = HeaderValue::from_str(&text)
-        .map_err(|_| RequestError::BadHeader("authorization".to_owned()))?;
+    let mut value = HeaderValue::from_str(&text).map_err(|_| RequestError::BadHeader("authorization".to_owned()))?;
     value.set_sensitive(true);
     headers.insert(AUTHORIZATION, value);
     Ok(())

@@ -64,19 +64,13 @@ pub struct Metadata {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DiscoveryError {
     /// The server answered with another status than 200.
-    #[error(
-        "there is no discovery document here (HTTP {0}); check the issuer, or give the endpoints by hand"
-    )]
+    #[error("there is no discovery document here (HTTP {0}); check the issuer, or give the endpoints by hand")]
     Status(u16),
     /// The document is not a JSON object.
-    #[error(
-        "the discovery document is not a JSON object; check the issuer, or give the endpoints by hand"
-    )]
+    #[error("the discovery document is not a JSON object; check the issuer, or give the endpoints by hand")]
     NotJson,
     /// The document does not name its issuer.
-    #[error(
-        "the discovery document names no issuer; check the issuer, or give the endpoints by hand"
-    )]
+    #[error("the discovery document names no issuer; check the issuer, or give the endpoints by hand")]
     MissingIssuer,
     /// The document belongs to another issuer (RFC 8414 §3.3).
     #[error(
@@ -95,11 +89,7 @@ pub enum DiscoveryError {
 pub fn discovery_urls(issuer: &Url) -> Vec<Url> {
     let path = issuer.path().trim_end_matches('/');
     let mut urls: Vec<Url> = Vec::new();
-    for place in [
-        format!("{path}{OPENID}"),
-        format!("{OAUTH}{path}"),
-        format!("{OPENID}{path}"),
-    ] {
+    for place in [format!("{path}{OPENID}"), format!("{OAUTH}{path}"), format!("{OPENID}{path}")] {
         let mut url = issuer.clone();
         url.set_path(&place);
         url.set_query(None);
@@ -116,9 +106,7 @@ pub fn discovery_urls(issuer: &Url) -> Vec<Url> {
 pub fn issuer_of(url: &str) -> String {
     let url = url.trim();
     let bare = url.split(['?', '#']).next().unwrap_or(url);
-    let document = [OPENID, OAUTH]
-        .into_iter()
-        .find_map(|known| bare.split_once(known));
+    let document = [OPENID, OAUTH].into_iter().find_map(|known| bare.split_once(known));
     match document {
         // The path that follows is one that the well-known part was inserted before.
         Some((before, after)) if after.is_empty() || after.starts_with('/') => {
@@ -133,11 +121,7 @@ pub fn issuer_of(url: &str) -> String {
 ///
 /// # Errors
 /// [`DiscoveryError`]; the texts say the remedy.
-pub fn read_metadata(
-    expected_issuer: &str,
-    status: u16,
-    body: &[u8],
-) -> Result<Metadata, DiscoveryError> {
+pub fn read_metadata(expected_issuer: &str, status: u16, body: &[u8]) -> Result<Metadata, DiscoveryError> {
     if status != 200 {
         return Err(DiscoveryError::Status(status));
     }
@@ -147,8 +131,7 @@ pub fn read_metadata(
         return Err(DiscoveryError::NotJson);
     }
     // All members but the issuer are lenient, so it is the only one that can fail.
-    let metadata: Metadata =
-        serde_json::from_value(document).map_err(|_| DiscoveryError::MissingIssuer)?;
+    let metadata: Metadata = serde_json::from_value(document).map_err(|_| DiscoveryError::MissingIssuer)?;
     if metadata.issuer != expected_issuer {
         return Err(DiscoveryError::IssuerMismatch {
             expected: expected_issuer.to_owned(),
@@ -166,18 +149,10 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D:
 
 fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     let values: Option<Vec<Value>> = lenient(deserializer)?;
-    Ok(values.map(|values| {
-        values
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect()
-    }))
+    Ok(values.map(|values| values.iter().filter_map(Value::as_str).map(str::to_owned).collect()))
 }
 
-fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
     let value = Value::deserialize(deserializer)?;
     Ok(serde_json::from_value(value).unwrap_or_default())
 }

@@ -6,18 +6,12 @@ use crate::client_auth::ClientAuth;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// This client authentication needs a client secret, and the client has none.
-    #[error(
-        "client authentication `{0}` needs a client secret; add one, or use `none` for a public client"
-    )]
+    #[error("client authentication `{0}` needs a client secret; add one, or use `none` for a public client")]
     MissingSecret(ClientAuth),
     /// A value can't be sent in this header.
-    #[error(
-        "the value for the header `{0}` holds characters that no header may carry; remove them"
-    )]
+    #[error("the value for the header `{0}` holds characters that no header may carry; remove them")]
     BadHeader(String),
     /// The endpoint is not an address that a request can be sent to: not `http(s)`, or with a user name in it.
-    #[error(
-        "`{0}` is not an address that a request can be sent to; give an https URL without user name and password"
-    )]
+    #[error("`{0}` is not an address that a request can be sent to; give an https URL without user name and password")]
     BadUrl(String),
 }

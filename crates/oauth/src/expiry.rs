@@ -22,23 +22,11 @@ const LONGEST_MS: f64 = 100.0 * 365.25 * 86_400_000.0;
 
 /// The end in Unix milliseconds, or `None` if it is unknown. What the reply says counts first, then the
 /// token's own `exp` (RFC 7519 §4.1.4), then the definition's default.
-pub(crate) fn expires_at(
-    rules: &ReplyRules,
-    reply: &Value,
-    access_token: &str,
-    now_ms: i64,
-) -> Option<i64> {
-    let clock = Clock {
-        now_ms,
-        unit: rules.expiry_unit,
-    };
+pub(crate) fn expires_at(rules: &ReplyRules, reply: &Value, access_token: &str, now_ms: i64) -> Option<i64> {
+    let clock = Clock { now_ms, unit: rules.expiry_unit };
     let said = || clock.lifetime_or_date(rules.expires_in.find(reply)?);
     let alias = || clock.lifetime_or_date(reply.get("expires")?);
-    let date = || {
-        DATES
-            .iter()
-            .find_map(|name| clock.date_in(reply.get(*name)?))
-    };
+    let date = || DATES.iter().find_map(|name| clock.date_in(reply.get(*name)?));
     let token = || clock.date(jwt_exp(access_token)?);
     let stated = said().or_else(alias).or_else(date);
     if rules.never_expires {
@@ -76,14 +64,8 @@ impl Clock {
     }
 
     fn date(&self, number: f64) -> Option<i64> {
-        let ms = if number > FIRST_DATE_MS {
-            number
-        } else {
-            number * 1000.0
-        };
-        (ms.abs() < 1e16)
-            .then(|| self.after_date(ms as i64))
-            .flatten()
+        let ms = if number > FIRST_DATE_MS { number } else { number * 1000.0 };
+        (ms.abs() < 1e16).then(|| self.after_date(ms as i64)).flatten()
     }
 
     /// A date that is past says more about the clocks than about the token.
@@ -92,10 +74,7 @@ impl Clock {
     }
 
     fn after(&self, ms: f64) -> Option<i64> {
-        (1.0..=LONGEST_MS)
-            .contains(&ms)
-            .then(|| self.now_ms.checked_add(ms as i64))
-            .flatten()
+        (1.0..=LONGEST_MS).contains(&ms).then(|| self.now_ms.checked_add(ms as i64)).flatten()
     }
 }
 
@@ -120,10 +99,7 @@ fn jwt_exp(token: &str) -> Option<f64> {
     let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
     let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
     let claims: Value = serde_json::from_slice(&payload).ok()?;
-    claims
-        .get("exp")
-        .and_then(number)
-        .filter(|exp| parts.next().is_none() && *exp >= FIRST_DATE_S)
+    claims.get("exp").and_then(number).filter(|exp| parts.next().is_none() && *exp >= FIRST_DATE_S)
 }
 
 /// `Retry-After` (RFC 9110 §10.2.3): seconds, or an HTTP date, of which the past is no wait.
@@ -148,8 +124,7 @@ fn rfc3339_ms(text: &str) -> Option<i64> {
     let [year, month, day] = fields(day, '-')?;
     let end = time.find(['Z', 'z', '+', '-']).unwrap_or(time.len());
     let [hour, minute, second] = fields(time[..end].split('.').next()?, ':')?;
-    let possible =
-        (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    let possible = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
     if !possible || hour > 24 || minute > 59 || second > 60 {
         return None;
     }
@@ -163,23 +138,13 @@ fn offset_seconds(text: &str) -> Option<i64> {
         Some('-') => -1,
         Some(_) => 1,
     };
-    let (hours, minutes) = text[1..]
-        .split_once(':')
-        .or_else(|| text[1..].split_at_checked(2))?;
-    Some(
-        sign * (hours.parse::<i64>().ok()?.min(24) * 3600
-            + minutes.parse::<i64>().ok()?.min(59) * 60),
-    )
+    let (hours, minutes) = text[1..].split_once(':').or_else(|| text[1..].split_at_checked(2))?;
+    Some(sign * (hours.parse::<i64>().ok()?.min(24) * 3600 + minutes.parse::<i64>().ok()?.min(59) * 60))
 }
 
 fn fields(text: &str, separator: char) -> Option<[i64; 3]> {
-    let parts: Vec<u16> = text
-        .split(separator)
-        .map(|part| part.parse().ok())
-        .collect::<Option<_>>()?;
-    <[u16; 3]>::try_from(parts)
-        .ok()
-        .map(|parts| parts.map(i64::from))
+    let parts: Vec<u16> = text.split(separator).map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    <[u16; 3]>::try_from(parts).ok().map(|parts| parts.map(i64::from))
 }
 
 /// Days since 1970-01-01 of a Gregorian date, counting years from March so that the leap day is last.
@@ -224,11 +189,7 @@ mod tests {
             ("soon", None),
         ];
         for (text, expected) in table {
-            assert_eq!(
-                retry_after(text, now),
-                expected.map(Duration::from_secs),
-                "{text}"
-            );
+            assert_eq!(retry_after(text, now), expected.map(Duration::from_secs), "{text}");
         }
     }
 }

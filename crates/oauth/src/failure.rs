@@ -110,23 +110,10 @@ pub(crate) struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    pub(crate) fn read(
-        rules: &'a ReplyRules,
-        status: u16,
-        headers: &HeaderMap,
-        body: &[u8],
-        now_ms: i64,
-    ) -> Self {
-        let wait = headers
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok());
+    pub(crate) fn read(rules: &'a ReplyRules, status: u16, headers: &HeaderMap, body: &[u8], now_ms: i64) -> Self {
+        let wait = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = wait.and_then(|value| expiry::retry_after(value, now_ms));
-        Self {
-            rules,
-            status,
-            body: Body::parse(headers, body),
-            retry_after,
-        }
+        Self { rules, status, body: Body::parse(headers, body), retry_after }
     }
 
     pub(crate) fn data(&self) -> Option<&Value> {
@@ -139,9 +126,7 @@ impl<'a> Reply<'a> {
             (429, _) => FailureShape::TooManyRequests,
             (300..400, _) => FailureShape::Redirect,
             (200..300, Body::Data(data)) => {
-                return self
-                    .is_refused(data)
-                    .then(|| self.failure(FailureShape::OauthError));
+                return self.is_refused(data).then(|| self.failure(FailureShape::OauthError));
             }
             (200..300, Body::Html) | (_, Body::Html) => FailureShape::Html,
             (200..300, _) => return None,
@@ -166,13 +151,9 @@ impl<'a> Reply<'a> {
             Body::Garbled(why) => FailureShape::NotAToken(why),
             Body::Data(data) if self.error_in(data).is_some() => FailureShape::OauthError,
             Body::Data(data) if self.rules.access_token.find(data).is_some() => {
-                FailureShape::NotAToken(
-                    "its access token is empty or holds characters that no header may carry",
-                )
+                FailureShape::NotAToken("its access token is empty or holds characters that no header may carry")
             }
-            Body::Data(_) => {
-                FailureShape::NotAToken("there is no access token where the definition says")
-            }
+            Body::Data(_) => FailureShape::NotAToken("there is no access token where the definition says"),
         })
     }
 
@@ -199,17 +180,14 @@ impl<'a> Reply<'a> {
 
     /// The table in the documentation of [`TokenFailure`].
     fn kind(&self, code: Option<&str>) -> FailureKind {
-        let listed = |list: &[String]| {
-            code.is_some_and(|code| list.iter().any(|known| known.eq_ignore_ascii_case(code)))
-        };
+        let listed =
+            |list: &[String]| code.is_some_and(|code| list.iter().any(|known| known.eq_ignore_ascii_case(code)));
         match self.status {
             _ if listed(&self.rules.dead) => FailureKind::Grant,
             408 | 429 | 500.. => FailureKind::Transient,
             _ if listed(&self.rules.retry) => FailureKind::Transient,
             _ if listed(&self.rules.setup) => FailureKind::Setup,
-            status => code
-                .and_then(standard_kind)
-                .unwrap_or_else(|| self.kind_by_status(status, code.is_some())),
+            status => code.and_then(standard_kind).unwrap_or_else(|| self.kind_by_status(status, code.is_some())),
         }
     }
 
@@ -227,9 +205,7 @@ impl<'a> Reply<'a> {
         let shown = |text: String, max| clean(&secrets.mask(&text), max);
         let error = self.error_in(data);
         let code = error.and_then(code_in);
-        let description = self
-            .description_in(data, error)
-            .filter(|text| Some(text) != code.as_ref());
+        let description = self.description_in(data, error).filter(|text| Some(text) != code.as_ref());
         Said {
             code: code.and_then(|text| shown(text, MAX_NAME)),
             description: description.and_then(|text| shown(text, MAX_TEXT)),
@@ -238,27 +214,13 @@ impl<'a> Reply<'a> {
 
     /// The error where the rules say, or under another name that is in use.
     fn error_in<'b>(&self, data: &'b Value) -> Option<&'b Value> {
-        let declared = self
-            .rules
-            .error
-            .find(data)
-            .filter(|value| states_something(value));
-        declared.or_else(|| {
-            OTHER_ERRORS
-                .iter()
-                .find_map(|name| data.get(name).filter(|value| is_error(value)))
-        })
+        let declared = self.rules.error.find(data).filter(|value| states_something(value));
+        declared.or_else(|| OTHER_ERRORS.iter().find_map(|name| data.get(name).filter(|value| is_error(value))))
     }
 
     fn description_in(&self, data: &Value, error: Option<&Value>) -> Option<String> {
-        let declared = self
-            .rules
-            .error_description
-            .find(data)
-            .and_then(first_string);
-        declared
-            .or_else(|| error.and_then(text_in))
-            .or_else(|| text_in(data))
+        let declared = self.rules.error_description.find(data).and_then(first_string);
+        declared.or_else(|| error.and_then(text_in)).or_else(|| text_in(data))
     }
 }
 
@@ -273,17 +235,8 @@ struct Said {
 const OTHER_ERRORS: [&str; 5] = ["errors", "error_code", "errorCode", "errorType", "code"];
 
 /// Where the code stands in an error that is an object, best first.
-const CODES: [&str; 9] = [
-    "error",
-    "code",
-    "error_code",
-    "errorCode",
-    "errorType",
-    "error_type",
-    "type",
-    "status",
-    "name",
-];
+const CODES: [&str; 9] =
+    ["error", "code", "error_code", "errorCode", "errorType", "error_type", "type", "status", "name"];
 
 /// Where the explanation stands, best first.
 const TEXTS: [&str; 10] = [
@@ -304,21 +257,16 @@ fn standard_kind(code: &str) -> Option<FailureKind> {
         // RFC 6749 §5.2, RFC 8628 §3.5.
         "invalid_grant" | "access_denied" | "expired_token" => FailureKind::Grant,
         // OpenID Connect Core §3.1.2.6: the server wants to see the person.
-        "interaction_required"
-        | "login_required"
-        | "consent_required"
-        | "account_selection_required" => FailureKind::Grant,
+        "interaction_required" | "login_required" | "consent_required" | "account_selection_required" => {
+            FailureKind::Grant
+        }
         // RFC 6749 §5.2, RFC 8707 §2, RFC 7009 §2.2.1.
-        "invalid_client"
-        | "unauthorized_client"
-        | "unsupported_grant_type"
-        | "invalid_scope"
-        | "invalid_request" => FailureKind::Setup,
+        "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_scope" | "invalid_request" => {
+            FailureKind::Setup
+        }
         "invalid_target" | "unsupported_token_type" => FailureKind::Setup,
         // RFC 6749 §4.1.2.1, RFC 8628 §3.5.
-        "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending" => {
-            FailureKind::Transient
-        }
+        "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending" => FailureKind::Transient,
         _ => return None,
     })
 }
@@ -338,9 +286,7 @@ fn states_something(value: &Value) -> bool {
 /// Under another name than the rules give, a number is more likely a status than an error code.
 fn is_error(value: &Value) -> bool {
     let status = matches!(value, Value::Number(_) | Value::Bool(_))
-        || value
-            .as_str()
-            .is_some_and(|text| text.parse::<f64>().is_ok());
+        || value.as_str().is_some_and(|text| text.parse::<f64>().is_ok());
     !status && states_something(value)
 }
 
@@ -356,34 +302,18 @@ fn code_in(error: &Value) -> Option<String> {
 }
 
 fn code_in_object(members: &Map<String, Value>) -> Option<String> {
-    let named = CODES
-        .iter()
-        .find_map(|name| members.get(*name).and_then(first_string));
+    let named = CODES.iter().find_map(|name| members.get(*name).and_then(first_string));
     let other = || {
-        members
-            .iter()
-            .filter(|(name, _)| !TEXTS.contains(&name.as_str()))
-            .find_map(|(_, value)| first_string(value))
+        members.iter().filter(|(name, _)| !TEXTS.contains(&name.as_str())).find_map(|(_, value)| first_string(value))
     };
-    let number = || {
-        CODES.iter().find_map(|name| {
-            members
-                .get(*name)
-                .filter(|value| value.is_number())
-                .and_then(as_text)
-        })
-    };
-    named
-        .or_else(number)
-        .or_else(other)
-        .or_else(|| members.values().find_map(first_string))
+    let number =
+        || CODES.iter().find_map(|name| members.get(*name).filter(|value| value.is_number()).and_then(as_text));
+    named.or_else(number).or_else(other).or_else(|| members.values().find_map(first_string))
 }
 
 fn text_in(value: &Value) -> Option<String> {
     match value {
-        Value::Object(members) => TEXTS
-            .iter()
-            .find_map(|name| members.get(*name).and_then(first_string)),
+        Value::Object(members) => TEXTS.iter().find_map(|name| members.get(*name).and_then(first_string)),
         Value::Array(items) => items.iter().find_map(text_in),
         _ => None,
     }

@@ -59,9 +59,7 @@ impl Params {
 
     /// Names and values in order. The values may be secret.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.expose()))
+        self.0.iter().map(|(name, value)| (name.as_str(), value.expose()))
     }
 
     /// Whether there are no parameters.
@@ -72,13 +70,8 @@ impl Params {
     /// As `application/x-www-form-urlencoded` (RFC 6749 appendix B): a space is `+`.
     pub fn to_form(&self) -> String {
         // Room for the worst case from the start: growing would leave copies of secrets in freed memory.
-        let room = self
-            .iter()
-            .map(|(name, value)| 3 * (name.len() + value.len()) + 2)
-            .sum();
-        form_urlencoded::Serializer::new(String::with_capacity(room))
-            .extend_pairs(self.iter())
-            .finish()
+        let room = self.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
+        form_urlencoded::Serializer::new(String::with_capacity(room)).extend_pairs(self.iter()).finish()
     }
 
     /// As one JSON object of strings, in order. Of a repeated name only the last value is sent,
@@ -112,9 +105,7 @@ impl Params {
 
 impl fmt::Debug for Params {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set()
-            .entries(self.0.iter().map(|(name, _)| name))
-            .finish()
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
     }
 }
 
@@ -169,10 +160,7 @@ mod tests {
     #[test]
     fn form_and_json_bytes() {
         let some = params(&[("a b", "ü+ &=%/~*"), ("q", "\"\\\n"), ("a b", "last")]);
-        assert_eq!(
-            some.to_form(),
-            "a+b=%C3%BC%2B+%26%3D%25%2F%7E*&q=%22%5C%0A&a+b=last"
-        );
+        assert_eq!(some.to_form(), "a+b=%C3%BC%2B+%26%3D%25%2F%7E*&q=%22%5C%0A&a+b=last");
         assert_eq!(some.to_json(), r#"{"q":"\"\\\n","a b":"last"}"#);
         assert_eq!(Params::new().to_json(), "{}");
         assert_eq!(Params::new().to_form(), "");
@@ -180,10 +168,7 @@ mod tests {
 
     #[test]
     fn debug_prints_names_only() {
-        assert_eq!(
-            format!("{:?}", params(&[("password", "hush")])),
-            r#"{"password"}"#
-        );
+        assert_eq!(format!("{:?}", params(&[("password", "hush")])), r#"{"password"}"#);
     }
 
     proptest! {

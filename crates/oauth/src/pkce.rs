@@ -50,38 +50,26 @@ mod tests {
 
     // RFC 7636 appendix B.
     const RANDOM: [u8; 32] = [
-        116, 24, 223, 180, 151, 153, 224, 37, 79, 250, 96, 125, 216, 173, 187, 186, 22, 212, 37,
-        77, 105, 214, 191, 240, 91, 88, 5, 88, 83, 132, 141, 121,
+        116, 24, 223, 180, 151, 153, 224, 37, 79, 250, 96, 125, 216, 173, 187, 186, 22, 212, 37, 77, 105, 214, 191,
+        240, 91, 88, 5, 88, 83, 132, 141, 121,
     ];
 
     #[test]
     fn the_example_of_rfc_7636_appendix_b() {
         let verifier = Verifier::from_random(RANDOM);
-        assert_eq!(
-            verifier.expose(),
-            "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
-        );
-        assert_eq!(
-            verifier.challenge_s256(),
-            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
-        );
+        assert_eq!(verifier.expose(), "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+        assert_eq!(verifier.challenge_s256(), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
         let stored = Verifier::from_secret(Secret::new(verifier.expose()));
         assert_eq!(stored.challenge_s256(), verifier.challenge_s256());
     }
 
     #[test]
     fn debug_hides_the_verifier() {
-        assert_eq!(
-            format!("{:?}", Verifier::from_random(RANDOM)),
-            "Verifier(****)"
-        );
+        assert_eq!(format!("{:?}", Verifier::from_random(RANDOM)), "Verifier(****)");
     }
 
     #[test]
     fn random_tokens_have_43_characters() {
-        assert_eq!(
-            random_token([255; 32]).expose(),
-            "__________________________________________8"
-        );
+        assert_eq!(random_token([255; 32]).expose(), "__________________________________________8");
     }
 }

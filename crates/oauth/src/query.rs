@@ -11,12 +11,8 @@ use crate::params::Params;
 pub(crate) fn with_params(endpoint: &Url, params: &Params) -> Url {
     let mut url = endpoint.clone();
     let own = endpoint.query().unwrap_or_default().split('&');
-    let kept = own
-        .filter(|piece| !piece.is_empty() && !params.contains(&name_of(piece)))
-        .map(str::to_owned);
-    let ours = params
-        .iter()
-        .map(|(name, value)| format!("{}={}", encode(name), encode(value)));
+    let kept = own.filter(|piece| !piece.is_empty() && !params.contains(&name_of(piece))).map(str::to_owned);
+    let ours = params.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value)));
     let query = kept.chain(ours).collect::<Vec<_>>().join("&");
     url.set_query((!query.is_empty()).then_some(&query));
     url
@@ -39,9 +35,7 @@ fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len() * 3);
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(byte))
-            }
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
             _ => {
                 out.push('%');
                 out.push(hex_digit(byte >> 4));
@@ -66,11 +60,7 @@ fn decode(text: &str) -> Option<String> {
     let mut rest = text.as_bytes();
     let mut out = Vec::with_capacity(rest.len());
     while let Some(&byte) = rest.first() {
-        let escaped = if byte == b'%' {
-            rest.get(1..3).and_then(hex_pair)
-        } else {
-            None
-        };
+        let escaped = if byte == b'%' { rest.get(1..3).and_then(hex_pair) } else { None };
         out.push(escaped.unwrap_or(if byte == b'+' { b' ' } else { byte }));
         rest = &rest[if escaped.is_some() { 3 } else { 1 }..];
     }

@@ -85,11 +85,7 @@ impl Pointer {
     /// Reads a pointer or a bare name.
     pub fn new(text: impl Into<String>) -> Self {
         let text = text.into();
-        Self(if text.starts_with('/') {
-            text
-        } else {
-            format!("/{text}")
-        })
+        Self(if text.starts_with('/') { text } else { format!("/{text}") })
     }
 
     /// The pointer, always with its leading `/`.
@@ -144,9 +140,7 @@ pub struct SuccessRule {
 impl SuccessRule {
     /// Whether the reply says that it is a success.
     pub fn holds(&self, reply: &Value) -> bool {
-        self.pointer
-            .find(reply)
-            .is_some_and(|value| *value == self.equals || as_text(value) == as_text(&self.equals))
+        self.pointer.find(reply).is_some_and(|value| *value == self.equals || as_text(value) == as_text(&self.equals))
     }
 }
 
@@ -203,8 +197,7 @@ pub fn read_token_reply(
         return Err(failure);
     }
     let data = reply.data().ok_or_else(|| reply.not_a_token())?;
-    let access_token =
-        header_token(&rules.access_token, data).ok_or_else(|| reply.not_a_token())?;
+    let access_token = header_token(&rules.access_token, data).ok_or_else(|| reply.not_a_token())?;
     let secrets = Secrets::in_reply(rules, data);
     Ok(TokenSet {
         expires_at: expiry::expires_at(rules, data, &access_token, now_ms),
@@ -232,33 +225,18 @@ fn body_token(pointer: &Pointer, reply: &Value) -> Option<String> {
 }
 
 fn token_type(rules: &ReplyRules, reply: &Value, secrets: &Secrets) -> String {
-    let said = rules
-        .token_type
-        .find(reply)
-        .and_then(Value::as_str)
-        .filter(|text| !secrets.touch(text));
-    said.and_then(|text| clean(text, MAX_NAME))
-        .unwrap_or_else(|| "Bearer".to_owned())
+    let said = rules.token_type.find(reply).and_then(Value::as_str).filter(|text| !secrets.touch(text));
+    said.and_then(|text| clean(text, MAX_NAME)).unwrap_or_else(|| "Bearer".to_owned())
 }
 
 /// Text separated by spaces (RFC 6749 §3.3) or commas, or an array. An empty one says nothing.
 fn scope(rules: &ReplyRules, reply: &Value, secrets: &Secrets) -> Option<Vec<String>> {
     let scopes: Vec<String> = match rules.scope.find(reply)? {
-        Value::String(text) => text
-            .split([' ', ',', '\t', '\r', '\n'])
-            .map(str::to_owned)
-            .collect(),
-        Value::Array(items) => items
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect(),
+        Value::String(text) => text.split([' ', ',', '\t', '\r', '\n']).map(str::to_owned).collect(),
+        Value::Array(items) => items.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => return None,
     };
-    let scopes: Vec<String> = scopes
-        .into_iter()
-        .filter(|scope| !scope.is_empty() && !secrets.touch(scope))
-        .collect();
+    let scopes: Vec<String> = scopes.into_iter().filter(|scope| !scope.is_empty() && !secrets.touch(scope)).collect();
     (!scopes.is_empty()).then_some(scopes)
 }
 
@@ -269,10 +247,7 @@ fn extra(rules: &ReplyRules, reply: &Value, secrets: &Secrets) -> Map<String, Va
         kept && !read.iter().any(|pointer| pointer.as_str()[1..] == **name)
     };
     match secrets.without(reply) {
-        Some(Value::Object(members)) => members
-            .into_iter()
-            .filter(|(name, _)| wanted(name))
-            .collect(),
+        Some(Value::Object(members)) => members.into_iter().filter(|(name, _)| wanted(name)).collect(),
         _ => Map::new(),
     }
 }
@@ -314,17 +289,12 @@ impl Secrets {
     fn without(&self, value: &Value) -> Option<Value> {
         match value {
             Value::Object(members) => {
-                let kept = members
-                    .iter()
-                    .filter(|(name, value)| !is_secret(name, value) && !self.touch(name));
+                let kept = members.iter().filter(|(name, value)| !is_secret(name, value) && !self.touch(name));
                 Some(Value::Object(
-                    kept.filter_map(|(name, value)| Some((name.clone(), self.without(value)?)))
-                        .collect(),
+                    kept.filter_map(|(name, value)| Some((name.clone(), self.without(value)?))).collect(),
                 ))
             }
-            Value::Array(items) => Some(Value::Array(
-                items.iter().filter_map(|item| self.without(item)).collect(),
-            )),
+            Value::Array(items) => Some(Value::Array(items.iter().filter_map(|item| self.without(item)).collect())),
             Value::String(text) => (!self.touch(text)).then(|| value.clone()),
             Value::Number(number) => (!self.touch(&number.to_string())).then(|| value.clone()),
             Value::Null | Value::Bool(_) => Some(value.clone()),
@@ -348,34 +318,16 @@ fn collect(value: &Value, found: &mut Vec<Secret>) {
 }
 
 fn note(text: Option<&str>, shortest: usize, found: &mut Vec<Secret>) {
-    found.extend(
-        text.map(str::trim)
-            .filter(|text| text.len() >= shortest)
-            .map(Secret::new),
-    );
+    found.extend(text.map(str::trim).filter(|text| text.len() >= shortest).map(Secret::new));
 }
 
 /// Whether a member is secret by its name. A number under a name that speaks of expiry is not: a refresh
 /// token's lifetime must be kept.
 fn is_secret(name: &str, value: &Value) -> bool {
-    let name: String = name
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|c| c.to_ascii_lowercase())
-        .collect();
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     let lifetime = name.contains("expir")
-        && as_text(value)
-            .is_some_and(|text| text.parse::<u64>().is_ok_and(|number| number < 1 << 42));
-    let named = [
-        "token",
-        "secret",
-        "password",
-        "passwd",
-        "apikey",
-        "privatekey",
-        "credential",
-        "assertion",
-    ];
+        && as_text(value).is_some_and(|text| text.parse::<u64>().is_ok_and(|number| number < 1 << 42));
+    let named = ["token", "secret", "password", "passwd", "apikey", "privatekey", "credential", "assertion"];
     !lifetime && named.iter().any(|part| name.contains(part))
 }
 

@@ -38,20 +38,11 @@ pub fn revocation_request(
 ///
 /// # Errors
 /// [`TokenFailure`]; the token may still be good then.
-pub fn read_revocation_reply(
-    status: u16,
-    headers: &HeaderMap,
-    body: &[u8],
-    now_ms: i64,
-) -> Result<(), TokenFailure> {
+pub fn read_revocation_reply(status: u16, headers: &HeaderMap, body: &[u8], now_ms: i64) -> Result<(), TokenFailure> {
     let rules = ReplyRules::default();
     let reply = Reply::read(&rules, status, headers, body, now_ms);
     match reply.revocation_refusal() {
-        Some(failure)
-            if failure.code.as_deref() == Some("invalid_token") && failure.status < 500 =>
-        {
-            Ok(())
-        }
+        Some(failure) if failure.code.as_deref() == Some("invalid_token") && failure.status < 500 => Ok(()),
         Some(failure) => Err(failure),
         None => Ok(()),
     }

@@ -101,10 +101,7 @@ mod tests {
     #[test]
     fn debug_shows_nothing() {
         assert_eq!(format!("{:?}", Secret::new("hush")), "****");
-        assert_eq!(
-            format!("{:#?}", Some(Secret::from("hush"))),
-            "Some(\n    ****,\n)"
-        );
+        assert_eq!(format!("{:#?}", Some(Secret::from("hush"))), "Some(\n    ****,\n)");
         assert_eq!(format!("{:?}", SecretBytes::new(b"hush".to_vec())), "****");
     }
 

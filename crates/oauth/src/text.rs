@@ -9,16 +9,9 @@ pub(crate) const MAX_NAME: usize = 100;
 /// Makes text from outside fit to be shown: one line, no control or direction-changing characters,
 /// nothing that looks like a JWT, at most `max` characters. `None` if nothing is left.
 pub(crate) fn clean(text: &str, max: usize) -> Option<String> {
-    let spaced: String = text
-        .chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { c })
-        .filter(|c| !is_unfit(*c))
-        .collect();
-    let words: Vec<&str> = spaced
-        .split(' ')
-        .filter(|word| !word.is_empty())
-        .map(hide_jwt)
-        .collect();
+    let spaced: String =
+        text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|c| !is_unfit(*c)).collect();
+    let words: Vec<&str> = spaced.split(' ').filter(|word| !word.is_empty()).map(hide_jwt).collect();
     let line = words.join(" ");
     if line.is_empty() {
         return None;
@@ -31,8 +24,7 @@ pub(crate) fn clean(text: &str, max: usize) -> Option<String> {
 
 /// Whether this looks like a signed JWT: `header.payload.signature`, the header a JSON object in base64url.
 pub(crate) fn looks_like_jwt(text: &str) -> bool {
-    text.find("eyJ")
-        .is_some_and(|start| text[start..].matches('.').count() >= 2)
+    text.find("eyJ").is_some_and(|start| text[start..].matches('.').count() >= 2)
 }
 
 fn hide_jwt(word: &str) -> &str {
@@ -51,19 +43,10 @@ mod tests {
 
     #[test]
     fn text_becomes_one_bounded_line() {
-        assert_eq!(
-            clean(" a\r\n\tb\u{7}\u{202e}c ", 300).as_deref(),
-            Some("a bc")
-        );
+        assert_eq!(clean(" a\r\n\tb\u{7}\u{202e}c ", 300).as_deref(), Some("a bc"));
         assert_eq!(clean("\u{0}\n", 300), None);
-        assert_eq!(
-            clean(&"ä".repeat(301), 300).map(|t| t.chars().count()),
-            Some(300)
-        );
+        assert_eq!(clean(&"ä".repeat(301), 300).map(|t| t.chars().count()), Some(300));
         assert_eq!(clean(&"ä".repeat(300), 300), Some("ä".repeat(300)));
-        assert_eq!(
-            clean("token 'eyJh.eyJz.sig' expired", 300).as_deref(),
-            Some("token **** expired")
-        );
+        assert_eq!(clean("token 'eyJh.eyJz.sig' expired", 300).as_deref(), Some("token **** expired"));
     }
 }

@@ -101,9 +101,7 @@ pub(crate) fn client_request(
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     let mut credentials = Params::new();
-    endpoint
-        .client_auth
-        .apply(client, &mut headers, &mut credentials)?;
+    endpoint.client_auth.apply(client, &mut headers, &mut credentials)?;
 
     params.apply_renames(&endpoint.renames);
     credentials.apply_renames(&endpoint.renames);
@@ -112,11 +110,7 @@ pub(crate) fn client_request(
         params.set(name, value);
     }
 
-    let format = if endpoint.client_auth == ClientAuth::Json {
-        BodyFormat::Json
-    } else {
-        endpoint.body
-    };
+    let format = if endpoint.client_auth == ClientAuth::Json { BodyFormat::Json } else { endpoint.body };
     let (url, body) = place(&endpoint.url, &params, format, &mut headers);
     override_headers(&mut headers, &endpoint.headers);
 
@@ -130,11 +124,7 @@ pub(crate) fn client_request(
 fn grant_params(grant: &Grant<'_>) -> Params {
     let mut params = Params::new();
     match grant {
-        Grant::AuthorizationCode {
-            code,
-            redirect_uri,
-            verifier,
-        } => {
+        Grant::AuthorizationCode { code, redirect_uri, verifier } => {
             params.push("grant_type", "authorization_code");
             params.push("code", code.expose());
             params.push("redirect_uri", *redirect_uri);
@@ -156,18 +146,10 @@ fn grant_params(grant: &Grant<'_>) -> Params {
     params
 }
 
-fn place(
-    url: &Url,
-    params: &Params,
-    format: BodyFormat,
-    headers: &mut HeaderMap,
-) -> (Url, SecretBytes) {
+fn place(url: &Url, params: &Params, format: BodyFormat, headers: &mut HeaderMap) -> (Url, SecretBytes) {
     let (content_type, body) = match format {
         BodyFormat::Query => {
-            return (
-                query::with_params(url, params),
-                SecretBytes::new(Vec::new()),
-            );
+            return (query::with_params(url, params), SecretBytes::new(Vec::new()));
         }
         BodyFormat::Form => ("application/x-www-form-urlencoded", params.to_form()),
         BodyFormat::Json => ("application/json", params.to_json()),
@@ -191,16 +173,9 @@ fn override_headers(headers: &mut HeaderMap, ours: &[(HeaderName, HeaderValue)])
 fn uri(mut url: Url) -> Result<Uri, RequestError> {
     // RFC 6749 §3.2: the endpoint has no fragment.
     url.set_fragment(None);
-    let sendable = matches!(url.scheme(), "https" | "http")
-        && url.username().is_empty()
-        && url.password().is_none();
+    let sendable = matches!(url.scheme(), "https" | "http") && url.username().is_empty() && url.password().is_none();
     let parsed = sendable.then(|| url.as_str().parse().ok()).flatten();
     parsed.ok_or_else(|| {
-        RequestError::BadUrl(format!(
-            "{}://{}{}",
-            url.scheme(),
-            url.host_str().unwrap_or_default(),
-            url.path()
-        ))
+        RequestError::BadUrl(format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path()))
     })
 }

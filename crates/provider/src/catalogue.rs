@@ -30,11 +30,7 @@ impl Catalogue {
                 Ok(definition) => catalogue.insert(Arc::new(definition)),
                 Err(errors) => panic!(
                     "built-in definition: {}",
-                    errors
-                        .iter()
-                        .map(ToString::to_string)
-                        .collect::<Vec<_>>()
-                        .join("\n")
+                    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
                 ),
             };
         }
@@ -43,10 +39,7 @@ impl Catalogue {
 
     /// The definition with this id or alias; an id wins over an alias of another.
     pub fn definition(&self, id: &str) -> Option<Arc<Definition>> {
-        let by_alias = || {
-            self.iter()
-                .find(|definition| definition.aliases.iter().any(|alias| alias == id))
-        };
+        let by_alias = || self.iter().find(|definition| definition.aliases.iter().any(|alias| alias == id));
         self.definitions.get(id).or_else(by_alias).cloned()
     }
 
@@ -70,18 +63,13 @@ mod tests {
 
     fn files() -> BTreeSet<String> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../providers");
-        let names = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.ends_with(".toml")).collect()
     }
 
     #[test]
     fn the_table_lists_every_file() {
-        let listed: BTreeSet<_> = BUILT_IN
-            .iter()
-            .map(|(file, _)| (*file).to_owned())
-            .collect();
+        let listed: BTreeSet<_> = BUILT_IN.iter().map(|(file, _)| (*file).to_owned()).collect();
         assert_eq!(listed, files(), "built_in.rs and providers/ differ");
     }
 
@@ -90,11 +78,7 @@ mod tests {
         let catalogue = Catalogue::built_in();
         let mut names = BTreeSet::new();
         for definition in catalogue.iter() {
-            assert!(
-                files().contains(&format!("{}.toml", definition.id)),
-                "{}",
-                definition.id
-            );
+            assert!(files().contains(&format!("{}.toml", definition.id)), "{}", definition.id);
             for name in definition.aliases.iter().chain([&definition.id]) {
                 assert!(names.insert(name.clone()), "{name} is taken twice");
                 assert_eq!(catalogue.definition(name).unwrap().id, definition.id);

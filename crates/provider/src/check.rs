@@ -7,9 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::mem::take;
 
-use crate::definition::{
-    Definition, Kind, KnownError, Method, Pattern, Presence, ScopeRules, Setup, Variable,
-};
+use crate::definition::{Definition, Kind, KnownError, Method, Pattern, Presence, ScopeRules, Setup, Variable};
 use crate::error::DefinitionError;
 use crate::schema::{self, Table};
 use crate::source::{Path, Source};
@@ -21,12 +19,7 @@ use crate::template::{AUDIENCE, is_variable_name};
 pub fn parse(file: &str, text: &str) -> Result<Definition, Vec<DefinitionError>> {
     let source = Source::read(file, text).map_err(|error| vec![error])?;
     let raw: schema::File = source.fields().map_err(|error| vec![error])?;
-    let checker = Checker {
-        source,
-        errors: RefCell::default(),
-        used: RefCell::default(),
-        variables: Vec::new(),
-    };
+    let checker = Checker { source, errors: RefCell::default(), used: RefCell::default(), variables: Vec::new() };
     checker.definition(raw)
 }
 
@@ -87,11 +80,7 @@ impl Checker<'_> {
     fn schema(&self, schema: Option<i64>) {
         match schema {
             Some(SCHEMA) => {}
-            None => self.error(
-                &["schema"],
-                "it is missing",
-                "write `schema = 1` at the top",
-            ),
+            None => self.error(&["schema"], "it is missing", "write `schema = 1` at the top"),
             Some(other) => self.error(
                 &["schema"],
                 format!("{other} is not a version of the language that this program reads"),
@@ -104,9 +93,7 @@ impl Checker<'_> {
         let id = self.required(path, id);
         let fits = id.len() <= 64
             && !id.starts_with('-')
-            && id
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if !id.is_empty() && !fits {
             self.error(
                 path,
@@ -121,10 +108,7 @@ impl Checker<'_> {
         let is_date = |date: &str| {
             let parts: Vec<_> = date.split('-').collect();
             let number = |part: &str, digits: usize, most: u32| {
-                part.len() == digits
-                    && part
-                        .parse::<u32>()
-                        .is_ok_and(|number| (1..=most).contains(&number))
+                part.len() == digits && part.parse::<u32>().is_ok_and(|number| (1..=most).contains(&number))
             };
             matches!(parts.as_slice(), [year, month, day] if number(year, 4, 9999) && number(month, 2, 12) && number(day, 2, 31))
         };
@@ -135,11 +119,7 @@ impl Checker<'_> {
 
     fn methods(&self, raw: Vec<schema::Method>) -> Vec<Method> {
         if raw.is_empty() {
-            self.error(
-                &["methods"],
-                "there is none",
-                "add [[methods]] with a grant",
-            );
+            self.error(&["methods"], "there is none", "add [[methods]] with a grant");
         }
         let mut names = BTreeSet::new();
         let mut methods = Vec::new();
@@ -211,11 +191,7 @@ impl Checker<'_> {
             self.used.borrow_mut().insert(name.clone());
         }
         let pattern = raw.pattern.as_deref().and_then(|text| {
-            self.keep(
-                &at("pattern"),
-                Pattern::new(text),
-                "write a regular expression for the whole value",
-            )
+            self.keep(&at("pattern"), Pattern::new(text), "write a regular expression for the whole value")
         });
         if raw.kind == Kind::Host && raw.pattern.is_none() {
             self.error(
@@ -225,18 +201,10 @@ impl Checker<'_> {
             );
         }
         if raw.presence == Presence::Fixed && raw.default.is_none() {
-            self.error(
-                &at("default"),
-                "a fixed variable is always its default, and has none",
-                "give the default",
-            );
+            self.error(&at("default"), "a fixed variable is always its default, and has none", "give the default");
         }
         if raw.secret && raw.default.is_some() {
-            self.error(
-                &at("default"),
-                "a secret in a definition is not secret",
-                "remove the default, or `secret`",
-            );
+            self.error(&at("default"), "a secret in a definition is not secret", "remove the default, or `secret`");
         }
         for (index, method) in raw.methods.iter().enumerate() {
             if !methods.iter().any(|known| known.name == *method) {
@@ -260,11 +228,7 @@ impl Checker<'_> {
             methods: raw.methods,
             name: name.clone(),
         };
-        if let Some(Err(error)) = variable
-            .default
-            .as_deref()
-            .map(|default| variable.check(default))
-        {
+        if let Some(Err(error)) = variable.default.as_deref().map(|default| variable.check(default)) {
             self.error(&at("default"), error.reason, error.remedy);
         }
         variable
@@ -276,10 +240,7 @@ impl Checker<'_> {
                 self.error(
                     &["variables", &variable.name],
                     "no placeholder uses it",
-                    format!(
-                        "remove it, or write {{{{{}}}}} where it belongs",
-                        variable.name
-                    ),
+                    format!("remove it, or write {{{{{}}}}} where it belongs", variable.name),
                 );
             }
         }
@@ -307,11 +268,7 @@ impl Checker<'_> {
 
     fn setup(&self, raw: schema::Setup) -> Setup {
         self.page(&["setup", "register_url"], raw.register_url.as_deref());
-        Setup {
-            register_url: raw.register_url,
-            text: raw.text.trim().to_owned(),
-            redirect_note: raw.redirect_note,
-        }
+        Setup { register_url: raw.register_url, text: raw.text.trim().to_owned(), redirect_note: raw.redirect_note }
     }
 
     fn known_errors(&self, raw: Vec<schema::KnownError>) -> Vec<KnownError> {

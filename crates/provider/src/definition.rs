@@ -155,12 +155,8 @@ pub struct Pattern {
 impl Pattern {
     /// Compiles `text`; the error is the regex library's, in English.
     pub fn new(text: &str) -> Result<Self, String> {
-        let regex =
-            regex_lite::Regex::new(&format!("^(?:{text})$")).map_err(|error| error.to_string())?;
-        Ok(Self {
-            text: text.to_owned(),
-            regex,
-        })
+        let regex = regex_lite::Regex::new(&format!("^(?:{text})$")).map_err(|error| error.to_string())?;
+        Ok(Self { text: text.to_owned(), regex })
     }
 
     /// The expression as written, without anchors; fits an HTML `pattern` attribute.

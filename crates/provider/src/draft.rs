@@ -26,8 +26,8 @@ pub fn draft(metadata: &Metadata, id: &str) -> String {
         let _ = write!(out, "\n[[methods]]\ngrant = {}\n", quote(grant.as_str()));
     }
     scopes(&mut out, metadata);
-    let issuer = Some(&metadata.issuer)
-        .filter(|issuer| !issuer.contains(['{', '}']) && UrlTemplate::parse(issuer).is_ok());
+    let issuer =
+        Some(&metadata.issuer).filter(|issuer| !issuer.contains(['{', '}']) && UrlTemplate::parse(issuer).is_ok());
     if let Some(issuer) = issuer {
         let _ = write!(
             out,
@@ -60,23 +60,12 @@ pub fn draft(metadata: &Metadata, id: &str) -> String {
 
 /// RFC 8414 §2: a document without the list means authorization_code and implicit.
 fn grants(metadata: &Metadata) -> Vec<GrantKind> {
-    let all = [
-        GrantKind::AuthorizationCode,
-        GrantKind::ClientCredentials,
-        GrantKind::Password,
-    ];
+    let all = [GrantKind::AuthorizationCode, GrantKind::ClientCredentials, GrantKind::Password];
     let listed = |grant: &GrantKind| {
-        metadata
-            .grant_types_supported
-            .as_ref()
-            .is_some_and(|types| types.iter().any(|name| name == grant.as_str()))
+        metadata.grant_types_supported.as_ref().is_some_and(|types| types.iter().any(|name| name == grant.as_str()))
     };
     let grants: Vec<_> = all.into_iter().filter(listed).collect();
-    if grants.is_empty() {
-        vec![GrantKind::AuthorizationCode]
-    } else {
-        grants
-    }
+    if grants.is_empty() { vec![GrantKind::AuthorizationCode] } else { grants }
 }
 
 fn scopes(out: &mut String, metadata: &Metadata) {
@@ -111,30 +100,15 @@ fn endpoint(out: &mut String, url: Option<&Url>, fallback: Option<&str>) {
 
 fn client_auth(metadata: &Metadata) -> Option<&'static str> {
     let offered = metadata.token_endpoint_auth_methods_supported.as_ref()?;
-    let known = [
-        ("client_secret_basic", "basic"),
-        ("client_secret_post", "post"),
-        ("none", "none"),
-    ];
-    known
-        .into_iter()
-        .find(|(name, _)| offered.iter().any(|method| method == name))
-        .map(|(_, name)| name)
+    let known = [("client_secret_basic", "basic"), ("client_secret_post", "post"), ("none", "none")];
+    known.into_iter().find(|(name, _)| offered.iter().any(|method| method == name)).map(|(_, name)| name)
 }
 
 fn plain_id(id: &str) -> String {
-    let plain: String = id
-        .to_ascii_lowercase()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .take(64)
-        .collect();
+    let plain: String =
+        id.to_ascii_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(64).collect();
     let plain = plain.trim_matches('-');
-    if plain.is_empty() {
-        "draft".to_owned()
-    } else {
-        plain.to_owned()
-    }
+    if plain.is_empty() { "draft".to_owned() } else { plain.to_owned() }
 }
 
 /// An address as a definition may have it. Braces would be read as placeholders; in a URL they may be written in percent.
@@ -188,29 +162,13 @@ mod tests {
         }));
         let definition = parse("draft.toml", &draft(&document, "ID Example!")).unwrap();
         assert_eq!(definition.id, "id-example");
-        let names: Vec<_> = definition
-            .methods
-            .iter()
-            .map(|method| method.name.as_str())
-            .collect();
+        let names: Vec<_> = definition.methods.iter().map(|method| method.name.as_str()).collect();
         assert_eq!(names, ["authorization_code", "client_credentials"]);
-        let rendered = definition
-            .render(
-                definition.method(None).unwrap(),
-                &Values::new(),
-                &Choice::default(),
-                None,
-            )
-            .unwrap();
+        let rendered =
+            definition.render(definition.method(None).unwrap(), &Values::new(), &Choice::default(), None).unwrap();
         assert_eq!(rendered.token.url.as_str(), "https://id.example/token");
-        assert_eq!(
-            rendered.token.client_auth,
-            keyholder_oauth::ClientAuth::Post
-        );
-        assert_eq!(
-            rendered.revoke.unwrap().endpoint.url.as_str(),
-            "https://id.example/revoke"
-        );
+        assert_eq!(rendered.token.client_auth, keyholder_oauth::ClientAuth::Post);
+        assert_eq!(rendered.revoke.unwrap().endpoint.url.as_str(), "https://id.example/revoke");
         assert_eq!(rendered.requested_scopes, ["openid"]);
     }
 

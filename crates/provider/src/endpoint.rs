@@ -26,10 +26,7 @@ pub(crate) fn check_endpoint(url: &Url) -> Result<(), String> {
 
 /// Reads an address that somebody typed. Backslashes, spaces and control characters, which URL parsers repair in different ways, are refused.
 pub(crate) fn read_endpoint(text: &str) -> Result<Url, String> {
-    if text
-        .chars()
-        .any(|c| c == '\\' || c.is_whitespace() || c.is_control())
-    {
+    if text.chars().any(|c| c == '\\' || c.is_whitespace() || c.is_control()) {
         return Err("it has a space, a backslash or a control character in it".to_owned());
     }
     let url = Url::parse(text).map_err(|error| format!("it is not an absolute URL ({error})"))?;
@@ -45,18 +42,14 @@ pub(crate) fn is_host_text(text: &str) -> bool {
                 && label.len() <= 63
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         })
 }
 
 /// Whether `pattern` (an exact host or `*.example.com`) covers `host`; both in lower case. `*.` stands for one or more labels.
 pub(crate) fn host_covers(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix("*.") {
-        Some(suffix) => host
-            .strip_suffix(suffix)
-            .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+        Some(suffix) => host.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
         None => pattern == host,
     }
 }

@@ -79,9 +79,7 @@ pub enum RenderError {
         header: String,
     },
     /// A scope with a space or a control character inside (RFC 6749 §3.3).
-    #[error(
-        "scope number {position} has characters that a scope may not have; give each scope by itself"
-    )]
+    #[error("scope number {position} has characters that a scope may not have; give each scope by itself")]
     BadScope {
         /// Counted from 1 among the requested ones.
         position: usize,

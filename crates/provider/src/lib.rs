@@ -23,8 +23,8 @@ mod values;
 pub use catalogue::Catalogue;
 pub use check::parse;
 pub use definition::{
-    AskedOf, Definition, GrantKind, Kind, KnownError, Method, Pattern, Pkce, Presence, Recovery,
-    RefreshLife, RevokedToken, ScopeRules, Setup, Values, Variable,
+    AskedOf, Definition, GrantKind, Kind, KnownError, Method, Pattern, Pkce, Presence, Recovery, RefreshLife,
+    RevokedToken, ScopeRules, Setup, Values, Variable,
 };
 pub use draft::draft;
 pub use error::{DefinitionError, RenderError, ValueError};

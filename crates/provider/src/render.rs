@@ -1,14 +1,12 @@
 //! A definition with values put in: what the protocol needs to know for one integration or connection.
 
 use http::{HeaderName, HeaderValue};
-use keyholder_oauth::{
-    ClientAuth, Metadata, Params, ReplyRules, TokenEndpoint, discovery_urls, issuer_of,
-};
+use keyholder_oauth::{ClientAuth, Metadata, Params, ReplyRules, TokenEndpoint, discovery_urls, issuer_of};
 use url::Url;
 
 use crate::definition::{
-    Definition, GrantKind, KnownError, Method, Pkce, Recovery, RefreshLife, RequestPhase,
-    RevokedToken, Values, Variable,
+    Definition, GrantKind, KnownError, Method, Pkce, Recovery, RefreshLife, RequestPhase, RevokedToken, Values,
+    Variable,
 };
 use crate::endpoint::{check_endpoint, host_covers, is_host_pattern, read_endpoint};
 use crate::error::RenderError;
@@ -127,45 +125,26 @@ impl Definition {
             Some("code") => GrantKind::AuthorizationCode.as_str(),
             Some(name) => name,
         };
-        self.methods
-            .iter()
-            .find(|method| method.name == wanted)
-            .ok_or_else(|| RenderError::UnknownMethod {
-                provider: self.id.clone(),
-                method: wanted.to_owned(),
-                known: self
-                    .methods
-                    .iter()
-                    .map(|method| method.name.clone())
-                    .collect(),
-            })
+        self.methods.iter().find(|method| method.name == wanted).ok_or_else(|| RenderError::UnknownMethod {
+            provider: self.id.clone(),
+            method: wanted.to_owned(),
+            known: self.methods.iter().map(|method| method.name.clone()).collect(),
+        })
     }
 
     /// Where the discovery document is; `None` if the definition uses none.
-    pub fn discovery(
-        &self,
-        method: &Method,
-        values: &Values,
-    ) -> Result<Option<Discovery>, RenderError> {
+    pub fn discovery(&self, method: &Method, values: &Values) -> Result<Option<Discovery>, RenderError> {
         let Some(discover) = &self.phases.discover else {
             return Ok(None);
         };
-        let inputs = Inputs {
-            definition: self,
-            method,
-            values,
-            audience: None,
-        };
+        let inputs = Inputs { definition: self, method, values, audience: None };
         let Some(text) = inputs.url_text("discover.issuer", &discover.issuer)? else {
             return Ok(None);
         };
         let issuer = issuer_of(&text);
         let url = read_endpoint(&issuer).map_err(|reason| bad_url("discover.issuer", reason))?;
         let issuer = discover.documents.get(&issuer).cloned().unwrap_or(issuer);
-        Ok(Some(Discovery {
-            issuer,
-            urls: discovery_urls(&url),
-        }))
+        Ok(Some(Discovery { issuer, urls: discovery_urls(&url) }))
     }
 
     /// Puts values into the templates.
@@ -183,40 +162,25 @@ impl Definition {
         choice: &Choice,
         discovered: Option<&Metadata>,
     ) -> Result<Rendered, RenderError> {
-        let audience = choice
-            .audience
-            .as_deref()
-            .filter(|audience| !audience.is_empty());
-        let inputs = Inputs {
-            definition: self,
-            method,
-            values,
-            audience,
-        };
+        let audience = choice.audience.as_deref().filter(|audience| !audience.is_empty());
+        let inputs = Inputs { definition: self, method, values, audience };
         for variable in self.variables_of(method) {
             inputs.value_of(variable)?;
         }
         let requested_scopes = self.requested_scopes(method, &choice.scopes)?;
         let asks_openid = requested_scopes.iter().any(|scope| scope == "openid");
-        let endpoints = Endpoints {
-            inputs,
-            client_auth: choice.client_auth,
-            discovered,
-        };
+        let endpoints = Endpoints { inputs, client_auth: choice.client_auth, discovered };
         let token = endpoints.token()?;
         Ok(Rendered {
             grant: method.grant,
             issuer: endpoints.issuer()?,
             issuer_required: self.phases.callback.issuer_required
-                || discovered.is_some_and(|document| {
-                    document.authorization_response_iss_parameter_supported
-                }),
+                || discovered.is_some_and(|document| document.authorization_response_iss_parameter_supported),
             authorize: endpoints.authorize(asks_openid)?,
             refresh: endpoints.refresh(&token)?,
             refresh_sends_scope: self.phases.refresh_sends_scope,
             reply: self.phases.reply.clone(),
-            scope: (!requested_scopes.is_empty())
-                .then(|| requested_scopes.join(&self.scopes.separator)),
+            scope: (!requested_scopes.is_empty()).then(|| requested_scopes.join(&self.scopes.separator)),
             requested_scopes,
             revoke: endpoints.revoke(&token)?,
             api: endpoints.inputs.api(choice.header_prefix.as_deref())?,
@@ -227,17 +191,10 @@ impl Definition {
         })
     }
 
-    fn requested_scopes(
-        &self,
-        method: &Method,
-        chosen: &[String],
-    ) -> Result<Vec<String>, RenderError> {
+    fn requested_scopes(&self, method: &Method, chosen: &[String]) -> Result<Vec<String>, RenderError> {
         let separator = self.scopes.separator.as_str();
         let mut scopes: Vec<String> = Vec::new();
-        let default = method
-            .default_scopes
-            .as_ref()
-            .unwrap_or(&self.scopes.default);
+        let default = method.default_scopes.as_ref().unwrap_or(&self.scopes.default);
         let always = method.always_scopes.as_ref().unwrap_or(&self.scopes.always);
         let asked = if chosen.is_empty() { default } else { chosen };
         // A separator inside an entry can only mean that somebody pasted the provider's notation.
@@ -249,9 +206,7 @@ impl Definition {
             .filter(|scope| !scope.is_empty())
         {
             if scope.chars().any(|c| c.is_control() || c.is_whitespace()) {
-                return Err(RenderError::BadScope {
-                    position: scopes.len() + 1,
-                });
+                return Err(RenderError::BadScope { position: scopes.len() + 1 });
             }
             if !scopes.iter().any(|known| known == scope) {
                 scopes.push(scope.to_owned());
@@ -283,11 +238,9 @@ impl Inputs<'_> {
     fn value(&self, placeholder: &Placeholder) -> Result<Option<String>, RenderError> {
         match placeholder {
             Placeholder::Audience => Ok(self.audience.map(str::to_owned)),
-            Placeholder::Reply(name) => Ok(self
-                .values
-                .get(&format!("{REPLY}{name}"))
-                .filter(|value| !value.is_empty())
-                .cloned()),
+            Placeholder::Reply(name) => {
+                Ok(self.values.get(&format!("{REPLY}{name}")).filter(|value| !value.is_empty()).cloned())
+            }
             Placeholder::Variable(name) => {
                 let variable = self.variable(name);
                 variable
@@ -298,11 +251,7 @@ impl Inputs<'_> {
     }
 
     fn value_of(&self, variable: &Variable) -> Result<Option<String>, RenderError> {
-        match self
-            .values
-            .get(&variable.name)
-            .filter(|value| !value.is_empty())
-        {
+        match self.values.get(&variable.name).filter(|value| !value.is_empty()) {
             Some(value) => {
                 variable.check(value)?;
                 Ok(Some(value.clone()))
@@ -315,32 +264,21 @@ impl Inputs<'_> {
     }
 
     fn variable(&self, name: &str) -> Option<&Variable> {
-        self.definition
-            .variables
-            .iter()
-            .find(|variable| variable.name == name)
+        self.definition.variables.iter().find(|variable| variable.name == name)
     }
 
     fn url(&self, field: &'static str, template: &UrlTemplate) -> Result<Option<Url>, RenderError> {
-        template
-            .render(|placeholder| self.value(placeholder).map_err(UrlError::Value))
-            .map_err(|error| match error {
-                UrlError::Value(error) => error,
-                UrlError::Url(problem) => bad_url(field, problem.to_string()),
-            })
+        template.render(|placeholder| self.value(placeholder).map_err(UrlError::Value)).map_err(|error| match error {
+            UrlError::Value(error) => error,
+            UrlError::Url(problem) => bad_url(field, problem.to_string()),
+        })
     }
 
     /// As `url`, but a whole-URL value keeps its spelling: issuers are compared to the letter.
-    fn url_text(
-        &self,
-        field: &'static str,
-        template: &UrlTemplate,
-    ) -> Result<Option<String>, RenderError> {
+    fn url_text(&self, field: &'static str, template: &UrlTemplate) -> Result<Option<String>, RenderError> {
         match template {
             UrlTemplate::Whole(placeholder) => self.value(placeholder),
-            UrlTemplate::Parts { .. } => {
-                Ok(self.url(field, template)?.map(|url| issuer_text(&url)))
-            }
+            UrlTemplate::Parts { .. } => Ok(self.url(field, template)?.map(|url| issuer_text(&url))),
         }
     }
 
@@ -354,23 +292,15 @@ impl Inputs<'_> {
         Ok(params)
     }
 
-    fn headers(
-        &self,
-        templates: &[(HeaderName, Template)],
-    ) -> Result<Vec<(HeaderName, HeaderValue)>, RenderError> {
+    fn headers(&self, templates: &[(HeaderName, Template)]) -> Result<Vec<(HeaderName, HeaderValue)>, RenderError> {
         let mut headers = Vec::new();
         for (name, template) in templates {
             let Some(text) = template.render(|placeholder| self.value(placeholder))? else {
                 continue;
             };
-            let mut value = HeaderValue::from_str(&text).map_err(|_| RenderError::BadHeader {
-                header: name.to_string(),
-            })?;
-            value.set_sensitive(
-                template
-                    .placeholders()
-                    .any(|placeholder| self.is_secret(placeholder)),
-            );
+            let mut value =
+                HeaderValue::from_str(&text).map_err(|_| RenderError::BadHeader { header: name.to_string() })?;
+            value.set_sensitive(template.placeholders().any(|placeholder| self.is_secret(placeholder)));
             headers.push((name.clone(), value));
         }
         Ok(headers)
@@ -389,31 +319,18 @@ impl Inputs<'_> {
             };
             let host = host.to_ascii_lowercase();
             if !is_host_pattern(&host) {
-                return Err(bad_url(
-                    "api.hosts",
-                    format!("`{host}` is neither a host nor *.example.com"),
-                ));
+                return Err(bad_url("api.hosts", format!("`{host}` is neither a host nor *.example.com")));
             }
             hosts.push(host);
         }
-        let base_url = phase
-            .base_url
-            .as_ref()
-            .map_or(Ok(None), |template| self.url("api.base_url", template))?;
-        if let (Some(template), Some(host)) =
-            (&phase.base_url, base_url.as_ref().and_then(Url::host_str))
-        {
+        let base_url = phase.base_url.as_ref().map_or(Ok(None), |template| self.url("api.base_url", template))?;
+        if let (Some(template), Some(host)) = (&phase.base_url, base_url.as_ref().and_then(Url::host_str)) {
             let covered = hosts.iter().any(|pattern| host_covers(pattern, host));
             // Whoever can forge a reply must not choose where tokens go.
             if !covered
-                && template
-                    .placeholders()
-                    .iter()
-                    .any(|(placeholder, _)| matches!(placeholder, Placeholder::Reply(_)))
+                && template.placeholders().iter().any(|(placeholder, _)| matches!(placeholder, Placeholder::Reply(_)))
             {
-                return Err(RenderError::HostNotListed {
-                    host: host.to_owned(),
-                });
+                return Err(RenderError::HostNotListed { host: host.to_owned() });
             }
             if !covered {
                 hosts.push(host.to_owned());
@@ -425,12 +342,7 @@ impl Inputs<'_> {
             header: phase.header.clone(),
             prefix: prefix.unwrap_or(&phase.prefix).to_owned(),
             headers: self.headers(&phase.headers)?,
-            verify_path: self
-                .method
-                .verify
-                .clone()
-                .or_else(|| phase.verify.clone())
-                .filter(|path| !path.is_empty()),
+            verify_path: self.method.verify.clone().or_else(|| phase.verify.clone()).filter(|path| !path.is_empty()),
         })
     }
 }
@@ -445,14 +357,10 @@ struct Endpoints<'a> {
 impl Endpoints<'_> {
     fn issuer(&self) -> Result<Option<String>, RenderError> {
         let phase = &self.inputs.definition.phases.callback;
-        let fixed = phase.issuer.as_ref().map_or(Ok(None), |template| {
-            self.inputs.url_text("callback.issuer", template)
-        })?;
+        let fixed =
+            phase.issuer.as_ref().map_or(Ok(None), |template| self.inputs.url_text("callback.issuer", template))?;
         // A document for many tenants has a pattern such as `{tenantid}` for an issuer, which nothing equals.
-        let found = self
-            .discovered
-            .map(|document| document.issuer.clone())
-            .filter(|issuer| !issuer.contains('{'));
+        let found = self.discovered.map(|document| document.issuer.clone()).filter(|issuer| !issuer.contains('{'));
         Ok(fixed.or(found))
     }
 
@@ -462,9 +370,7 @@ impl Endpoints<'_> {
         }
         let phase = &self.inputs.definition.phases.authorize;
         Ok(Some(Authorize {
-            url: self.required("authorize.url", phase.url.as_ref(), |document| {
-                &document.authorization_endpoint
-            })?,
+            url: self.required("authorize.url", phase.url.as_ref(), |document| &document.authorization_endpoint)?,
             params: self.inputs.params(&phase.params)?,
             renames: self.inputs.definition.renames(&phase.renames),
             pkce: phase.pkce,
@@ -474,29 +380,21 @@ impl Endpoints<'_> {
 
     fn token(&self) -> Result<TokenEndpoint, RenderError> {
         let phase = &self.inputs.definition.phases.token;
-        let url = self.required("token.url", phase.url.as_ref(), |document| {
-            &document.token_endpoint
-        })?;
+        let url = self.required("token.url", phase.url.as_ref(), |document| &document.token_endpoint)?;
         let client_auth = match self.client_auth.or(phase.client_auth) {
             Some(client_auth) => client_auth,
-            None => self
-                .discovered
-                .map_or(Ok(ClientAuth::Basic), offered_client_auth)?,
+            None => self.discovered.map_or(Ok(ClientAuth::Basic), offered_client_auth)?,
         };
         self.request(phase, url, client_auth)
     }
 
     fn refresh(&self, token: &TokenEndpoint) -> Result<TokenEndpoint, RenderError> {
         let phase = &self.inputs.definition.phases.refresh;
-        let url = phase.url.as_ref().map_or(Ok(None), |template| {
-            self.inputs.url("refresh.url", template)
-        })?;
+        let url = phase.url.as_ref().map_or(Ok(None), |template| self.inputs.url("refresh.url", template))?;
         self.request(
             phase,
             url.unwrap_or_else(|| token.url.clone()),
-            self.client_auth
-                .or(phase.client_auth)
-                .unwrap_or(token.client_auth),
+            self.client_auth.or(phase.client_auth).unwrap_or(token.client_auth),
         )
     }
 
@@ -504,31 +402,15 @@ impl Endpoints<'_> {
         let phases = &self.inputs.definition.phases;
         let no_phase = RequestPhase::default();
         let phase = phases.revoke.as_ref().unwrap_or(&no_phase);
-        let Some(url) = self.optional("revoke.url", phase.url.as_ref(), |document| {
-            &document.revocation_endpoint
-        })?
+        let Some(url) = self.optional("revoke.url", phase.url.as_ref(), |document| &document.revocation_endpoint)?
         else {
             return Ok(None);
         };
-        let endpoint = self.request(
-            phase,
-            url,
-            self.client_auth
-                .or(phase.client_auth)
-                .unwrap_or(token.client_auth),
-        )?;
-        Ok(Some(Revoke {
-            endpoint,
-            token: phases.revoke_token,
-        }))
+        let endpoint = self.request(phase, url, self.client_auth.or(phase.client_auth).unwrap_or(token.client_auth))?;
+        Ok(Some(Revoke { endpoint, token: phases.revoke_token }))
     }
 
-    fn request(
-        &self,
-        phase: &RequestPhase,
-        url: Url,
-        client_auth: ClientAuth,
-    ) -> Result<TokenEndpoint, RenderError> {
+    fn request(&self, phase: &RequestPhase, url: Url, client_auth: ClientAuth) -> Result<TokenEndpoint, RenderError> {
         Ok(TokenEndpoint {
             url,
             client_auth,
@@ -567,12 +449,8 @@ impl Endpoints<'_> {
         let Some(url) = self.discovered.and_then(|document| of(document).as_ref()) else {
             return Ok(None);
         };
-        check_endpoint(url).map_err(|reason| {
-            bad_url(
-                field,
-                format!("the discovery document's address is refused: {reason}"),
-            )
-        })?;
+        check_endpoint(url)
+            .map_err(|reason| bad_url(field, format!("the discovery document's address is refused: {reason}")))?;
         Ok(Some(url.clone()))
     }
 }
@@ -587,33 +465,22 @@ fn offered_client_auth(document: &Metadata) -> Result<ClientAuth, RenderError> {
         ("client_secret_post", ClientAuth::Post),
         ("none", ClientAuth::None),
     ];
-    let found = known
-        .into_iter()
-        .find(|(name, _)| offered.iter().any(|method| method == name));
+    let found = known.into_iter().find(|(name, _)| offered.iter().any(|method| method == name));
     match found {
         Some((_, client_auth)) => Ok(client_auth),
         None if offered.is_empty() => Ok(ClientAuth::Basic),
-        None => Err(RenderError::ClientAuth {
-            offered: offered.clone(),
-        }),
+        None => Err(RenderError::ClientAuth { offered: offered.clone() }),
     }
 }
 
 /// An issuer without a path is written without the `/` that URL parsers add.
 fn issuer_text(url: &Url) -> String {
     let text = url.as_str();
-    if url.path() == "/" {
-        text.trim_end_matches('/').to_owned()
-    } else {
-        text.to_owned()
-    }
+    if url.path() == "/" { text.trim_end_matches('/').to_owned() } else { text.to_owned() }
 }
 
 fn bad_url(field: &str, reason: String) -> RenderError {
-    RenderError::BadUrl {
-        field: field.to_owned(),
-        reason,
-    }
+    RenderError::BadUrl { field: field.to_owned(), reason }
 }
 
 /// What can go wrong while a URL is filled.

@@ -39,19 +39,8 @@ impl<'a> Source<'a> {
     pub fn fields<T: DeserializeOwned>(&self) -> Result<T, DefinitionError> {
         toml::from_str(self.text).map_err(|error: toml::de::Error| {
             let at = error.span().unwrap_or(0..0).start;
-            let field = show(
-                &self
-                    .path_at(at)
-                    .iter()
-                    .map(String::as_str)
-                    .collect::<Vec<_>>(),
-            );
-            let reason = error
-                .message()
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .to_owned();
+            let field = show(&self.path_at(at).iter().map(String::as_str).collect::<Vec<_>>());
+            let reason = error.message().lines().next().unwrap_or_default().to_owned();
             problem(
                 self.file,
                 self.text,
@@ -64,28 +53,12 @@ impl<'a> Source<'a> {
     }
 
     /// An error at a field's value, or at the nearest table above it if the field is missing.
-    pub fn error(
-        &self,
-        path: Path<'_>,
-        reason: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> DefinitionError {
-        problem(
-            self.file,
-            self.text,
-            self.find(path),
-            show(path),
-            reason.into(),
-            &remedy.into(),
-        )
+    pub fn error(&self, path: Path<'_>, reason: impl Into<String>, remedy: impl Into<String>) -> DefinitionError {
+        problem(self.file, self.text, self.find(path), show(path), reason.into(), &remedy.into())
     }
 
     /// Sorts the keys of a table as they stand in the file.
-    pub fn order<T>(
-        &self,
-        table: Path<'_>,
-        entries: impl IntoIterator<Item = (String, T)>,
-    ) -> Vec<(String, T)> {
+    pub fn order<T>(&self, table: Path<'_>, entries: impl IntoIterator<Item = (String, T)>) -> Vec<(String, T)> {
         let mut entries: Vec<_> = entries.into_iter().collect();
         entries.sort_by_key(|(key, _)| self.find_key(&[table, &[key.as_str()]].concat()));
         entries
@@ -159,23 +132,17 @@ impl<'t, 'a> Node<'t, 'a> {
     }
 
     fn child(&self, step: &str) -> Option<Child<'t, 'a>> {
-        self.children()
-            .into_iter()
-            .find(|(name, _)| name == step)
-            .map(|(_, child)| child)
+        self.children().into_iter().find(|(name, _)| name == step).map(|(_, child)| child)
     }
 
     fn children(&self) -> Vec<(String, Child<'t, 'a>)> {
         match self {
-            Node::Table(table) => table
-                .iter()
-                .map(|(key, value)| (key.get_ref().to_string(), (Some(key.span()), value)))
-                .collect(),
-            Node::Array(array) => array
-                .iter()
-                .enumerate()
-                .map(|(index, value)| (index.to_string(), (None, value)))
-                .collect(),
+            Node::Table(table) => {
+                table.iter().map(|(key, value)| (key.get_ref().to_string(), (Some(key.span()), value))).collect()
+            }
+            Node::Array(array) => {
+                array.iter().enumerate().map(|(index, value)| (index.to_string(), (None, value))).collect()
+            }
             Node::Leaf => Vec::new(),
         }
     }
@@ -197,14 +164,7 @@ fn show(path: Path<'_>) -> String {
     out
 }
 
-fn problem(
-    file: &str,
-    text: &str,
-    at: usize,
-    field: String,
-    reason: String,
-    remedy: &str,
-) -> DefinitionError {
+fn problem(file: &str, text: &str, at: usize, field: String, reason: String, remedy: &str) -> DefinitionError {
     let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     DefinitionError {

@@ -40,12 +40,7 @@ pub(crate) enum UrlTemplate {
     /// `"{{token_url}}"`: the value is the URL.
     Whole(Placeholder),
     /// Everything else. The parts keep what separates them: the path its first `/`, the query its `?`.
-    Parts {
-        scheme: &'static str,
-        authority: Vec<Part>,
-        path: Vec<Part>,
-        query: Vec<Part>,
-    },
+    Parts { scheme: &'static str, authority: Vec<Part>, path: Vec<Part>, query: Vec<Part> },
 }
 
 impl Placeholder {
@@ -65,9 +60,7 @@ impl Placeholder {
         }
         if let Some(member) = name.strip_prefix(REPLY)
             && !member.is_empty()
-            && member
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+            && member.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
         {
             return Ok(Placeholder::Reply(member.to_owned()));
         }
@@ -81,9 +74,7 @@ impl Placeholder {
 /// Lower-case letters, digits and `_`, a letter first.
 pub(crate) fn is_variable_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 impl Template {
@@ -157,10 +148,7 @@ impl UrlTemplate {
         let [Part::Text(first), rest @ ..] = template.parts.as_slice() else {
             return Err("a URL must begin with https:// or be one placeholder alone".to_owned());
         };
-        let (scheme, first) = match (
-            first.strip_prefix("https://"),
-            first.strip_prefix("http://"),
-        ) {
+        let (scheme, first) = match (first.strip_prefix("https://"), first.strip_prefix("http://")) {
             (Some(first), _) => ("https", first),
             (_, Some(first)) => ("http", first),
             _ => {
@@ -178,19 +166,9 @@ impl UrlTemplate {
     pub fn placeholders(&self) -> Vec<(&Placeholder, Place)> {
         match self {
             UrlTemplate::Whole(placeholder) => vec![(placeholder, Place::Whole)],
-            UrlTemplate::Parts {
-                authority,
-                path,
-                query,
-                ..
-            } => {
-                let inside = values(path)
-                    .chain(values(query))
-                    .map(|placeholder| (placeholder, Place::PathOrQuery));
-                values(authority)
-                    .map(|placeholder| (placeholder, Place::Host))
-                    .chain(inside)
-                    .collect()
+            UrlTemplate::Parts { authority, path, query, .. } => {
+                let inside = values(path).chain(values(query)).map(|placeholder| (placeholder, Place::PathOrQuery));
+                values(authority).map(|placeholder| (placeholder, Place::Host)).chain(inside).collect()
             }
         }
     }
@@ -200,13 +178,7 @@ impl UrlTemplate {
         &self,
         mut value: impl FnMut(&Placeholder) -> Result<Option<String>, E>,
     ) -> Result<Option<Url>, E> {
-        let UrlTemplate::Parts {
-            scheme,
-            authority,
-            path,
-            query,
-        } = self
-        else {
+        let UrlTemplate::Parts { scheme, authority, path, query } = self else {
             return self.render_whole(value);
         };
         let mut missing = false;
@@ -243,18 +215,12 @@ impl UrlTemplate {
 
     /// Fills the template with harmless values and checks the result, so that an error in the literal text shows when the file is read.
     fn check_literals(&self) -> Result<(), String> {
-        if let UrlTemplate::Parts {
-            scheme: "http",
-            authority,
-            ..
-        } = self
+        if let UrlTemplate::Parts { scheme: "http", authority, .. } = self
             && values(authority).next().is_some()
         {
             return Err("plain http would show credentials to the network".to_owned());
         }
-        self.render(|_| Ok::<_, UrlProblem>(Some("x".to_owned())))
-            .map(|_| ())
-            .map_err(|problem| problem.0)
+        self.render(|_| Ok::<_, UrlProblem>(Some("x".to_owned()))).map(|_| ()).map_err(|problem| problem.0)
     }
 }
 
@@ -296,12 +262,7 @@ fn split(scheme: &'static str, parts: Vec<Part>) -> Result<UrlTemplate, String> 
         }
         push_text([&mut authority, &mut path, &mut query][at], rest)?;
     }
-    Ok(UrlTemplate::Parts {
-        scheme,
-        authority,
-        path,
-        query,
-    })
+    Ok(UrlTemplate::Parts { scheme, authority, path, query })
 }
 
 /// What ends the authority (0), the path (1) and the query (2; nothing does, a fragment is refused later).
@@ -313,10 +274,7 @@ fn boundary(at: usize) -> &'static [char] {
     }
 }
 
-fn join<E>(
-    parts: &[Part],
-    mut value: impl FnMut(&Placeholder, &mut String) -> Result<(), E>,
-) -> Result<String, E> {
+fn join<E>(parts: &[Part], mut value: impl FnMut(&Placeholder, &mut String) -> Result<(), E>) -> Result<String, E> {
     let mut out = String::new();
     for part in parts {
         match part {
@@ -331,13 +289,9 @@ fn join<E>(
 /// is the last word on "a value can never change the host"; the escaping before it only makes good values pass.
 fn assemble(scheme: &str, authority: &str, path: &str, query: &str) -> Result<Url, UrlProblem> {
     let problem = |reason: &str| UrlProblem(reason.to_owned());
-    let bare = authority
-        .rsplit_once(':')
-        .map_or(authority, |(host, _)| host);
+    let bare = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     if !is_host_text(bare) && !authority.starts_with('[') {
-        return Err(problem(
-            "the host has characters that a host may not have, or an empty part",
-        ));
+        return Err(problem("the host has characters that a host may not have, or an empty part"));
     }
     if path.split('/').any(is_dot_segment) {
         return Err(problem("the path has a `.` or `..` segment"));
@@ -349,9 +303,7 @@ fn assemble(scheme: &str, authority: &str, path: &str, query: &str) -> Result<Ur
     check_endpoint(&alone).map_err(UrlProblem)?;
     let written = authority.to_ascii_lowercase();
     let host = url.host_str().unwrap_or_default();
-    let port = written
-        .strip_prefix(host)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
+    let port = written.strip_prefix(host).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
     if !port || (url.host_str(), url.port()) != (alone.host_str(), alone.port()) {
         return Err(problem("the host is not written in its plain form"));
     }
@@ -360,10 +312,7 @@ fn assemble(scheme: &str, authority: &str, path: &str, query: &str) -> Result<Ur
 
 /// URL parsers treat `%2e` as a dot when they resolve `..`.
 fn is_dot_segment(segment: &str) -> bool {
-    matches!(
-        segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
-        "." | ".."
-    )
+    matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
 }
 
 /// Everything but the unreserved characters of RFC 3986 §2.3 is escaped, so that a value stays within its segment.
@@ -371,9 +320,7 @@ fn escape_segment(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for byte in value.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(byte))
-            }
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
             _ => out.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -391,9 +338,7 @@ mod tests {
 
     fn render(template: &str, value: &str) -> Result<Url, String> {
         let url = UrlTemplate::parse(template)?;
-        url.render(|_| Ok::<_, UrlProblem>(Some(value.to_owned())))
-            .map(Option::unwrap)
-            .map_err(|problem| problem.0)
+        url.render(|_| Ok::<_, UrlProblem>(Some(value.to_owned()))).map(Option::unwrap).map_err(|problem| problem.0)
     }
 
     #[test]
@@ -404,21 +349,11 @@ mod tests {
             "https://h.example/a%2Fb%3Fc%23d%40e%26f%3D%252f%20%C3%BC/t"
         );
         assert_eq!(
-            render("https://h.example/t?q={{x}}&r=1", nasty)
-                .unwrap()
-                .as_str(),
+            render("https://h.example/t?q={{x}}&r=1", nasty).unwrap().as_str(),
             "https://h.example/t?q=a%2Fb%3Fc%23d%40e%26f%3D%252f+%C3%BC&r=1"
         );
-        assert_eq!(
-            render("https://{{x}}.h.example:444/t", "Acme")
-                .unwrap()
-                .as_str(),
-            "https://acme.h.example:444/t"
-        );
-        assert_eq!(
-            render("https://h.example?q={{x}}", "/").unwrap().as_str(),
-            "https://h.example/?q=%2F"
-        );
+        assert_eq!(render("https://{{x}}.h.example:444/t", "Acme").unwrap().as_str(), "https://acme.h.example:444/t");
+        assert_eq!(render("https://h.example?q={{x}}", "/").unwrap().as_str(), "https://h.example/?q=%2F");
     }
 
     #[test]
@@ -437,8 +372,7 @@ mod tests {
             "a:1",
             "[::1]",
         ] {
-            let host = render("https://{{x}}.h.example/t", value)
-                .map(|url| url.host_str().unwrap().to_owned());
+            let host = render("https://{{x}}.h.example/t", value).map(|url| url.host_str().unwrap().to_owned());
             assert!(host.is_err(), "{value:?} gave {host:?}");
         }
         // Numbers are read as an address by URL parsers.
@@ -474,12 +408,6 @@ mod tests {
     fn a_missing_value_leaves_the_text_out() {
         let template = Template::parse("a {{ x }} b").unwrap();
         assert_eq!(template.render(|_| Ok::<_, ()>(None)).unwrap(), None);
-        assert_eq!(
-            template
-                .render(|_| Ok::<_, ()>(Some("1".into())))
-                .unwrap()
-                .as_deref(),
-            Some("a 1 b")
-        );
+        assert_eq!(template.render(|_| Ok::<_, ()>(Some("1".into()))).unwrap().as_deref(), Some("a 1 b"));
     }
 }

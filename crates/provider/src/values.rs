@@ -13,42 +13,25 @@ impl Definition {
     /// All errors are returned: unknown names, values for variables that the other one is asked for, missing required ones (a
     /// default counts as given), and values that do not fit the kind or the pattern. Names of variables that belong to another
     /// method are accepted and ignored, so that a change of method keeps what was typed. An empty value is the same as none.
-    pub fn check_values(
-        &self,
-        method: &Method,
-        asked_of: AskedOf,
-        values: &Values,
-    ) -> Result<(), Vec<ValueError>> {
+    pub fn check_values(&self, method: &Method, asked_of: AskedOf, values: &Values) -> Result<(), Vec<ValueError>> {
         let given = values.iter().filter(|(_, value)| !value.is_empty());
         let unfit = given.filter_map(|(name, value)| self.check_given(asked_of, name, value).err());
-        let asked = self
-            .variables_of(method)
-            .filter(|variable| variable.asked_of == asked_of);
+        let asked = self.variables_of(method).filter(|variable| variable.asked_of == asked_of);
         let missing = asked
             .filter(|variable| values.get(&variable.name).is_none_or(String::is_empty))
             .filter_map(|variable| variable.check_missing().err());
         let errors: Vec<_> = unfit.chain(missing).collect();
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(errors)
-        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// The variables that a method has a use for, in the order of the file.
     pub fn variables_of(&self, method: &Method) -> impl Iterator<Item = &Variable> {
-        self.variables
-            .iter()
-            .filter(move |variable| variable.applies_to(method))
+        self.variables.iter().filter(move |variable| variable.applies_to(method))
     }
 
     fn check_given(&self, asked_of: AskedOf, name: &str, value: &str) -> Result<(), ValueError> {
         let Some(variable) = self.variables.iter().find(|variable| variable.name == name) else {
-            let known: Vec<_> = self
-                .variables
-                .iter()
-                .map(|variable| variable.name.as_str())
-                .collect();
+            let known: Vec<_> = self.variables.iter().map(|variable| variable.name.as_str()).collect();
             let remedy = if known.is_empty() {
                 "this provider has no variables; remove it".to_owned()
             } else {
@@ -63,11 +46,7 @@ impl Definition {
                     "it belongs to the integration, not to one connection",
                     "set it where the integration is set up",
                 ),
-                AskedOf::Connection => error(
-                    name,
-                    "each connection has its own",
-                    "give it with the connection",
-                ),
+                AskedOf::Connection => error(name, "each connection has its own", "give it with the connection"),
             });
         }
         variable.check(value)
@@ -83,18 +62,10 @@ impl Variable {
     /// Whether a value fits; the error does not repeat it.
     pub fn check(&self, value: &str) -> Result<(), ValueError> {
         if self.presence == Presence::Fixed && self.default.as_deref() != Some(value) {
-            return Err(error(
-                &self.name,
-                "its value is fixed by the definition",
-                "remove it",
-            ));
+            return Err(error(&self.name, "its value is fixed by the definition", "remove it"));
         }
         if value.len() > MAX_VALUE {
-            return Err(error(
-                &self.name,
-                &format!("it is longer than {MAX_VALUE} bytes"),
-                "give a shorter one",
-            ));
+            return Err(error(&self.name, &format!("it is longer than {MAX_VALUE} bytes"), "give a shorter one"));
         }
         if value.chars().any(char::is_control) {
             return Err(error(
@@ -103,14 +74,11 @@ impl Variable {
                 "give it on one line, without them",
             ));
         }
-        self.check_kind(value)
-            .map_err(|(reason, remedy)| error(&self.name, &reason, remedy))?;
+        self.check_kind(value).map_err(|(reason, remedy)| error(&self.name, &reason, remedy))?;
         match &self.pattern {
-            Some(pattern) if !pattern.matches(value) => Err(error(
-                &self.name,
-                &format!("it does not match {}", pattern.as_str()),
-                self.hint(),
-            )),
+            Some(pattern) if !pattern.matches(value) => {
+                Err(error(&self.name, &format!("it does not match {}", pattern.as_str()), self.hint()))
+            }
             _ => Ok(()),
         }
     }
@@ -137,18 +105,10 @@ impl Variable {
     }
 
     fn hint(&self) -> &str {
-        if self.help.is_empty() {
-            "give a value that fits"
-        } else {
-            &self.help
-        }
+        if self.help.is_empty() { "give a value that fits" } else { &self.help }
     }
 }
 
 fn error(variable: &str, reason: &str, remedy: &str) -> ValueError {
-    ValueError {
-        variable: variable.to_owned(),
-        reason: reason.to_owned(),
-        remedy: remedy.to_owned(),
-    }
+    ValueError { variable: variable.to_owned(), reason: reason.to_owned(), remedy: remedy.to_owned() }
 }

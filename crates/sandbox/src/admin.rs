@@ -19,16 +19,8 @@ pub(crate) async fn home(Shared(sandbox): Shared<Sandbox>) -> Response {
     let page = {
         let any = sandbox.options().any_redirect;
         let state = sandbox.lock();
-        let clients: Vec<_> = state
-            .clients()
-            .map(|client| (client.id.clone(), describe(client, any)))
-            .collect();
-        let faults: Vec<_> = state
-            .faults
-            .list()
-            .iter()
-            .map(|fault| json!(fault).to_string())
-            .collect();
+        let clients: Vec<_> = state.clients().map(|client| (client.id.clone(), describe(client, any))).collect();
+        let faults: Vec<_> = state.faults.list().iter().map(|fault| json!(fault).to_string()).collect();
         html::home(sandbox.base_url(), &clients, ENDPOINTS, &faults)
     };
     reply::deliver(&[], Reply::page(StatusCode::OK, page)).await
@@ -37,10 +29,7 @@ pub(crate) async fn home(Shared(sandbox): Shared<Sandbox>) -> Response {
 const ENDPOINTS: &[(&str, &str)] = &[
     ("/.well-known/openid-configuration", "discovery"),
     ("/authorize", "consent"),
-    (
-        "/token",
-        "authorization_code, client_credentials, password, refresh_token",
-    ),
+    ("/token", "authorization_code, client_credentials, password, refresh_token"),
     ("/revoke", "RFC 7009"),
     ("/introspect", "RFC 7662"),
     ("/userinfo", "needs the scope openid"),
@@ -58,9 +47,7 @@ const ENDPOINTS: &[(&str, &str)] = &[
 ];
 
 fn describe(client: &Client, any_redirect: bool) -> String {
-    let method = client
-        .auth
-        .map_or("any method".to_owned(), |auth| auth.to_string());
+    let method = client.auth.map_or("any method".to_owned(), |auth| auth.to_string());
     let redirects = match client.redirect_uris.as_slice() {
         _ if any_redirect => "any redirect URI".to_owned(),
         [] => "no redirect URI".to_owned(),
@@ -81,10 +68,7 @@ pub(crate) async fn reset_counters(Shared(sandbox): Shared<Sandbox>) -> StatusCo
 }
 
 /// `POST /admin/faults`: adds one; replies with its id.
-pub(crate) async fn set_fault(
-    Shared(sandbox): Shared<Sandbox>,
-    body: Bytes,
-) -> Result<Response, Problem> {
+pub(crate) async fn set_fault(Shared(sandbox): Shared<Sandbox>, body: Bytes) -> Result<Response, Problem> {
     let fault = Fault::from_json(read_object(&body)?)?;
     let id = sandbox.set_fault(fault);
     Ok((StatusCode::CREATED, Json(json!({"id": id}))).into_response())
@@ -106,26 +90,14 @@ pub(crate) async fn remove_fault(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let known = id.parse().is_ok_and(|id| sandbox.lock().faults.remove(id));
-    let problem = || {
-        BadInput::new(
-            "id",
-            format!("no fault {id} is set"),
-            "see GET /admin/faults",
-        )
-    };
-    if known {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(problem().into())
-    }
+    let problem = || BadInput::new("id", format!("no fault {id} is set"), "see GET /admin/faults");
+    if known { Ok(StatusCode::NO_CONTENT) } else { Err(problem().into()) }
 }
 
 /// `POST /admin/clients`: adds or replaces one.
-pub(crate) async fn add_client(
-    Shared(sandbox): Shared<Sandbox>,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    const REMEDY: &str = "send id, and if you like name, secret, auth (basic, post, json or none) and redirect_uris (a list)";
+pub(crate) async fn add_client(Shared(sandbox): Shared<Sandbox>, body: Bytes) -> Result<Response, Problem> {
+    const REMEDY: &str =
+        "send id, and if you like name, secret, auth (basic, post, json or none) and redirect_uris (a list)";
     let client: Client = serde_json::from_value(Value::Object(read_object(&body)?))
         .map_err(|error| BadInput::new("client", error.to_string(), REMEDY))?;
     if client.id.is_empty() {
@@ -137,10 +109,7 @@ pub(crate) async fn add_client(
 }
 
 /// `POST /admin/revoke`: grants end with all their tokens.
-pub(crate) async fn revoke(
-    Shared(sandbox): Shared<Sandbox>,
-    body: Bytes,
-) -> Result<Json<Value>, Problem> {
+pub(crate) async fn revoke(Shared(sandbox): Shared<Sandbox>, body: Bytes) -> Result<Json<Value>, Problem> {
     let which = Which::from_json(read_object(&body)?)?;
     Ok(Json(json!({"revoked": sandbox.revoke(&which)})))
 }
@@ -152,11 +121,7 @@ pub(crate) async fn expire(Shared(sandbox): Shared<Sandbox>) -> Json<Value> {
 
 fn read_object(body: &[u8]) -> Result<Map<String, Value>, BadInput> {
     serde_json::from_slice(body).map_err(|error| {
-        BadInput::new(
-            "body",
-            format!("it is not a JSON object: {error}"),
-            "send one, as in {\"kind\": \"lost\"}",
-        )
+        BadInput::new("body", format!("it is not a JSON object: {error}"), "send one, as in {\"kind\": \"lost\"}")
     })
 }
 
@@ -171,11 +136,7 @@ impl From<BadInput> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let BadInput {
-            field,
-            reason,
-            remedy,
-        } = &self.0;
+        let BadInput { field, reason, remedy } = &self.0;
         let body = json!({
             "title": "Bad input",
             "status": 400,
@@ -184,11 +145,6 @@ impl IntoResponse for Problem {
             "reason": reason,
             "remedy": remedy,
         });
-        (
-            StatusCode::BAD_REQUEST,
-            [(CONTENT_TYPE, "application/problem+json")],
-            body.to_string(),
-        )
-            .into_response()
+        (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
     }
 }

@@ -21,11 +21,7 @@ use crate::state::{Access, Grant, State};
 
 /// `GET /api/me`: whom the token stands for.
 pub(crate) async fn me(Shared(sandbox): Shared<Sandbox>, headers: HeaderMap) -> Response {
-    sandbox
-        .serve_api("api:/api/me", &headers, None, |bearer| {
-            Reply::ok(bearer.describe())
-        })
-        .await
+    sandbox.serve_api("api:/api/me", &headers, None, |bearer| Reply::ok(bearer.describe())).await
 }
 
 /// `ANY /api/echo` and below: what arrived. Never the token: its header is named by scheme only, and wherever else it stands
@@ -39,11 +35,7 @@ pub(crate) async fn echo(
 ) -> Response {
     let token = bearer_token(&headers).unwrap_or_default();
     let mask = |text: &str| {
-        if token.is_empty() {
-            text.to_owned()
-        } else {
-            text.replace(token, "****")
-        }
+        if token.is_empty() { text.to_owned() } else { text.replace(token, "****") }
     };
     let work = |bearer: &Bearer| {
         Reply::ok(json!({
@@ -56,9 +48,7 @@ pub(crate) async fn echo(
             "body": describe_body(&body, mask),
         }))
     };
-    sandbox
-        .serve_api("api:/api/echo", &headers, None, work)
-        .await
+    sandbox.serve_api("api:/api/echo", &headers, None, work).await
 }
 
 /// `GET /api/stream?bytes=N[&chunked=1]`: so many bytes, by default with a length.
@@ -68,17 +58,10 @@ pub(crate) async fn stream(
     headers: HeaderMap,
 ) -> Response {
     let work = |_: &Bearer| {
-        let reply =
-            Reply::stream(pattern(query.bytes)).header(CONTENT_TYPE, "application/octet-stream");
-        if query.chunked == 1 {
-            reply
-        } else {
-            reply.header(CONTENT_LENGTH, &query.bytes.to_string())
-        }
+        let reply = Reply::stream(pattern(query.bytes)).header(CONTENT_TYPE, "application/octet-stream");
+        if query.chunked == 1 { reply } else { reply.header(CONTENT_LENGTH, &query.bytes.to_string()) }
     };
-    sandbox
-        .serve_api("api:/api/stream", &headers, None, work)
-        .await
+    sandbox.serve_api("api:/api/stream", &headers, None, work).await
 }
 
 #[derive(Deserialize)]
@@ -89,11 +72,7 @@ pub(crate) struct StreamQuery {
 }
 
 /// `POST /api/upload`: counts and hashes the body without keeping it.
-pub(crate) async fn upload(
-    Shared(sandbox): Shared<Sandbox>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+pub(crate) async fn upload(Shared(sandbox): Shared<Sandbox>, headers: HeaderMap, body: Body) -> Response {
     let mut chunks = body.into_data_stream();
     let (mut bytes, mut hash) = (0_u64, digest::Context::new(&digest::SHA256));
     while let Some(Ok(chunk)) = chunks.next().await {
@@ -103,9 +82,7 @@ pub(crate) async fn upload(
     sandbox.lock().counters.uploaded_bytes += bytes;
     let sha256 = hex(hash.finish().as_ref());
     let work = |_: &Bearer| Reply::ok(json!({"bytes": bytes, "sha256": sha256}));
-    sandbox
-        .serve_api("api:/api/upload", &headers, None, work)
-        .await
+    sandbox.serve_api("api:/api/upload", &headers, None, work).await
 }
 
 /// `GET /api/slow?ms=N` (1000): an answer that takes its time, ten minutes at most.
@@ -116,11 +93,7 @@ pub(crate) async fn slow(
 ) -> Response {
     let ms = query.ms.unwrap_or(1000).min(600_000);
     tokio::time::sleep(Duration::from_millis(ms)).await;
-    sandbox
-        .serve_api("api:/api/slow", &headers, None, |_| {
-            Reply::ok(json!({"waited_ms": ms}))
-        })
-        .await
+    sandbox.serve_api("api:/api/slow", &headers, None, |_| Reply::ok(json!({"waited_ms": ms}))).await
 }
 
 #[derive(Deserialize)]
@@ -130,21 +103,13 @@ pub(crate) struct SlowQuery {
 
 /// `GET /api/admin`: needs the scope `admin`.
 pub(crate) async fn admin(Shared(sandbox): Shared<Sandbox>, headers: HeaderMap) -> Response {
-    sandbox
-        .serve_api("api:/api/admin", &headers, Some("admin"), |bearer| {
-            Reply::ok(bearer.describe())
-        })
-        .await
+    sandbox.serve_api("api:/api/admin", &headers, Some("admin"), |bearer| Reply::ok(bearer.describe())).await
 }
 
 /// `GET` or `POST /userinfo` (OpenID Connect Core §5.3): needs the scope `openid`.
 pub(crate) async fn userinfo(Shared(sandbox): Shared<Sandbox>, headers: HeaderMap) -> Response {
     let work = |bearer: &Bearer| {
-        let account = bearer
-            .grant
-            .account
-            .as_deref()
-            .unwrap_or(&bearer.grant.client);
+        let account = bearer.grant.account.as_deref().unwrap_or(&bearer.grant.client);
         let has = |scope: &str| bearer.access.scope.iter().any(|granted| granted == scope);
         let mut claims = json!({"sub": account});
         if has("profile") {
@@ -157,9 +122,7 @@ pub(crate) async fn userinfo(Shared(sandbox): Shared<Sandbox>, headers: HeaderMa
         }
         Reply::ok(claims)
     };
-    sandbox
-        .serve_api("userinfo", &headers, Some("openid"), work)
-        .await
+    sandbox.serve_api("userinfo", &headers, Some("openid"), work).await
 }
 
 /// A token that holds, and what it stands for.
@@ -191,15 +154,10 @@ impl Sandbox {
         work: impl Fn(&Bearer) -> Reply,
     ) -> Response {
         let client = self.client_of(headers);
-        let call = Call {
-            client: Some(&client),
-            ..Call::new(On::Api, endpoint)
-        };
-        self.answer(call, |state, kinds| {
-            match self.bearer(state, kinds, headers, needs) {
-                Ok(bearer) => work(&bearer),
-                Err(refusal) => *refusal,
-            }
+        let call = Call { client: Some(&client), ..Call::new(On::Api, endpoint) };
+        self.answer(call, |state, kinds| match self.bearer(state, kinds, headers, needs) {
+            Ok(bearer) => work(&bearer),
+            Err(refusal) => *refusal,
         })
         .await
     }
@@ -221,27 +179,16 @@ impl Sandbox {
     ) -> Result<Bearer, Box<Reply>> {
         let Some(token) = bearer_token(headers) else {
             // Without any authentication, no error code: it would tell a stranger what to try.
-            let reply = Reply::json(
-                StatusCode::UNAUTHORIZED,
-                json!({"message": "a bearer token is needed"}),
-            );
-            return Err(Box::new(
-                reply.header(WWW_AUTHENTICATE, "Bearer realm=\"sandbox\""),
-            ));
+            let reply = Reply::json(StatusCode::UNAUTHORIZED, json!({"message": "a bearer token is needed"}));
+            return Err(Box::new(reply.header(WWW_AUTHENTICATE, "Bearer realm=\"sandbox\"")));
         };
         if kinds.contains(&Kind::Revoked) {
-            state
-                .access(token)
-                .map(|access| access.grant)
-                .into_iter()
-                .for_each(|grant| state.revoke_grant(grant));
+            state.access(token).map(|access| access.grant).into_iter().for_each(|grant| state.revoke_grant(grant));
         }
         let now = self.now();
-        let live = state
-            .live_access(token, now)
-            .map(|(access, grant)| (access.clone(), grant.clone()));
-        let (access, grant) = live
-            .ok_or_else(|| Box::new(invalid_token("the token is unknown, expired or revoked")))?;
+        let live = state.live_access(token, now).map(|(access, grant)| (access.clone(), grant.clone()));
+        let (access, grant) =
+            live.ok_or_else(|| Box::new(invalid_token("the token is unknown, expired or revoked")))?;
         state.used_access(token);
         match needs.filter(|needs| !access.scope.iter().any(|scope| scope == needs)) {
             Some(needs) => Err(Box::new(insufficient_scope(needs))),
@@ -251,8 +198,7 @@ impl Sandbox {
 }
 
 fn insufficient_scope(needs: &str) -> Reply {
-    let challenge =
-        format!("Bearer realm=\"sandbox\", error=\"insufficient_scope\", scope=\"{needs}\"");
+    let challenge = format!("Bearer realm=\"sandbox\", error=\"insufficient_scope\", scope=\"{needs}\"");
     let body = json!({"error": "insufficient_scope", "error_description": format!("the scope {needs} is needed")});
     Reply::json(StatusCode::FORBIDDEN, body).header(WWW_AUTHENTICATE, &challenge)
 }
@@ -284,9 +230,7 @@ fn visible_headers(headers: &HeaderMap, mask: impl Fn(&str) -> String) -> BTreeM
 
 fn describe_body(body: &[u8], mask: impl Fn(&str) -> String) -> Value {
     const SHOWN: usize = 64 << 10;
-    let text = std::str::from_utf8(body)
-        .ok()
-        .filter(|text| text.len() <= SHOWN);
+    let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= SHOWN);
     let sha256 = hex(digest::digest(&digest::SHA256, body).as_ref());
     json!({"bytes": body.len(), "sha256": sha256, "text": text.map(mask)})
 }
@@ -308,12 +252,7 @@ fn pattern(bytes: u64) -> Body {
     };
     let chunks = stream::unfold(bytes, |left| async move {
         let now = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK.len());
-        (now > 0).then(|| {
-            (
-                Ok::<_, io::Error>(Bytes::from_static(&CHUNK[..now])),
-                left - now as u64,
-            )
-        })
+        (now > 0).then(|| (Ok::<_, io::Error>(Bytes::from_static(&CHUNK[..now])), left - now as u64))
     });
     Body::from_stream(chunks)
 }

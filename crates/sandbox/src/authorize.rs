@@ -25,10 +25,7 @@ const CODE_TTL: i64 = 60_000;
 pub(crate) async fn page(Shared(sandbox): Shared<Sandbox>, RawQuery(query): RawQuery) -> Response {
     let pairs = read(query.unwrap_or_default().as_bytes());
     let auto = sandbox.options().auto_approve.clone();
-    let call = Call {
-        redirects: auto.is_some(),
-        ..Call::new(On::Authorize, "authorize")
-    };
+    let call = Call { redirects: auto.is_some(), ..Call::new(On::Authorize, "authorize") };
     let work = |state: &mut State, kinds: &[Kind]| {
         let request = Request::check(&sandbox, state, &pairs)?;
         if let Some(account) = &auto {
@@ -39,28 +36,18 @@ pub(crate) async fn page(Shared(sandbox): Shared<Sandbox>, RawQuery(query): RawQ
             return Err(request.refuse("consent_required", "a person must decide here"));
         }
         let hint = find(&pairs, "login_hint");
-        Ok(Reply::page(
-            StatusCode::OK,
-            html::consent(&request.client, &request.scope, &request.hidden(), hint),
-        ))
+        Ok(Reply::page(StatusCode::OK, html::consent(&request.client, &request.scope, &request.hidden(), hint)))
     };
     sandbox
-        .answer(call, |state, kinds| {
-            work(state, kinds).unwrap_or_else(|refusal| refusal.reply(&sandbox, state))
-        })
+        .answer(call, |state, kinds| work(state, kinds).unwrap_or_else(|refusal| refusal.reply(&sandbox, state)))
         .await
 }
 
 /// `POST /authorize/decision`: the form carries the request again, which is checked again, with `decision`, `account` and,
 /// after `choose=1`, the chosen scopes as `granted`.
 pub(crate) async fn decision(Shared(sandbox): Shared<Sandbox>, body: Bytes) -> Response {
-    let (own, pairs): (Pairs, Pairs) = read(&body)
-        .into_iter()
-        .partition(|(name, _)| OWN.contains(&name.as_str()));
-    let call = Call {
-        redirects: true,
-        ..Call::new(On::Authorize, "decision")
-    };
+    let (own, pairs): (Pairs, Pairs) = read(&body).into_iter().partition(|(name, _)| OWN.contains(&name.as_str()));
+    let call = Call { redirects: true, ..Call::new(On::Authorize, "decision") };
     let work = |state: &mut State, kinds: &[Kind]| {
         let request = Request::check(&sandbox, state, &pairs)?;
         match find(&own, "decision") {
@@ -68,36 +55,23 @@ pub(crate) async fn decision(Shared(sandbox): Shared<Sandbox>, body: Bytes) -> R
             Some("deny") => return Err(request.refuse("access_denied", "the person said no")),
             _ => return Err(Refusal::page("The form names no decision: allow or deny.")),
         }
-        let account =
-            find(&own, "account").filter(|account| USERS.iter().any(|(user, _)| user == account));
-        let account = account
-            .ok_or_else(|| Refusal::page("The form names no known account: alice or bob."))?;
+        let account = find(&own, "account").filter(|account| USERS.iter().any(|(user, _)| user == account));
+        let account = account.ok_or_else(|| Refusal::page("The form names no known account: alice or bob."))?;
         match request.chosen(&own) {
-            scope if scope.is_empty() => {
-                Err(request.refuse("access_denied", "the person left no scope"))
-            }
+            scope if scope.is_empty() => Err(request.refuse("access_denied", "the person left no scope")),
             scope => Ok(request.allow(&sandbox, state, kinds, account, scope)),
         }
     };
     sandbox
-        .answer(call, |state, kinds| {
-            work(state, kinds).unwrap_or_else(|refusal| refusal.reply(&sandbox, state))
-        })
+        .answer(call, |state, kinds| work(state, kinds).unwrap_or_else(|refusal| refusal.reply(&sandbox, state)))
         .await
 }
 
 /// The form's members that are not the request's.
 const OWN: &[&str] = &["decision", "account", "choose", "granted"];
 /// The request's parameters that the form carries.
-const CARRIED: &[&str] = &[
-    "client_id",
-    "redirect_uri",
-    "response_type",
-    "state",
-    "scope",
-    "code_challenge",
-    "code_challenge_method",
-];
+const CARRIED: &[&str] =
+    &["client_id", "redirect_uri", "response_type", "state", "scope", "code_challenge", "code_challenge_method"];
 
 fn read(encoded: &[u8]) -> Pairs {
     form_urlencoded::parse(encoded).into_owned().collect()
@@ -122,11 +96,7 @@ struct Back {
 /// Why not: shown to the person until the redirect URI is trusted, sent to the client afterwards (RFC 6749 §4.1.2.1).
 enum Refusal {
     Page(String),
-    Redirect {
-        back: Box<Back>,
-        error: &'static str,
-        description: String,
-    },
+    Redirect { back: Box<Back>, error: &'static str, description: String },
 }
 
 impl<'a> Request<'a> {
@@ -135,40 +105,22 @@ impl<'a> Request<'a> {
             return Err(Refusal::page(format!("The parameter {name} comes twice.")));
         }
         let id = find(pairs, "client_id").ok_or_else(|| Refusal::page("client_id is missing."))?;
-        let client = state.client(id).ok_or_else(|| {
-            Refusal::page(format!("There is no client named \u{201c}{id}\u{201d}."))
-        })?;
-        let url = redirect_uri(
-            sandbox.options().any_redirect,
-            client,
-            find(pairs, "redirect_uri"),
-        )?;
-        let back = Back {
-            url,
-            state: find(pairs, "state").map(str::to_owned),
-        };
+        let client =
+            state.client(id).ok_or_else(|| Refusal::page(format!("There is no client named \u{201c}{id}\u{201d}.")))?;
+        let url = redirect_uri(sandbox.options().any_redirect, client, find(pairs, "redirect_uri"))?;
+        let back = Back { url, state: find(pairs, "state").map(str::to_owned) };
         let refuse = |error, description: &str| back.clone().refuse(error, description);
         match find(pairs, "response_type") {
             Some("code") => {}
             None => return Err(refuse("invalid_request", "response_type is missing")),
             Some(_) => {
-                return Err(refuse(
-                    "unsupported_response_type",
-                    "only code is supported",
-                ));
+                return Err(refuse("unsupported_response_type", "only code is supported"));
             }
         }
-        let challenge = challenge(sandbox.options().require_pkce, pairs)
-            .map_err(|why| refuse("invalid_request", why))?;
-        let scope =
-            known_scope(find(pairs, "scope")).map_err(|why| refuse("invalid_scope", &why))?;
-        Ok(Self {
-            client: client.clone(),
-            back,
-            scope,
-            challenge,
-            pairs,
-        })
+        let challenge =
+            challenge(sandbox.options().require_pkce, pairs).map_err(|why| refuse("invalid_request", why))?;
+        let scope = known_scope(find(pairs, "scope")).map_err(|why| refuse("invalid_scope", &why))?;
+        Ok(Self { client: client.clone(), back, scope, challenge, pairs })
     }
 
     fn refuse(&self, error: &'static str, description: &str) -> Refusal {
@@ -177,35 +129,19 @@ impl<'a> Request<'a> {
 
     fn hidden(&self) -> Vec<(&str, &str)> {
         let carried = |(name, value): &'a (String, String)| {
-            CARRIED
-                .contains(&name.as_str())
-                .then_some((name.as_str(), value.as_str()))
+            CARRIED.contains(&name.as_str()).then_some((name.as_str(), value.as_str()))
         };
         self.pairs.iter().filter_map(carried).collect()
     }
 
     /// What the person left ticked; without the page's `choose`, all that was asked for.
     fn chosen(&self, own: &Pairs) -> Vec<String> {
-        let granted = |scope: &&String| {
-            own.iter()
-                .any(|(name, value)| name == "granted" && value == *scope)
-        };
+        let granted = |scope: &&String| own.iter().any(|(name, value)| name == "granted" && value == *scope);
         let chooses = find(own, "choose").is_some();
-        self.scope
-            .iter()
-            .filter(|scope| !chooses || granted(scope))
-            .cloned()
-            .collect()
+        self.scope.iter().filter(|scope| !chooses || granted(scope)).cloned().collect()
     }
 
-    fn allow(
-        &self,
-        sandbox: &Sandbox,
-        state: &mut State,
-        kinds: &[Kind],
-        account: &str,
-        scope: Vec<String>,
-    ) -> Reply {
+    fn allow(&self, sandbox: &Sandbox, state: &mut State, kinds: &[Kind], account: &str, scope: Vec<String>) -> Reply {
         let code = sandbox.fresh("code_");
         let record = Code {
             client: self.client.id.clone(),
@@ -228,11 +164,7 @@ impl<'a> Request<'a> {
 
 impl Back {
     fn refuse(self, error: &'static str, description: &str) -> Refusal {
-        Refusal::Redirect {
-            back: Box::new(self),
-            error,
-            description: description.to_owned(),
-        }
+        Refusal::Redirect { back: Box::new(self), error, description: description.to_owned() }
     }
 
     /// The redirect keeps the URI's own query (RFC 6749 §3.1.2) and names the issuer (RFC 9207 §2).
@@ -259,16 +191,9 @@ impl Refusal {
                 state.counters.saw_error("invalid_request");
                 Reply::page(StatusCode::BAD_REQUEST, html::refusal(&text))
             }
-            Self::Redirect {
-                back,
-                error,
-                description,
-            } => {
+            Self::Redirect { back, error, description } => {
                 state.counters.saw_error(error);
-                back.reply(
-                    &[("error", error), ("error_description", &description)],
-                    Some(sandbox.base_url()),
-                )
+                back.reply(&[("error", error), ("error_description", &description)], Some(sandbox.base_url()))
             }
         }
     }
@@ -281,35 +206,23 @@ fn redirect_uri(any: bool, client: &Client, asked: Option<&str>) -> Result<Url, 
         (None, [only]) => only,
         (None, _) => return Err(Refusal::page("redirect_uri is missing.")),
     };
-    if !any
-        && !client
-            .redirect_uris
-            .iter()
-            .any(|registered| registered == asked)
-    {
+    if !any && !client.redirect_uris.iter().any(|registered| registered == asked) {
         return Err(Refusal::page(format!(
             "The redirect URI \u{201c}{asked}\u{201d} is not registered for {}. Register it with --redirect-uri or POST /admin/clients, \
              or start the sandbox with --any-redirect.",
             client.id
         )));
     }
-    let url = Url::parse(asked)
-        .ok()
-        .filter(|url| url.fragment().is_none() && !SCRIPTS.contains(&url.scheme()));
+    let url = Url::parse(asked).ok().filter(|url| url.fragment().is_none() && !SCRIPTS.contains(&url.scheme()));
     url.ok_or_else(|| {
-        Refusal::page(format!(
-            "The redirect URI \u{201c}{asked}\u{201d} is not an absolute URI without a fragment."
-        ))
+        Refusal::page(format!("The redirect URI \u{201c}{asked}\u{201d} is not an absolute URI without a fragment."))
     })
 }
 
 const SCRIPTS: &[&str] = &["javascript", "data", "vbscript"];
 
 fn challenge(required: bool, pairs: &Pairs) -> Result<Option<String>, &'static str> {
-    match (
-        find(pairs, "code_challenge"),
-        find(pairs, "code_challenge_method"),
-    ) {
+    match (find(pairs, "code_challenge"), find(pairs, "code_challenge_method")) {
         (None, _) if required => Err("code_challenge is missing (PKCE is required)"),
         (None, _) => Ok(None),
         (Some(challenge), Some("S256")) if challenge.len() == 43 => Ok(Some(challenge.to_owned())),

@@ -43,9 +43,5 @@ pub(crate) const WRONG_ISSUER: &str = "https://impostor.example";
 /// `/elsewhere`: where the `redirect` fault leads. Its counter tells whether a client followed.
 pub(crate) async fn elsewhere(State(sandbox): State<Sandbox>) -> Response {
     let call = Call::new(None, "elsewhere");
-    sandbox
-        .answer(call, |_, _| {
-            Reply::ok(json!({"message": "you followed a redirect"}))
-        })
-        .await
+    sandbox.answer(call, |_, _| Reply::ok(json!({"message": "you followed a redirect"}))).await
 }

@@ -34,14 +34,7 @@ pub struct Fault {
 impl Fault {
     /// A fault that hits every request at `on`.
     pub fn new(on: On, kind: Kind) -> Self {
-        Self {
-            on,
-            kind,
-            times: 0,
-            after: 0,
-            grant: None,
-            client: None,
-        }
+        Self { on, kind, times: 0, after: 0, grant: None, client: None }
     }
 
     /// The same, for the next `times` requests only (0: for ever).
@@ -61,21 +54,12 @@ impl Fault {
     /// Errors name the first member that is unknown, missing or out of place.
     pub fn from_json(members: Map<String, Value>) -> Result<Self, BadInput> {
         let mut members = Members(members);
-        let name = members.text("kind")?.ok_or_else(|| {
-            BadInput::new(
-                "kind",
-                "it is missing",
-                format!("use one of {}", names(KINDS)),
-            )
-        })?;
-        let spec = KINDS
-            .iter()
-            .find(|spec| spec.name == name)
-            .ok_or_else(|| unknown_kind(&name))?;
+        let name = members
+            .text("kind")?
+            .ok_or_else(|| BadInput::new("kind", "it is missing", format!("use one of {}", names(KINDS))))?;
+        let spec = KINDS.iter().find(|spec| spec.name == name).ok_or_else(|| unknown_kind(&name))?;
         let fault = Self {
-            on: members
-                .text("on")?
-                .map_or(Ok(spec.on[0]), |on| on.parse())?,
+            on: members.text("on")?.map_or(Ok(spec.on[0]), |on| on.parse())?,
             times: members.number("times", 0)?,
             after: members.number("after", 0)?,
             grant: members.text("grant")?,
@@ -88,12 +72,7 @@ impl Fault {
 
     fn check(self, spec: &KindSpec) -> Result<Self, BadInput> {
         if !spec.on.contains(&self.on) {
-            let places = spec
-                .on
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", ");
+            let places = spec.on.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let reason = format!("{} can't happen on {}", spec.name, self.on);
             return Err(BadInput::new("on", reason, format!("use {places}")));
         }
@@ -119,28 +98,17 @@ impl FromStr for Fault {
     fn from_str(flag: &str) -> Result<Self, BadInput> {
         let mut parts = flag.split(',');
         let head = parts.next().unwrap_or_default();
-        let (on, head) = head
-            .split_once('=')
-            .map_or((None, head), |(on, rest)| (Some(on), rest));
-        let (kind, value) = head
-            .split_once(':')
-            .map_or((head, None), |(kind, value)| (kind, Some(value)));
+        let (on, head) = head.split_once('=').map_or((None, head), |(on, rest)| (Some(on), rest));
+        let (kind, value) = head.split_once(':').map_or((head, None), |(kind, value)| (kind, Some(value)));
         let mut members = Map::new();
         members.insert("kind".to_owned(), kind.into());
         if let Some(on) = on {
             members.insert("on".to_owned(), on.into());
         }
         if let Some(value) = value {
-            let spec = KINDS
-                .iter()
-                .find(|spec| spec.name == kind)
-                .ok_or_else(|| unknown_kind(kind))?;
+            let spec = KINDS.iter().find(|spec| spec.name == kind).ok_or_else(|| unknown_kind(kind))?;
             let member = spec.members.first().ok_or_else(|| {
-                BadInput::new(
-                    "kind",
-                    format!("{kind} takes no value"),
-                    format!("write {kind} without :{value}"),
-                )
+                BadInput::new("kind", format!("{kind} takes no value"), format!("write {kind} without :{value}"))
             })?;
             members.insert((*member).to_owned(), scalar(value));
         }
@@ -192,22 +160,14 @@ impl FromStr for On {
     type Err = BadInput;
 
     fn from_str(text: &str) -> Result<Self, BadInput> {
-        PLACES
-            .iter()
-            .copied()
-            .find(|place| place.to_string() == text)
-            .ok_or_else(|| {
-                let places = PLACES
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(", ");
-                BadInput::new(
-                    "on",
-                    format!("\"{text}\" is not a place where a fault can happen"),
-                    format!("use one of {places}"),
-                )
-            })
+        PLACES.iter().copied().find(|place| place.to_string() == text).ok_or_else(|| {
+            let places = PLACES.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            BadInput::new(
+                "on",
+                format!("\"{text}\" is not a place where a fault can happen"),
+                format!("use one of {places}"),
+            )
+        })
     }
 }
 
@@ -339,35 +299,22 @@ impl Kind {
 
     fn read(name: &str, members: &mut Members) -> Result<Self, BadInput> {
         Ok(match name {
-            "slow" => Self::Slow {
-                ms: members.number("ms", 2000)?,
-            },
+            "slow" => Self::Slow { ms: members.number("ms", 2000)? },
             "lost" => Self::Lost,
             "drop" => Self::Drop,
             "duplicated" => Self::Duplicated,
             "malformed" => Self::Malformed,
             "empty" => Self::Empty,
             "html" => Self::Html,
-            "status" => Self::Status {
-                status: members.status()?,
-                body: members.text("body")?.unwrap_or_default(),
-            },
-            "rate_limited" => Self::RateLimited {
-                retry_after: members.number("retry_after", 1)?,
-            },
+            "status" => Self::Status { status: members.status()?, body: members.text("body")?.unwrap_or_default() },
+            "rate_limited" => Self::RateLimited { retry_after: members.number("retry_after", 1)? },
             "server_error" => Self::ServerError,
-            "error" => Self::Error {
-                error: members.error_code()?,
-            },
-            "error_200" => Self::Error200 {
-                error: members.error_code()?,
-            },
+            "error" => Self::Error { error: members.error_code()? },
+            "error_200" => Self::Error200 { error: members.error_code()? },
             "redirect" => Self::Redirect,
             "unauthorized" => Self::Unauthorized,
             "huge" => Self::Huge,
-            "slow_body" => Self::SlowBody {
-                ms: members.number("ms", 100)?,
-            },
+            "slow_body" => Self::SlowBody { ms: members.number("ms", 100)? },
             "no_expires_in" => Self::NoExpiresIn,
             "expires_text" => Self::ExpiresText,
             "form_reply" => Self::FormReply,
@@ -394,16 +341,8 @@ pub struct BadInput {
 
 impl BadInput {
     /// All three at once.
-    pub fn new(
-        field: impl Into<String>,
-        reason: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
-        Self {
-            field: field.into(),
-            reason: reason.into(),
-            remedy: remedy.into(),
-        }
+    pub fn new(field: impl Into<String>, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { field: field.into(), reason: reason.into(), remedy: remedy.into() }
     }
 }
 
@@ -427,13 +366,7 @@ pub(crate) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(crate) fn new(on: impl Into<Option<On>>, endpoint: &'a str) -> Self {
-        Self {
-            on: on.into(),
-            endpoint,
-            grant: None,
-            client: None,
-            redirects: false,
-        }
+        Self { on: on.into(), endpoint, grant: None, client: None, redirects: false }
     }
 }
 
@@ -459,12 +392,7 @@ impl Faults {
     pub(crate) fn add(&mut self, fault: Fault) -> u64 {
         self.last_id += 1;
         let left = (fault.times > 0).then_some(fault.times);
-        self.set.push(Active {
-            id: self.last_id,
-            fault,
-            hits: 0,
-            left,
-        });
+        self.set.push(Active { id: self.last_id, fault, hits: 0, left });
         self.last_id
     }
 
@@ -488,10 +416,7 @@ impl Faults {
         let mut kinds = Vec::<Kind>::new();
         for active in &mut self.set {
             let replaced = kinds.iter().any(Kind::replaces_work);
-            if active.matches(call)
-                && !(replaced && active.fault.kind.replaces_work())
-                && active.spend()
-            {
+            if active.matches(call) && !(replaced && active.fault.kind.replaces_work()) && active.spend() {
                 kinds.push(active.fault.kind.clone());
             }
         }
@@ -502,9 +427,7 @@ impl Faults {
 
 impl Active {
     fn matches(&self, call: &Call<'_>) -> bool {
-        let wanted = |filter: &Option<String>, found: Option<&str>| {
-            filter.is_none() || filter.as_deref() == found
-        };
+        let wanted = |filter: &Option<String>, found: Option<&str>| filter.is_none() || filter.as_deref() == found;
         Some(self.fault.on) == call.on
             && wanted(&self.fault.grant, call.grant)
             && wanted(&self.fault.client, call.client)
@@ -513,11 +436,7 @@ impl Active {
 
     /// The issuer kinds wait for the redirect; the others hit the page.
     fn meets_consent(&self, call: &Call<'_>) -> bool {
-        if self.fault.kind.concerns_issuer() {
-            call.redirects
-        } else {
-            call.endpoint == "authorize"
-        }
+        if self.fault.kind.concerns_issuer() { call.redirects } else { call.endpoint == "authorize" }
     }
 
     fn spend(&mut self) -> bool {
@@ -532,12 +451,7 @@ impl Active {
 }
 
 /// The grants that the token endpoint knows.
-pub(crate) const GRANTS: &[&str] = &[
-    "authorization_code",
-    "client_credentials",
-    "password",
-    "refresh_token",
-];
+pub(crate) const GRANTS: &[&str] = &["authorization_code", "client_credentials", "password", "refresh_token"];
 
 struct KindSpec {
     name: &'static str,
@@ -579,25 +493,16 @@ const KINDS: &[KindSpec] = &[
 ];
 
 fn names(kinds: &[KindSpec]) -> String {
-    kinds
-        .iter()
-        .map(|spec| spec.name)
-        .collect::<Vec<_>>()
-        .join(", ")
+    kinds.iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ")
 }
 
 fn unknown_kind(name: &str) -> BadInput {
-    BadInput::new(
-        "kind",
-        format!("\"{name}\" is not a kind of fault"),
-        format!("use one of {}", names(KINDS)),
-    )
+    BadInput::new("kind", format!("\"{name}\" is not a kind of fault"), format!("use one of {}", names(KINDS)))
 }
 
 /// A flag's value as JSON: digits are a number.
 fn scalar(text: &str) -> Value {
-    text.parse::<u64>()
-        .map_or_else(|_| text.into(), Value::from)
+    text.parse::<u64>().map_or_else(|_| text.into(), Value::from)
 }
 
 /// JSON members that are taken one by one; what is left over is unknown.
@@ -610,11 +515,7 @@ impl Members {
             Some(Value::String(text)) => Ok(Some(text)),
             // A flag's value made of digits, as in body=200.
             Some(Value::Number(number)) => Ok(Some(number.to_string())),
-            Some(_) => Err(BadInput::new(
-                name,
-                "it is not text",
-                "write it as a JSON string",
-            )),
+            Some(_) => Err(BadInput::new(name, "it is not text", "write it as a JSON string")),
         }
     }
 
@@ -637,19 +538,11 @@ impl Members {
         u16::try_from(status)
             .ok()
             .filter(|status| (200..=599).contains(status))
-            .ok_or_else(|| {
-                BadInput::new(
-                    "status",
-                    format!("{status} is not the status of a reply"),
-                    "use 200 to 599",
-                )
-            })
+            .ok_or_else(|| BadInput::new("status", format!("{status} is not the status of a reply"), "use 200 to 599"))
     }
 
     fn error_code(&mut self) -> Result<String, BadInput> {
-        Ok(self
-            .text("error")?
-            .unwrap_or_else(|| "invalid_grant".to_owned()))
+        Ok(self.text("error")?.unwrap_or_else(|| "invalid_grant".to_owned()))
     }
 
     fn finish(self, spec: &KindSpec) -> Result<(), BadInput> {
@@ -659,11 +552,7 @@ impl Members {
         let mut known = vec!["on", "kind", "times", "after", "grant", "client"];
         known.extend(spec.members);
         let reason = format!("{} has no such member", spec.name);
-        Err(BadInput::new(
-            name,
-            reason,
-            format!("use only {}", known.join(", ")),
-        ))
+        Err(BadInput::new(name, reason, format!("use only {}", known.join(", "))))
     }
 }
 
@@ -680,27 +569,12 @@ mod tests {
             ("lost", json!({"kind": "lost"})),
             ("token=lost", json!({"on": "token", "kind": "lost"})),
             ("slow:2500", json!({"kind": "slow", "ms": 2500})),
-            (
-                "api=status:500",
-                json!({"on": "api", "kind": "status", "status": 500}),
-            ),
-            (
-                "status:418,body=teapot",
-                json!({"kind": "status", "status": 418, "body": "teapot"}),
-            ),
-            (
-                "rate_limited:30,times=2",
-                json!({"kind": "rate_limited", "retry_after": 30, "times": 2}),
-            ),
-            (
-                "error_200:invalid_client",
-                json!({"kind": "error_200", "error": "invalid_client"}),
-            ),
+            ("api=status:500", json!({"on": "api", "kind": "status", "status": 500})),
+            ("status:418,body=teapot", json!({"kind": "status", "status": 418, "body": "teapot"})),
+            ("rate_limited:30,times=2", json!({"kind": "rate_limited", "retry_after": 30, "times": 2})),
+            ("error_200:invalid_client", json!({"kind": "error_200", "error": "invalid_client"})),
             ("unauthorized", json!({"on": "api", "kind": "unauthorized"})),
-            (
-                "wrong_issuer",
-                json!({"on": "discovery", "kind": "wrong_issuer"}),
-            ),
+            ("wrong_issuer", json!({"on": "discovery", "kind": "wrong_issuer"})),
             (
                 "token=lost,times=1,after=2,grant=refresh_token,client=me",
                 json!({"kind": "lost", "times": 1, "after": 2, "grant": "refresh_token", "client": "me"}),
@@ -720,10 +594,7 @@ mod tests {
             assert_eq!(fault.on, spec.on[0]);
             let written = serde_json::to_value(&fault).unwrap();
             assert_eq!(written["kind"], spec.name);
-            assert_eq!(
-                Fault::from_json(written.as_object().unwrap().clone()).unwrap(),
-                fault
-            );
+            assert_eq!(Fault::from_json(written.as_object().unwrap().clone()).unwrap(), fault);
         }
     }
 
@@ -731,58 +602,24 @@ mod tests {
     fn the_users_page_lists_every_kind() {
         let page = include_str!("../../../docs/sandbox.md");
         for spec in KINDS {
-            assert!(
-                page.contains(&format!("| `{}", spec.name)),
-                "docs/sandbox.md has no row for {}",
-                spec.name
-            );
+            assert!(page.contains(&format!("| `{}", spec.name)), "docs/sandbox.md has no row for {}", spec.name);
         }
     }
 
     #[test]
     fn refusals_name_field_reason_and_remedy() {
         let cases = [
-            (
-                "slwo",
-                "kind: \"slwo\" is not a kind of fault; use one of slow, lost, drop",
-            ),
-            (
-                "slwo:3",
-                "kind: \"slwo\" is not a kind of fault; use one of slow, lost, drop",
-            ),
-            (
-                "tokn=lost",
-                "on: \"tokn\" is not a place where a fault can happen; use one of token, authorize, api",
-            ),
-            (
-                "token=no_iss",
-                "on: no_iss can't happen on token; use authorize",
-            ),
-            (
-                "slow:soon",
-                "ms: \"soon\" is not a whole number; use 0 or more",
-            ),
+            ("slwo", "kind: \"slwo\" is not a kind of fault; use one of slow, lost, drop"),
+            ("slwo:3", "kind: \"slwo\" is not a kind of fault; use one of slow, lost, drop"),
+            ("tokn=lost", "on: \"tokn\" is not a place where a fault can happen; use one of token, authorize, api"),
+            ("token=no_iss", "on: no_iss can't happen on token; use authorize"),
+            ("slow:soon", "ms: \"soon\" is not a whole number; use 0 or more"),
             ("lost:3", "kind: lost takes no value; write lost without :3"),
-            (
-                "lost,often",
-                "fault: \"often\" is not NAME=VALUE; write it as in",
-            ),
-            (
-                "lost,ms=3",
-                "ms: lost has no such member; use only on, kind, times, after, grant, client",
-            ),
-            (
-                "status:99",
-                "status: 99 is not the status of a reply; use 200 to 599",
-            ),
-            (
-                "lost,grant=refresh",
-                "grant: \"refresh\" is not a grant type; use one of authorization_code",
-            ),
-            (
-                "api=lost,grant=password",
-                "grant: api requests have no grant; leave it out",
-            ),
+            ("lost,often", "fault: \"often\" is not NAME=VALUE; write it as in"),
+            ("lost,ms=3", "ms: lost has no such member; use only on, kind, times, after, grant, client"),
+            ("status:99", "status: 99 is not the status of a reply; use 200 to 599"),
+            ("lost,grant=refresh", "grant: \"refresh\" is not a grant type; use one of authorization_code"),
+            ("api=lost,grant=password", "grant: api requests have no grant; leave it out"),
         ];
         for (flag, text) in cases {
             let error = flag.parse::<Fault>().unwrap_err().to_string();
@@ -795,12 +632,7 @@ mod tests {
         let mut faults = Faults::default();
         faults.add("lost,after=1,times=2,grant=password".parse().unwrap());
         let hit = |faults: &mut Faults, grant| {
-            faults
-                .claim(&Call {
-                    grant: Some(grant),
-                    ..Call::new(On::Token, "token")
-                })
-                .len()
+            faults.claim(&Call { grant: Some(grant), ..Call::new(On::Token, "token") }).len()
         };
         assert_eq!(hit(&mut faults, "refresh_token"), 0);
         let hits: Vec<_> = (0..4).map(|_| hit(&mut faults, "password")).collect();

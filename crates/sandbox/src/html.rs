@@ -21,32 +21,17 @@ pub(crate) fn escape(text: &str) -> String {
 }
 
 /// The consent page. `hidden` is the request as the form sends it back.
-pub(crate) fn consent(
-    client: &Client,
-    scope: &[String],
-    hidden: &[(&str, &str)],
-    login_hint: Option<&str>,
-) -> String {
+pub(crate) fn consent(client: &Client, scope: &[String], hidden: &[(&str, &str)], login_hint: Option<&str>) -> String {
     let name = escape(client.shown_name());
     let mut form = String::new();
     for (name, value) in hidden {
-        let _ = write!(
-            form,
-            r#"<input type="hidden" name="{}" value="{}">"#,
-            escape(name),
-            escape(value)
-        );
+        let _ = write!(form, r#"<input type="hidden" name="{}" value="{}">"#, escape(name), escape(value));
     }
-    let accounts = USERS
-        .iter()
-        .enumerate()
-        .fold(String::new(), |accounts, (at, (user, _))| {
-            let chosen = login_hint.map_or(at == 0, |hint| hint == *user);
-            accounts + &account(user, chosen)
-        });
-    let scopes = scope
-        .iter()
-        .fold(String::new(), |scopes, scope| scopes + &scope_row(scope));
+    let accounts = USERS.iter().enumerate().fold(String::new(), |accounts, (at, (user, _))| {
+        let chosen = login_hint.map_or(at == 0, |hint| hint == *user);
+        accounts + &account(user, chosen)
+    });
+    let scopes = scope.iter().fold(String::new(), |scopes, scope| scopes + &scope_row(scope));
     let body = format!(
         r#"<h1>{name} wants to use your account</h1>
 <p class="id">Client {id}</p>
@@ -70,10 +55,7 @@ fn account(user: &str, chosen: bool) -> String {
 }
 
 fn scope_row(scope: &str) -> String {
-    let says = SCOPES
-        .iter()
-        .find(|(known, _)| *known == scope)
-        .map_or("", |(_, says)| says);
+    let says = SCOPES.iter().find(|(known, _)| *known == scope).map_or("", |(_, says)| says);
     let scope = escape(scope);
     format!(
         r#"<label class="row"><input type="checkbox" name="granted" value="{scope}" checked><span>{says}<small><code>{scope}</code></small></span></label>"#
@@ -98,25 +80,17 @@ pub(crate) fn home(
 ) -> String {
     let rows = |rows: &mut dyn Iterator<Item = (&str, &str)>| {
         rows.fold(String::new(), |all, (name, text)| {
-            all + &format!(
-                "<dt><code>{}</code></dt><dd>{}</dd>",
-                escape(name),
-                escape(text)
-            )
+            all + &format!("<dt><code>{}</code></dt><dd>{}</dd>", escape(name), escape(text))
         })
     };
-    let clients = rows(
-        &mut clients
-            .iter()
-            .map(|(name, text)| (name.as_str(), text.as_str())),
-    );
+    let clients = rows(&mut clients.iter().map(|(name, text)| (name.as_str(), text.as_str())));
     let endpoints = rows(&mut endpoints.iter().copied());
     let accounts = rows(&mut USERS.iter().copied());
     let faults = match faults {
         [] => "<p>None: it behaves.</p>".to_owned(),
-        faults => faults.iter().fold(String::new(), |all, fault| {
-            all + &format!("<p><code>{}</code></p>", escape(fault))
-        }),
+        faults => {
+            faults.iter().fold(String::new(), |all, fault| all + &format!("<p><code>{}</code></p>", escape(fault)))
+        }
     };
     let body = format!(
         "<h1>Sandbox</h1><p>An OAuth 2.0 authorization server and API that misbehaves on demand.</p>\
@@ -172,19 +146,8 @@ mod tests {
     #[test]
     fn nothing_of_the_request_becomes_markup() {
         let evil = "\"><script>alert('x')</script>&";
-        let client = Client {
-            id: evil.into(),
-            name: evil.into(),
-            secret: None,
-            auth: None,
-            redirect_uris: vec![],
-        };
-        let page = consent(
-            &client,
-            &["read".to_owned()],
-            &[("state", evil)],
-            Some(evil),
-        );
+        let client = Client { id: evil.into(), name: evil.into(), secret: None, auth: None, redirect_uris: vec![] };
+        let page = consent(&client, &["read".to_owned()], &[("state", evil)], Some(evil));
         assert!(!page.contains("<script"), "{page}");
         assert!(page.contains("&quot;&gt;&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;"));
         assert!(!refusal(evil).contains("<script"));

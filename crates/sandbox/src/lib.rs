@@ -61,9 +61,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let options = options.at(&listener)?;
-    Sandbox::with_system(options)
-        .serve(listener, shutdown)
-        .await
+    Sandbox::with_system(options).serve(listener, shutdown).await
 }
 
 /// A running sandbox: clones share one state.
@@ -81,20 +79,12 @@ struct Inner {
 impl Sandbox {
     /// A sandbox that serves nothing yet. Without [`Options::base_url`] its issuer is `http://127.0.0.1:8790`.
     pub fn new(mut options: Options, now: Now, random: Random) -> Self {
-        let base_url = options
-            .base_url
-            .take()
-            .unwrap_or_else(|| options::DEFAULT_URL.to_owned());
+        let base_url = options.base_url.take().unwrap_or_else(|| options::DEFAULT_URL.to_owned());
         let mut state = State::default();
-        options
-            .all_clients()
-            .into_iter()
-            .for_each(|client| state.add_client(client));
-        std::mem::take(&mut options.faults)
-            .into_iter()
-            .for_each(|fault| {
-                state.faults.add(fault);
-            });
+        options.all_clients().into_iter().for_each(|client| state.add_client(client));
+        std::mem::take(&mut options.faults).into_iter().for_each(|fault| {
+            state.faults.add(fault);
+        });
         Self(Arc::new(Inner {
             base_url: base_url.trim_end_matches('/').to_owned(),
             options,
@@ -114,14 +104,8 @@ impl Sandbox {
         const ECHO_LIMIT: usize = 10 << 20;
         Router::new()
             .route("/", get(admin::home))
-            .route(
-                "/.well-known/openid-configuration",
-                get(discovery::document),
-            )
-            .route(
-                "/.well-known/oauth-authorization-server",
-                get(discovery::document),
-            )
+            .route("/.well-known/openid-configuration", get(discovery::document))
+            .route("/.well-known/oauth-authorization-server", get(discovery::document))
             .route("/authorize", get(authorize::page))
             .route("/authorize/decision", post(authorize::decision))
             .route("/token", post(token::token))
@@ -136,20 +120,9 @@ impl Sandbox {
             .route("/api/upload", post(api::upload).put(api::upload))
             .route("/api/slow", get(api::slow))
             .route("/api/admin", get(api::admin))
-            .route(
-                "/admin/counters",
-                get(admin::counters).delete(admin::reset_counters),
-            )
-            .route(
-                "/admin/faults",
-                post(admin::set_fault)
-                    .get(admin::faults)
-                    .delete(admin::clear_faults),
-            )
-            .route(
-                "/admin/faults/{id}",
-                axum::routing::delete(admin::remove_fault),
-            )
+            .route("/admin/counters", get(admin::counters).delete(admin::reset_counters))
+            .route("/admin/faults", post(admin::set_fault).get(admin::faults).delete(admin::clear_faults))
+            .route("/admin/faults/{id}", axum::routing::delete(admin::remove_fault))
             .route("/admin/clients", post(admin::add_client))
             .route("/admin/revoke", post(admin::revoke))
             .route("/admin/expire", post(admin::expire))
@@ -229,11 +202,7 @@ impl Sandbox {
 
     /// The one gate of every endpoint: counts the call, claims the faults that meet it, lets `work` answer under the lock
     /// (twice, once or not at all, as the faults say), and sends what the faults leave of the reply.
-    async fn answer(
-        &self,
-        call: Call<'_>,
-        mut work: impl FnMut(&mut State, &[Kind]) -> Reply,
-    ) -> Response {
+    async fn answer(&self, call: Call<'_>, mut work: impl FnMut(&mut State, &[Kind]) -> Reply) -> Response {
         let (kinds, reply) = {
             let mut state = self.lock();
             state.counters.saw_call(&call);
@@ -247,21 +216,13 @@ impl Sandbox {
     }
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the one place where the sandbox reads the system's clock"
-)]
+#[allow(clippy::disallowed_methods, reason = "the one place where the sandbox reads the system's clock")]
 fn system_now() -> i64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-#[allow(
-    clippy::expect_used,
-    reason = "without randomness there is nothing to go on with"
-)]
+#[allow(clippy::expect_used, reason = "without randomness there is nothing to go on with")]
 fn system_random() -> [u8; 32] {
     let mut bytes = [0; 32];
     aws_lc_rs::rand::fill(&mut bytes).expect("the system's random source works");

@@ -118,11 +118,7 @@ pub struct Client {
 impl Client {
     /// What a person reads.
     pub(crate) fn shown_name(&self) -> &str {
-        if self.name.is_empty() {
-            &self.id
-        } else {
-            &self.name
-        }
+        if self.name.is_empty() { &self.id } else { &self.name }
     }
 }
 
@@ -138,11 +134,7 @@ fn built_in_clients() -> Vec<Client> {
         client("sandbox-basic", "Sandbox client (basic)", ClientAuth::Basic),
         client("sandbox-post", "Sandbox client (post)", ClientAuth::Post),
         client("sandbox-json", "Sandbox client (JSON)", ClientAuth::Json),
-        client(
-            "sandbox-public",
-            "Sandbox client (public)",
-            ClientAuth::None,
-        ),
+        client("sandbox-public", "Sandbox client (public)", ClientAuth::None),
     ]
 }
 
@@ -202,10 +194,7 @@ impl FromStr for Rotation {
     type Err = BadInput;
 
     fn from_str(text: &str) -> Result<Self, BadInput> {
-        let window = || {
-            text.strip_prefix("window:")
-                .and_then(|seconds| seconds.parse().ok())
-        };
+        let window = || text.strip_prefix("window:").and_then(|seconds| seconds.parse().ok());
         Ok(match text {
             "static" => Self::Static,
             "rotate" => Self::Rotate,

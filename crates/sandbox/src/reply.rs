@@ -35,11 +35,7 @@ pub(crate) enum Content {
 
 impl Reply {
     fn new(status: StatusCode, content: Content) -> Self {
-        Self {
-            status,
-            headers: HeaderMap::new(),
-            content,
-        }
+        Self { status, headers: HeaderMap::new(), content }
     }
 
     pub(crate) fn json(status: StatusCode, value: Value) -> Self {
@@ -57,10 +53,7 @@ impl Reply {
     /// A page under a policy that lets nothing be loaded, run or framed.
     pub(crate) fn page(status: StatusCode, html: String) -> Self {
         Self::new(status, Content::Text("text/html; charset=utf-8", html))
-            .header(
-                HeaderName::from_static("content-security-policy"),
-                PAGE_POLICY,
-            )
+            .header(HeaderName::from_static("content-security-policy"), PAGE_POLICY)
             .header(HeaderName::from_static("referrer-policy"), "no-referrer")
     }
 
@@ -107,13 +100,9 @@ impl Reply {
 
     fn into_response(mut self) -> Response {
         // Tokens and pages with a person's choice must not be cached (RFC 6749 §5.1).
-        self.headers
-            .entry(CACHE_CONTROL)
-            .or_insert(HeaderValue::from_static("no-store"));
+        self.headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         if let Some(content_type) = self.content_type() {
-            self.headers
-                .entry(CONTENT_TYPE)
-                .or_insert(HeaderValue::from_static(content_type));
+            self.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
         }
         let body = match self.content {
             Content::Json(value) => Body::from(value.to_string()),
@@ -129,8 +118,7 @@ impl Reply {
 }
 
 /// No `form-action`: browsers apply it to the redirect after the form too, which leads to the client.
-const PAGE_POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
 
 /// Answers: the first fault that stands in for the endpoint, or `work` once, or twice where a fault repeats the request.
 pub(crate) fn decide(kinds: &[Kind], base_url: &str, mut work: impl FnMut() -> Reply) -> Reply {
@@ -144,48 +132,27 @@ pub(crate) fn decide(kinds: &[Kind], base_url: &str, mut work: impl FnMut() -> R
 }
 
 fn stand_in(kind: &Kind, base_url: &str) -> Option<Reply> {
-    let text = |status, content_type, text: &str| {
-        Reply::new(status, Content::Text(content_type, text.to_owned()))
-    };
+    let text = |status, content_type, text: &str| Reply::new(status, Content::Text(content_type, text.to_owned()));
     Some(match kind {
         Kind::Drop => Reply::empty(StatusCode::BAD_GATEWAY),
         Kind::Html => text(StatusCode::OK, "text/html; charset=utf-8", PORTAL),
         Kind::Status { status, body } => {
             let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let looks_like_json = body.starts_with(['{', '[']);
-            text(
-                status,
-                if looks_like_json {
-                    "application/json"
-                } else {
-                    "text/plain; charset=utf-8"
-                },
-                body,
-            )
+            text(status, if looks_like_json { "application/json" } else { "text/plain; charset=utf-8" }, body)
         }
-        Kind::RateLimited { retry_after } => Reply::json(
-            StatusCode::TOO_MANY_REQUESTS,
-            json!({"message": "too many requests"}),
-        )
-        .header(RETRY_AFTER, &retry_after.to_string()),
-        Kind::ServerError => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "text/plain; charset=utf-8",
-            "service unavailable\n",
-        ),
+        Kind::RateLimited { retry_after } => {
+            Reply::json(StatusCode::TOO_MANY_REQUESTS, json!({"message": "too many requests"}))
+                .header(RETRY_AFTER, &retry_after.to_string())
+        }
+        Kind::ServerError => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", "service unavailable\n")
+        }
         Kind::Error { error } => {
             let denied = error == "invalid_client";
-            let status = if denied {
-                StatusCode::UNAUTHORIZED
-            } else {
-                StatusCode::BAD_REQUEST
-            };
+            let status = if denied { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
             let reply = Reply::json(status, error_body(error));
-            if denied {
-                reply.header(WWW_AUTHENTICATE, "Basic realm=\"sandbox\"")
-            } else {
-                reply
-            }
+            if denied { reply.header(WWW_AUTHENTICATE, "Basic realm=\"sandbox\"") } else { reply }
         }
         Kind::Error200 { error } => Reply::ok(error_body(error)),
         Kind::Redirect => Reply::redirect(&format!("{base_url}/elsewhere")),
@@ -198,24 +165,19 @@ fn error_body(error: &str) -> Value {
     json!({"error": error, "error_description": "a fault of the sandbox"})
 }
 
-const PORTAL: &str = "<!doctype html><html><head><title>Sign in to the network</title></head><body><h1>Welcome</h1></body></html>\n";
+const PORTAL: &str =
+    "<!doctype html><html><head><title>Sign in to the network</title></head><body><h1>Welcome</h1></body></html>\n";
 
 /// 401 for a bearer token that does not hold (RFC 6750 §3.1).
 pub(crate) fn invalid_token(why: &str) -> Reply {
-    let challenge =
-        format!("Bearer realm=\"sandbox\", error=\"invalid_token\", error_description=\"{why}\"");
-    Reply::json(
-        StatusCode::UNAUTHORIZED,
-        json!({"error": "invalid_token", "error_description": why}),
-    )
-    .header(WWW_AUTHENTICATE, &challenge)
+    let challenge = format!("Bearer realm=\"sandbox\", error=\"invalid_token\", error_description=\"{why}\"");
+    Reply::json(StatusCode::UNAUTHORIZED, json!({"error": "invalid_token", "error_description": why}))
+        .header(WWW_AUTHENTICATE, &challenge)
 }
 
 /// Sends what the faults leave of a reply, when they let it go.
 pub(crate) async fn deliver(kinds: &[Kind], reply: Reply) -> Response {
-    let wait = kinds
-        .iter()
-        .map(|kind| if let Kind::Slow { ms } = kind { *ms } else { 0 });
+    let wait = kinds.iter().map(|kind| if let Kind::Slow { ms } = kind { *ms } else { 0 });
     let wait = wait.fold(0, u64::saturating_add);
     if wait > 0 {
         tokio::time::sleep(Duration::from_millis(wait)).await;
@@ -227,9 +189,7 @@ pub(crate) async fn deliver(kinds: &[Kind], reply: Reply) -> Response {
 }
 
 fn hang_up() -> Response {
-    let cut = stream::iter([Err::<Bytes, _>(io::Error::from(
-        io::ErrorKind::ConnectionAborted,
-    ))]);
+    let cut = stream::iter([Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionAborted))]);
     let mut response = Response::new(Body::from_stream(cut));
     *response.status_mut() = StatusCode::BAD_GATEWAY;
     response.extensions_mut().insert(Hangup);

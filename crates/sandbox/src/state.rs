@@ -72,9 +72,7 @@ impl Refresh {
     fn accepted(&self, rotation: Rotation, now: i64) -> bool {
         match (rotation, self.replaced_at) {
             (_, None) | (Rotation::Static, _) => true,
-            (Rotation::Window(seconds), Some(at)) => {
-                now.saturating_sub(at) <= milliseconds(seconds)
-            }
+            (Rotation::Window(seconds), Some(at)) => now.saturating_sub(at) <= milliseconds(seconds),
             (Rotation::UntilUsed, _) => !self.superseded,
             (Rotation::Rotate | Rotation::Family, _) => false,
         }
@@ -131,13 +129,7 @@ impl State {
     pub(crate) fn issue(&mut self, issue: Issue) {
         if let Some((token, expires_at)) = issue.refresh {
             let from = issue.from.clone();
-            let refresh = Refresh {
-                grant: issue.grant,
-                expires_at,
-                replaced_at: None,
-                superseded: false,
-                from,
-            };
+            let refresh = Refresh { grant: issue.grant, expires_at, replaced_at: None, superseded: false, from };
             self.refresh.insert(token, refresh);
         }
         let access = Access {
@@ -157,12 +149,7 @@ impl State {
     fn sweep(&mut self, now: i64) {
         self.access.retain(|_, access| access.expires_at > now);
         let refresh = self.refresh.values().map(|refresh| refresh.grant);
-        let used: HashSet<u64> = self
-            .access
-            .values()
-            .map(|access| access.grant)
-            .chain(refresh)
-            .collect();
+        let used: HashSet<u64> = self.access.values().map(|access| access.grant).chain(refresh).collect();
         self.grants.retain(|id, _| used.contains(id));
     }
 
@@ -181,11 +168,7 @@ impl State {
     ) -> Result<u64, Refused> {
         let refresh = self.refresh.get(token).ok_or("unknown refresh token")?;
         let id = refresh.grant;
-        let grant = self
-            .grants
-            .get(&id)
-            .filter(|grant| grant.client == client)
-            .ok_or("unknown refresh token")?;
+        let grant = self.grants.get(&id).filter(|grant| grant.client == client).ok_or("unknown refresh token")?;
         if grant.revoked {
             return Err("the grant was revoked");
         }
@@ -216,31 +199,17 @@ impl State {
     }
 
     /// A refresh token that would be accepted: its grant and when it expires.
-    pub(crate) fn live_refresh(
-        &self,
-        token: &str,
-        rotation: Rotation,
-        now: i64,
-    ) -> Option<(&Grant, Option<i64>)> {
+    pub(crate) fn live_refresh(&self, token: &str, rotation: Rotation, now: i64) -> Option<(&Grant, Option<i64>)> {
         let refresh = self.refresh.get(token)?;
-        let grant = self
-            .grants
-            .get(&refresh.grant)
-            .filter(|grant| !grant.revoked)?;
+        let grant = self.grants.get(&refresh.grant).filter(|grant| !grant.revoked)?;
         let expired = refresh.expires_at.is_some_and(|at| at <= now);
         (refresh.accepted(rotation, now) && !expired).then_some((grant, refresh.expires_at))
     }
 
     /// A valid access token with its grant.
     pub(crate) fn live_access(&self, token: &str, now: i64) -> Option<(&Access, &Grant)> {
-        let access = self
-            .access
-            .get(token)
-            .filter(|access| access.expires_at > now)?;
-        let grant = self
-            .grants
-            .get(&access.grant)
-            .filter(|grant| !grant.revoked)?;
+        let access = self.access.get(token).filter(|access| access.expires_at > now)?;
+        let grant = self.grants.get(&access.grant).filter(|grant| !grant.revoked)?;
         Some((access, grant))
     }
 
@@ -251,10 +220,7 @@ impl State {
 
     /// Notes that a token set is in use, which ends the one it replaced ([`Rotation::UntilUsed`]).
     pub(crate) fn used_access(&mut self, token: &str) {
-        let from = self
-            .access
-            .get(token)
-            .and_then(|access| access.from.clone());
+        let from = self.access.get(token).and_then(|access| access.from.clone());
         self.mark_superseded(from);
     }
 
@@ -273,10 +239,7 @@ impl State {
     }
 
     pub(crate) fn expire_access_tokens(&mut self, now: i64) -> usize {
-        let live = self
-            .access
-            .values_mut()
-            .filter(|access| access.expires_at > now);
+        let live = self.access.values_mut().filter(|access| access.expires_at > now);
         live.map(|access| access.expires_at = now).count()
     }
 
@@ -291,10 +254,7 @@ impl State {
             Which::ClientId(client) => grant.client == *client,
             Which::All => true,
         };
-        let live = self
-            .grants
-            .iter_mut()
-            .filter(|(id, grant)| !grant.revoked && meant(id, grant));
+        let live = self.grants.iter_mut().filter(|(id, grant)| !grant.revoked && meant(id, grant));
         live.map(|(_, grant)| grant.revoked = true).count()
     }
 
@@ -336,11 +296,8 @@ impl Which {
     /// Reads `{"refresh_token": …}`, `{"account": …}`, `{"client_id": …}` or `{"all": true}`.
     ///
     /// Errors: anything but exactly one of these.
-    pub fn from_json(
-        members: serde_json::Map<String, serde_json::Value>,
-    ) -> Result<Self, BadInput> {
-        const REMEDY: &str =
-            "send exactly one of refresh_token, account, client_id (text) or all (true)";
+    pub fn from_json(members: serde_json::Map<String, serde_json::Value>) -> Result<Self, BadInput> {
+        const REMEDY: &str = "send exactly one of refresh_token, account, client_id (text) or all (true)";
         let mut members = members.into_iter();
         let (name, value) = match (members.next(), members.next()) {
             (Some(first), None) => first,
@@ -354,11 +311,7 @@ impl Which {
             ("account", serde_json::Value::String(text)) => Ok(Self::Account(text)),
             ("client_id", serde_json::Value::String(text)) => Ok(Self::ClientId(text)),
             ("all", serde_json::Value::Bool(true)) => Ok(Self::All),
-            _ => Err(BadInput::new(
-                name,
-                "it is unknown or has a value of the wrong type",
-                REMEDY,
-            )),
+            _ => Err(BadInput::new(name, "it is unknown or has a value of the wrong type", REMEDY)),
         }
     }
 }
@@ -399,14 +352,7 @@ impl Counters {
             count(&mut self.endpoints, call.endpoint);
         }
         if let Some(grant) = call.grant {
-            count(
-                &mut self.grants,
-                if GRANTS.contains(&grant) {
-                    grant
-                } else {
-                    "other"
-                },
-            );
+            count(&mut self.grants, if GRANTS.contains(&grant) { grant } else { "other" });
         }
         if let Some(client) = call.client {
             count(&mut self.clients, client);
@@ -414,9 +360,7 @@ impl Counters {
     }
 
     pub(crate) fn saw_faults(&mut self, kinds: &[Kind]) {
-        kinds
-            .iter()
-            .for_each(|kind| count(&mut self.faults, kind.name()));
+        kinds.iter().for_each(|kind| count(&mut self.faults, kind.name()));
     }
 
     pub(crate) fn saw_reply(&mut self, reply: &Reply) {

@@ -1,8 +1,8 @@
 //! Back from the provider.
 
 use keyholder_oauth::{
-    CallbackError, Expected, FailureKind, Grant, ReceivedCallback, Secret, TokenSet, ValidatedCallback, Verifier, random_token, read_token_reply,
-    sha256, token_request,
+    CallbackError, Expected, FailureKind, Grant, ReceivedCallback, Secret, TokenSet, ValidatedCallback, Verifier,
+    random_token, read_token_reply, sha256, token_request,
 };
 use url::Url;
 
@@ -69,7 +69,8 @@ impl Broker {
             issuer_required: consent.issuer_required,
         })?;
         // In a task of its own: a browser that goes away must not abandon a code that is being exchanged.
-        let (broker, consent, connection, session) = (self.clone(), consent.clone(), connection.clone(), session.clone());
+        let (broker, consent, connection, session) =
+            (self.clone(), consent.clone(), connection.clone(), session.clone());
         tokio::spawn(async move { broker.exchange_code(&callback, &consent, &connection, &session).await })
             .await
             .map_err(|_| Error::Internal("the code exchange ended without an answer"))?
@@ -107,7 +108,8 @@ impl Broker {
             account,
             expires_at: self.now_ms() + millis(PENDING_LIFE),
         };
-        let event = self.event(connection, "consented", "A person consented at the provider; the grant waits to be confirmed.");
+        let event =
+            self.event(connection, "consented", "A person consented at the provider; the grant waits to be confirmed.");
         let now = self.now_ms();
         self.store
             .write(move |tx| {
@@ -125,7 +127,13 @@ impl Broker {
         })
     }
 
-    async fn tokens_for_code(&self, callback: &ValidatedCallback, consent: &Consent, verifier: Option<&Verifier>, typed: &Typed) -> Result<TokenSet> {
+    async fn tokens_for_code(
+        &self,
+        callback: &ValidatedCallback,
+        consent: &Consent,
+        verifier: Option<&Verifier>,
+        typed: &Typed,
+    ) -> Result<TokenSet> {
         let integration = self.opened_integration(&consent.integration).await?;
         let plan = self.plan_for(&integration, &typed.variables, typed.secrets.clone(), None).await?;
         let grant = Grant::AuthorizationCode { code: callback.code(), redirect_uri: &consent.redirect_uri, verifier };
@@ -135,10 +143,14 @@ impl Broker {
             .fetch(request, Bounds::PROVIDER)
             .await
             .map_err(|error| Error::Exchange(explain::unreachable(&error, self.now_ms()).failure))?;
-        read_token_reply(&plan.rendered.reply, reply.status, &reply.headers, reply.body.expose(), self.now_ms()).map_err(|refused| {
-            let secrets: Vec<&Secret> = plan.client.secret.iter().chain([callback.code()]).collect();
-            Error::Exchange(explain::refusal(Deed::Exchange, &refused, &plan.rendered.known_errors, &secrets, self.now_ms()).failure)
-        })
+        read_token_reply(&plan.rendered.reply, reply.status, &reply.headers, reply.body.expose(), self.now_ms())
+            .map_err(|refused| {
+                let secrets: Vec<&Secret> = plan.client.secret.iter().chain([callback.code()]).collect();
+                Error::Exchange(
+                    explain::refusal(Deed::Exchange, &refused, &plan.rendered.known_errors, &secrets, self.now_ms())
+                        .failure,
+                )
+            })
     }
 
     /// The consent came to nothing: recorded, told to the application where it waits for the browser, else shown.
@@ -146,7 +158,11 @@ impl Broker {
         let failure = match &error {
             Error::Exchange(failure) => failure.clone(),
             other => Failure {
-                kind: if matches!(other, Error::Callback(CallbackError::Refused { .. })) { FailureKind::Grant } else { FailureKind::Setup },
+                kind: if matches!(other, Error::Callback(CallbackError::Refused { .. })) {
+                    FailureKind::Grant
+                } else {
+                    FailureKind::Setup
+                },
                 code: match other {
                     Error::Callback(CallbackError::Refused { error, .. }) => Some(error.clone()),
                     _ => None,
@@ -160,7 +176,8 @@ impl Broker {
         self.give_up(consent, Some(&failure)).await?;
         let Some(return_url) = &session.return_url else { return Err(error) };
         let code = failure.code.as_deref().unwrap_or("server_error");
-        let pairs = [("connection", consent.connection.as_str()), ("error", code), ("error_description", &failure.message)];
+        let pairs =
+            [("connection", consent.connection.as_str()), ("error", code), ("error_description", &failure.message)];
         Ok(Finished::Return(with_query(return_url, &pairs)?))
     }
 
@@ -168,7 +185,9 @@ impl Broker {
         let (id, now, why) = (consent.connection.clone(), self.now_ms(), why.cloned());
         let row = consent.connection.clone();
         let Some(connection) = self.store.read(move |tx| tx.connection_by_id(&row)).await? else { return Ok(()) };
-        let message = why.as_ref().map_or("A consent came back in another browser and was refused.".to_owned(), |f| format!("{} {}", f.message, f.remedy));
+        let message = why.as_ref().map_or("A consent came back in another browser and was refused.".to_owned(), |f| {
+            format!("{} {}", f.message, f.remedy)
+        });
         let event = self.event(&connection, "refused", message);
         Ok(self
             .store
@@ -182,7 +201,8 @@ impl Broker {
     async fn of_consent(&self, consent: &Consent) -> Result<(ConnectSession, Connection)> {
         let (session, connection) = (consent.session.clone(), consent.connection.clone());
         let found = self.store.read(move |tx| Ok(tx.session(&session)?.zip(tx.connection_by_id(&connection)?))).await?;
-        let (session, connection) = found.ok_or(Error::Gone("the connection was removed in the meantime; begin again"))?;
+        let (session, connection) =
+            found.ok_or(Error::Gone("the connection was removed in the meantime; begin again"))?;
         if session.used_at.is_some() {
             return Err(Error::Gone("this link was already used; ask for a new one"));
         }

@@ -42,19 +42,33 @@ impl Broker {
     ///
     /// # Errors
     /// Another owner than the session's: what was granted is revoked.
-    pub async fn complete(&self, caller: &Caller, id_or_name: &str, code: &str, owner: Option<&str>) -> Result<ShownConnection> {
+    pub async fn complete(
+        &self,
+        caller: &Caller,
+        id_or_name: &str,
+        code: &str,
+        owner: Option<&str>,
+    ) -> Result<ShownConnection> {
         let connection = self.find_connection(caller, id_or_name).await?;
-        let pending = self
-            .pending_of_link(code)
-            .await?
-            .filter(|pending| pending.connection == connection.id)
-            .ok_or(Error::Gone("this code is unknown, used, or older than 15 minutes; begin the authorization again"))?;
+        let pending = self.pending_of_link(code).await?.filter(|pending| pending.connection == connection.id).ok_or(
+            Error::Gone("this code is unknown, used, or older than 15 minutes; begin the authorization again"),
+        )?;
         let id = pending.session.clone();
         let session = self.store.read(move |tx| tx.session(&id)).await?;
         let expected = session.and_then(|session| session.owner);
         if expected.is_some() && expected.as_deref() != owner {
-            self.decline(&pending, "Somebody else than the person who began tried to complete; what was granted was revoked.").await?;
-            self.record(caller, "connection.complete", connection.id.as_str(), "refused", Some("another owner".to_owned()))?;
+            self.decline(
+                &pending,
+                "Somebody else than the person who began tried to complete; what was granted was revoked.",
+            )
+            .await?;
+            self.record(
+                caller,
+                "connection.complete",
+                connection.id.as_str(),
+                "refused",
+                Some("another owner".to_owned()),
+            )?;
             return Err(Error::WrongOwner);
         }
         self.adopt(&pending, CompletedBy::Application).await?;
@@ -76,7 +90,8 @@ impl Broker {
         if yes {
             return self.adopt(&pending, CompletedBy::Browser).await.map(Completed::Connected);
         }
-        self.decline(&pending, "The person said that this was not the right account; what was granted was revoked.").await?;
+        self.decline(&pending, "The person said that this was not the right account; what was granted was revoked.")
+            .await?;
         Ok(Completed::Declined)
     }
 
@@ -105,7 +120,8 @@ impl Broker {
             };
             let secrets = self.seal_connection_secrets(&row.tenant, row.id.as_str(), &typed.secrets)?;
             let event = self.event(&row, "connected", connected_message(by, pending.account.as_deref()));
-            let (id, generation, taken, variables) = (row.id.clone(), row.generation, pending.clone(), typed.variables.clone());
+            let (id, generation, taken, variables) =
+                (row.id.clone(), row.generation, pending.clone(), typed.variables.clone());
             let outcome = self
                 .store
                 .write(move |tx| {
@@ -161,7 +177,8 @@ impl Broker {
             let held = self.open_pending(pending)?;
             let connection = self.connection_of(pending).await?;
             let integration = self.opened_integration(&connection.integration).await?;
-            let plan = self.plan_for(&integration, &held.typed.variables, held.typed.secrets, Some(&held.tokens)).await?;
+            let plan =
+                self.plan_for(&integration, &held.typed.variables, held.typed.secrets, Some(&held.tokens)).await?;
             self.revoke_orphan(&plan, &held.tokens).await;
             Ok::<_, Error>(())
         };
@@ -177,7 +194,13 @@ impl Broker {
     }
 
     /// Seals a waiting grant: token set and typed values, each behind its length.
-    pub(crate) fn seal_pending(&self, tenant: &Tenant, id: &PendingId, tokens: &TokenSet, typed: &Typed) -> Result<Vec<u8>> {
+    pub(crate) fn seal_pending(
+        &self,
+        tenant: &Tenant,
+        id: &PendingId,
+        tokens: &TokenSet,
+        typed: &Typed,
+    ) -> Result<Vec<u8>> {
         let (tokens, typed) = (token_set::write(tokens)?, typed.write()?);
         let mut plain = Zeroizing::new(Vec::with_capacity(8 + tokens.len() + typed.len()));
         plain.extend_from_slice(&(tokens.len() as u64).to_be_bytes());

@@ -67,7 +67,8 @@ impl Broker {
         let state = random_token(self.rng.bytes());
         let verifier = (authorize.pkce != Pkce::Off).then(|| Verifier::from_random(self.rng.bytes()));
         let nonce = authorize.nonce.then(|| random_token(self.rng.bytes()));
-        let browser = browser.filter(|value| is_random(value)).map_or_else(|| random_token(self.rng.bytes()), Secret::new);
+        let browser =
+            browser.filter(|value| is_random(value)).map_or_else(|| random_token(self.rng.bytes()), Secret::new);
         let redirect_uri = self.redirect_uri(&integration.id);
         let challenge = verifier.as_ref().map(Verifier::challenge_s256);
         let redirect = authorize_url(&AuthorizeRequest {
@@ -141,15 +142,18 @@ impl ConsentSecrets {
 
 impl Typed {
     pub(crate) fn write(&self) -> Result<Zeroizing<Vec<u8>>> {
-        let secrets = self.secrets.iter().map(|(name, secret)| (name.clone(), Zeroizing::new(secret.expose().to_owned())));
+        let secrets =
+            self.secrets.iter().map(|(name, secret)| (name.clone(), Zeroizing::new(secret.expose().to_owned())));
         let written = Written { variables: self.variables.clone(), secrets: secrets.collect() };
         let mut out = Zeroizing::new(Vec::with_capacity(16 << 10));
-        serde_json::to_writer(&mut *out, &written).map_err(|_| Error::Internal("typed values could not be written as JSON"))?;
+        serde_json::to_writer(&mut *out, &written)
+            .map_err(|_| Error::Internal("typed values could not be written as JSON"))?;
         Ok(out)
     }
 
     pub(crate) fn read(json: &[u8]) -> Result<Self> {
-        let written: Written = serde_json::from_slice(json).map_err(|_| Error::Internal("sealed values have an unknown form"))?;
+        let written: Written =
+            serde_json::from_slice(json).map_err(|_| Error::Internal("sealed values have an unknown form"))?;
         let secrets = written.secrets.into_iter().map(|(name, secret)| (name, Secret::new(secret.as_str())));
         Ok(Self { variables: written.variables, secrets: secrets.collect() })
     }

@@ -9,7 +9,9 @@ use url::Url;
 use crate::clock::millis;
 use crate::error::{Error, Result, invalid};
 use crate::manage::{NewConnection, sort_given};
-use crate::model::{Caller, ConnectSession, Connection, ConnectionState, Integration, PendingGrant, SessionId, Status, Values};
+use crate::model::{
+    Caller, ConnectSession, Connection, ConnectionState, Integration, PendingGrant, SessionId, Status, Values,
+};
 use crate::open::Broker;
 use crate::renew::{Enough, Wish};
 use crate::store::NewSession;
@@ -102,7 +104,13 @@ impl Broker {
     ///
     /// # Errors
     /// When a grant is run and fails, the reason; it is recorded in the connection too.
-    pub async fn authorize(&self, caller: &Caller, id_or_name: &str, owner: Option<String>, return_url: Option<String>) -> Result<Authorize> {
+    pub async fn authorize(
+        &self,
+        caller: &Caller,
+        id_or_name: &str,
+        owner: Option<String>,
+        return_url: Option<String>,
+    ) -> Result<Authorize> {
         let connection = self.find_connection(caller, id_or_name).await?;
         let integration = self.opened_integration(&connection.integration).await?;
         let connection = self.revived(connection).await?;
@@ -165,7 +173,9 @@ impl Broker {
         let known = self.connection_secrets(&connection)?;
         let questions: Vec<_> = definition
             .variables_of(method)
-            .filter(|v| v.asked_of == AskedOf::Connection && matches!(v.presence, Presence::Required | Presence::Optional))
+            .filter(|v| {
+                v.asked_of == AskedOf::Connection && matches!(v.presence, Presence::Required | Presence::Optional)
+            })
             .filter(|v| !connection.variables.contains_key(&v.name) && !known.contains_key(&v.name))
             .map(|v| Question {
                 name: v.name.clone(),
@@ -176,7 +186,8 @@ impl Broker {
                 secret: v.secret,
             })
             .collect();
-        let meaning = |scope: &str| definition.scopes.known.iter().find(|(name, _)| name == scope).map(|(_, text)| text.clone());
+        let meaning =
+            |scope: &str| definition.scopes.known.iter().find(|(name, _)| name == scope).map(|(_, text)| text.clone());
         let asked = if integration.scopes.is_empty() { &definition.scopes.default } else { &integration.scopes };
         Ok(View::Invitation(OpenSession {
             provider: definition.name.clone(),
@@ -210,7 +221,8 @@ impl Broker {
                 Ok(connection.map(|connection| (session, connection)))
             })
             .await?;
-        let (session, connection) = found.ok_or(Error::Gone("this link is unknown, or its time is over; ask for a new one"))?;
+        let (session, connection) =
+            found.ok_or(Error::Gone("this link is unknown, or its time is over; ask for a new one"))?;
         if session.used_at.is_some() {
             return Err(Error::Gone("this link was already used; ask for a new one if you need to connect again"));
         }
@@ -236,10 +248,20 @@ impl Broker {
         Ok(Connection { state: ConnectionState::Draft(None), ..connection })
     }
 
-    async fn existing_for_session(&self, caller: &Caller, integration: &Integration, name: &str, variables: &Values) -> Result<Connection> {
+    async fn existing_for_session(
+        &self,
+        caller: &Caller,
+        integration: &Integration,
+        name: &str,
+        variables: &Values,
+    ) -> Result<Connection> {
         let connection = self.find_connection(caller, name).await?;
         if connection.integration != integration.id {
-            return Err(invalid("connection", "it stands under another integration", "name that integration, or leave `connection` out"));
+            return Err(invalid(
+                "connection",
+                "it stands under another integration",
+                "name that integration, or leave `connection` out",
+            ));
         }
         if !variables.is_empty() {
             let definition = self.definition(&integration.provider)?;
@@ -295,7 +317,11 @@ impl Broker {
 /// The browser is sent there with a one-time code, so it must be https, or http on this machine.
 fn check_return_url(text: String) -> Result<String> {
     let bad = |reason: &str| {
-        invalid("return_url", reason.to_owned(), "give an absolute https URL of your application (http only for localhost), without a fragment")
+        invalid(
+            "return_url",
+            reason.to_owned(),
+            "give an absolute https URL of your application (http only for localhost), without a fragment",
+        )
     };
     let url = Url::parse(&text).map_err(|e| bad(&format!("it is no URL: {e}")))?;
     let loopback = match url.host() {

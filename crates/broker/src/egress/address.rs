@@ -28,7 +28,9 @@ pub enum AllowRule {
 
 /// An entry that is neither a host nor a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is neither a host name, an address nor a network; write for example `127.0.0.1`, `10.1.0.0/16` or `*.internal`")]
+#[error(
+    "`{0}` is neither a host name, an address nor a network; write for example `127.0.0.1`, `10.1.0.0/16` or `*.internal`"
+)]
 pub struct BadRule(String);
 
 impl Policy {
@@ -48,15 +50,12 @@ impl Policy {
         let port = uri.port_u16();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let literal = bare.parse::<IpAddr>().ok();
-        let listed = self.lists_host(bare, port)
-            || literal.is_some_and(|address| self.lists_address(address, port));
+        let listed = self.lists_host(bare, port) || literal.is_some_and(|address| self.lists_address(address, port));
         match uri.scheme_str() {
             Some("https") => {}
             Some("http") if listed || (literal.is_none() && bare == "localhost" && self.lists_loopback(port)) => {}
             Some("http") => {
-                return Err(format!(
-                    "plain http is refused; use https, or list `{bare}` in KEYHOLDER_EGRESS_ALLOW"
-                ));
+                return Err(format!("plain http is refused; use https, or list `{bare}` in KEYHOLDER_EGRESS_ALLOW"));
             }
             _ => return Err("only https URLs are called".to_owned()),
         }
@@ -84,10 +83,7 @@ impl Policy {
     }
 
     fn lists_host_any_port(&self, host: &str) -> bool {
-        self.rules
-            .0
-            .iter()
-            .any(|rule| matches!(rule, AllowRule::Host(pattern, _) if host_matches(pattern, host)))
+        self.rules.0.iter().any(|rule| matches!(rule, AllowRule::Host(pattern, _) if host_matches(pattern, host)))
     }
 
     fn lists_address(&self, address: IpAddr, port: Option<u16>) -> bool {
@@ -107,8 +103,7 @@ impl Policy {
     }
 
     fn lists_loopback(&self, port: Option<u16>) -> bool {
-        self.lists_address(Ipv4Addr::LOCALHOST.into(), port)
-            || self.lists_address(Ipv6Addr::LOCALHOST.into(), port)
+        self.lists_address(Ipv4Addr::LOCALHOST.into(), port) || self.lists_address(Ipv6Addr::LOCALHOST.into(), port)
     }
 }
 
@@ -116,11 +111,7 @@ impl FromStr for Rules {
     type Err = BadRule;
 
     fn from_str(list: &str) -> Result<Self, BadRule> {
-        list.split([',', ' '])
-            .filter(|entry| !entry.is_empty())
-            .map(str::parse)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        list.split([',', ' ']).filter(|entry| !entry.is_empty()).map(str::parse).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -155,9 +146,7 @@ impl FromStr for AllowRule {
 }
 
 fn refusal(address: IpAddr) -> String {
-    format!(
-        "{address} is a private or reserved address; list it in KEYHOLDER_EGRESS_ALLOW if this is meant"
-    )
+    format!("{address} is a private or reserved address; list it in KEYHOLDER_EGRESS_ALLOW if this is meant")
 }
 
 /// `*.example.com` means all below `example.com`; anything else is compared whole, without regard to case.
@@ -217,9 +206,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         return is_public_v4(v4);
     }
     let parts = address.segments();
-    let embedded = |high: u16, low: u16| {
-        is_public_v4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
-    };
+    let embedded = |high: u16, low: u16| is_public_v4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
     match parts {
         [0x0064, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
         [0x2002, high, low, ..] => embedded(high, low),
@@ -239,9 +226,29 @@ mod tests {
     #[test]
     fn special_ranges_are_not_public() {
         let private = [
-            "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.0.0.8", "192.0.2.1",
-            "192.168.1.1", "198.18.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "fc00::1",
-            "fd00:ec2::254", "fe80::1", "ff02::1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001::1", "2001:db8::1",
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "ff02::1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2001::1",
+            "2001:db8::1",
         ];
         for address in private {
             assert!(!is_public(address.parse().unwrap()), "{address}");

@@ -111,8 +111,5 @@ impl tower::Service<Name> for GuardedResolver {
 
 #[expect(clippy::disallowed_methods, reason = "the one place that asks DNS")]
 async fn lookup(host: &str) -> Result<Vec<SocketAddr>, Refused> {
-    tokio::net::lookup_host((host, 0))
-        .await
-        .map(Iterator::collect)
-        .map_err(|e| Refused::Dns(e.to_string()))
+    tokio::net::lookup_host((host, 0)).await.map(Iterator::collect).map_err(|e| Refused::Dns(e.to_string()))
 }

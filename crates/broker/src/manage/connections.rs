@@ -172,7 +172,12 @@ impl Broker {
     }
 
     /// Changes what a connection was told. It is tried again at its next use.
-    pub async fn edit_connection(&self, caller: &Caller, id_or_name: &str, edit: ConnectionEdit) -> Result<ShownConnection> {
+    pub async fn edit_connection(
+        &self,
+        caller: &Caller,
+        id_or_name: &str,
+        edit: ConnectionEdit,
+    ) -> Result<ShownConnection> {
         let connection = self.find_connection(caller, id_or_name).await?;
         let integration = self.opened_integration(&connection.integration).await?;
         let definition = self.definition(&integration.provider)?;
@@ -252,7 +257,8 @@ pub(crate) fn shown(connection: Connection, integration: &Integration) -> ShownC
 
 fn check_user(grant: GrantKind, username: Option<&str>, password: Option<&Secret>) -> Result<()> {
     let wanted = grant == GrantKind::Password;
-    let has = [("username", username.is_some_and(|u| !u.is_empty())), ("password", password.is_some_and(|p| !p.is_empty()))];
+    let has =
+        [("username", username.is_some_and(|u| !u.is_empty())), ("password", password.is_some_and(|p| !p.is_empty()))];
     let errors: Vec<_> = has
         .into_iter()
         .filter(|(_, has)| *has != wanted)
@@ -260,7 +266,11 @@ fn check_user(grant: GrantKind, username: Option<&str>, password: Option<&Secret
             if has {
                 FieldError::new(field, "this method doesn't use it", "leave it out, or choose the method `password`")
             } else {
-                FieldError::new(field, "the password grant needs it", "give the user's name and password at the provider")
+                FieldError::new(
+                    field,
+                    "the password grant needs it",
+                    "give the user's name and password at the provider",
+                )
             }
         })
         .collect();

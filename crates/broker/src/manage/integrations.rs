@@ -117,7 +117,12 @@ impl Broker {
     }
 
     /// Changes an integration. Failing connections under it are tried again at once.
-    pub async fn edit_integration(&self, caller: &Caller, id_or_name: &str, edit: IntegrationEdit) -> Result<Integration> {
+    pub async fn edit_integration(
+        &self,
+        caller: &Caller,
+        id_or_name: &str,
+        edit: IntegrationEdit,
+    ) -> Result<Integration> {
         let mut integration = self.integration(caller, id_or_name).await?;
         let definition = self.definition_for(&integration.provider)?;
         apply(&mut integration, edit, &definition)?;
@@ -151,7 +156,9 @@ impl Broker {
         let integration = self.integration(caller, id_or_name).await?;
         let (tenant, id) = (caller.tenant.clone(), integration.id.clone());
         self.store.write(move |tx| tx.remove_integration(&tenant, &id)).await.map_err(|error| match error {
-            StoreError::InUse => Error::InUse { what: "integration", name: integration.name.clone(), by: "connections" },
+            StoreError::InUse => {
+                Error::InUse { what: "integration", name: integration.name.clone(), by: "connections" }
+            }
             other => other.into(),
         })?;
         self.record(caller, "integration.remove", integration.id.as_str(), "ok", Some(integration.name))
@@ -213,7 +220,8 @@ fn apply(integration: &mut Integration, edit: IntegrationEdit, definition: &Defi
     all.extend(integration.secret_variables.iter().map(exposed));
     all.extend(edit.variables);
     let method = definition.method(Some(&integration.method))?;
-    (integration.variables, integration.secret_variables) = sort_values(definition, method, AskedOf::Integration, &all)?;
+    (integration.variables, integration.secret_variables) =
+        sort_values(definition, method, AskedOf::Integration, &all)?;
     let put = |field: &mut String, value: Option<String>| {
         if let Some(value) = value {
             *field = value;

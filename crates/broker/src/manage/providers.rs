@@ -40,8 +40,9 @@ impl Broker {
     /// Drafts a definition from the discovery document of `url`, which is an issuer or the document itself.
     pub async fn discover_provider(&self, url: &str) -> Result<String> {
         let issuer = issuer_of(url.trim());
-        let parsed = Url::parse(&issuer)
-            .map_err(|e| invalid("url", format!("it is no URL: {e}"), "give an issuer like https://login.example.com"))?;
+        let parsed = Url::parse(&issuer).map_err(|e| {
+            invalid("url", format!("it is no URL: {e}"), "give an issuer like https://login.example.com")
+        })?;
         let id = parsed.host_str().unwrap_or("provider").replace(['.', ':', '[', ']'], "-");
         let discovery = Discovery { urls: discovery_urls(&parsed), issuer };
         let metadata = self.discover(&discovery).await?;
@@ -67,4 +68,3 @@ impl Broker {
         Arc::make_mut(&mut held).insert(definition);
     }
 }
-

@@ -25,13 +25,7 @@ pub enum Scope {
 
 impl Scope {
     /// All scopes, narrowest first.
-    pub const ALL: [Scope; 5] = [
-        Scope::Read,
-        Scope::Manage,
-        Scope::Token,
-        Scope::Call,
-        Scope::Admin,
-    ];
+    pub const ALL: [Scope; 5] = [Scope::Read, Scope::Manage, Scope::Token, Scope::Call, Scope::Admin];
 
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
@@ -85,8 +79,7 @@ impl Limits {
             return Some("method");
         }
         let below = |prefix: &String| {
-            path.strip_prefix(prefix.trim_end_matches('/'))
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            path.strip_prefix(prefix.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         (!self.paths.is_empty() && !self.paths.iter().any(below)).then_some("path")
     }
@@ -166,11 +159,7 @@ mod tests {
     fn limits_name_what_stands_against_a_call() {
         let id: ConnectionId = "con_00000000000000000000000000".parse().expect("an id");
         let set = |items: &[&str]| items.iter().map(|s| (*s).to_owned()).collect();
-        let limits = Limits {
-            connections: set(&["crm"]),
-            methods: set(&["GET"]),
-            paths: set(&["/v3/contacts"]),
-        };
+        let limits = Limits { connections: set(&["crm"]), methods: set(&["GET"]), paths: set(&["/v3/contacts"]) };
         let call = |method, path| limits.refusal(&id, "crm", Grip::Call { method, path });
         assert_eq!(call("GET", "/v3/contacts/1"), None);
         assert_eq!(call("GET", "/v3/contacts"), None);

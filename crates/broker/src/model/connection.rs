@@ -38,16 +38,9 @@ impl Status {
 
     /// Reads the store's word.
     pub fn from_stored(word: &str) -> Option<Self> {
-        [
-            Status::Draft,
-            Status::Pending,
-            Status::Connected,
-            Status::Failing,
-            Status::Reconnect,
-            Status::Revoked,
-        ]
-        .into_iter()
-        .find(|status| status.as_str() == word)
+        [Status::Draft, Status::Pending, Status::Connected, Status::Failing, Status::Reconnect, Status::Revoked]
+            .into_iter()
+            .find(|status| status.as_str() == word)
     }
 }
 
@@ -85,12 +78,8 @@ impl ConnectionState {
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             ConnectionState::Draft(failure) => failure.as_ref(),
-            ConnectionState::Failing(failure) | ConnectionState::Reconnect(failure) => {
-                Some(failure)
-            }
-            ConnectionState::Pending | ConnectionState::Connected | ConnectionState::Revoked => {
-                None
-            }
+            ConnectionState::Failing(failure) | ConnectionState::Reconnect(failure) => Some(failure),
+            ConnectionState::Pending | ConnectionState::Connected | ConnectionState::Revoked => None,
         }
     }
 
@@ -102,9 +91,7 @@ impl ConnectionState {
             (Status::Failing, Some(failure)) => ConnectionState::Failing(failure),
             (Status::Reconnect, Some(failure)) => ConnectionState::Reconnect(failure),
             // A failing row always has a reason; without one the last known good state is the honest answer.
-            (Status::Connected | Status::Failing | Status::Reconnect, _) => {
-                ConnectionState::Connected
-            }
+            (Status::Connected | Status::Failing | Status::Reconnect, _) => ConnectionState::Connected,
             (Status::Revoked, _) => ConnectionState::Revoked,
         }
     }

@@ -84,10 +84,7 @@ fn sortable(now_ms: i64, random: [u8; 10]) -> String {
     for (place, byte) in random.iter().rev().enumerate() {
         bits |= u128::from(*byte) << (8 * place);
     }
-    (0..LENGTH)
-        .rev()
-        .map(|digit| char::from(ALPHABET[(bits >> (5 * digit) & 31) as usize]))
-        .collect()
+    (0..LENGTH).rev().map(|digit| char::from(ALPHABET[(bits >> (5 * digit) & 31) as usize])).collect()
 }
 
 #[cfg(test)]

@@ -81,10 +81,7 @@ impl Tx<'_> {
 fn read_key(row: &Row<'_>) -> StoreResult<StoredKey> {
     Ok(StoredKey {
         caller: Caller {
-            key: row.t(0)?.parse().map_err(|_| StoreError::Unreadable {
-                table: "api_keys",
-                column: "id",
-            })?,
+            key: row.t(0)?.parse().map_err(|_| StoreError::Unreadable { table: "api_keys", column: "id" })?,
             tenant: Tenant::from_stored(row.t(1)?),
             name: row.t(2)?,
             scopes: from_json("api_keys", "scopes", &row.t(4)?)?,

@@ -2,8 +2,7 @@
 
 use super::{Row, StoreError, StoreResult, Tx, Val, from_json, sql, to_json};
 use crate::model::{
-    Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Failure, Failures,
-    IntegrationId, Status, Tenant,
+    Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Failure, Failures, IntegrationId, Status, Tenant,
 };
 
 macro_rules! columns {
@@ -158,10 +157,10 @@ impl Tx<'_> {
     /// Connections that are due, soonest first, with their generation.
     pub fn due(&self, now: i64, limit: i64) -> StoreResult<Vec<(ConnectionId, IntegrationId, i64)>> {
         self.rows(&DUE, &[Val::I(now), Val::I(limit)], |row| {
-            let integration = row.t(1)?.parse().map_err(|_| StoreError::Unreadable {
-                table: "connections",
-                column: "integration",
-            })?;
+            let integration = row
+                .t(1)?
+                .parse()
+                .map_err(|_| StoreError::Unreadable { table: "connections", column: "integration" })?;
             Ok((read_id(row, 0)?, integration, row.i(2)?))
         })
     }
@@ -177,13 +176,7 @@ impl Tx<'_> {
     }
 
     /// Step 1 of renewal: takes the right to send. `false`: the generation moved on, or somebody else's request may still be in flight.
-    pub fn claim(
-        &self,
-        id: &ConnectionId,
-        generation: i64,
-        attempt: &Attempt,
-        now: i64,
-    ) -> StoreResult<bool> {
+    pub fn claim(&self, id: &ConnectionId, generation: i64, attempt: &Attempt, now: i64) -> StoreResult<bool> {
         let values = [
             Val::T(id.as_str()),
             Val::I(generation),
@@ -304,13 +297,7 @@ impl Tx<'_> {
         now: i64,
     ) -> StoreResult<()> {
         let variables = to_json(variables);
-        let values = [
-            Val::T(id.as_str()),
-            Val::opt_b(secrets),
-            Val::opt_t(username),
-            Val::T(&variables),
-            Val::I(now),
-        ];
+        let values = [Val::T(id.as_str()), Val::opt_b(secrets), Val::opt_t(username), Val::T(&variables), Val::I(now)];
         self.execute(&PUT_SECRETS, &values).map(drop)
     }
 
@@ -333,10 +320,7 @@ fn unreadable(column: &'static str) -> StoreError {
 
 fn read_connection(row: &Row<'_>) -> StoreResult<Connection> {
     let status = Status::from_stored(&row.t(9)?).ok_or(unreadable("state"))?;
-    let failure = row
-        .opt_t(10)?
-        .map(|text| from_json("connections", "failure", &text))
-        .transpose()?;
+    let failure = row.opt_t(10)?.map(|text| from_json("connections", "failure", &text)).transpose()?;
     Ok(Connection {
         id: read_id(row, 0)?,
         tenant: Tenant::from_stored(row.t(1)?),
@@ -355,11 +339,7 @@ fn read_connection(row: &Row<'_>) -> StoreResult<Connection> {
         account: row.opt_t(15)?,
         due_at: row.opt_i(16)?,
         attempt: read_attempt(row)?,
-        failures: Failures {
-            setup: row.i(20)?,
-            grant: row.i(21)?,
-            transient: row.i(22)?,
-        },
+        failures: Failures { setup: row.i(20)?, grant: row.i(21)?, transient: row.i(22)? },
         retry_at: row.opt_i(23)?,
         connected_at: row.opt_i(24)?,
         renewed_at: row.opt_i(25)?,
@@ -372,9 +352,5 @@ fn read_attempt(row: &Row<'_>) -> StoreResult<Option<Attempt>> {
     let Some(id) = row.opt_t(17)? else {
         return Ok(None);
     };
-    Ok(Some(Attempt {
-        id: id.parse().map_err(|_| unreadable("attempt"))?,
-        owner: row.t(18)?,
-        deadline: row.i(19)?,
-    }))
+    Ok(Some(Attempt { id: id.parse().map_err(|_| unreadable("attempt"))?, owner: row.t(18)?, deadline: row.i(19)? }))
 }

@@ -105,19 +105,15 @@ fn migrate(connection: &Connection) -> StoreResult<()> {
         )));
     }
     for (number, text) in MIGRATIONS.iter().filter(|(number, _)| *number > have) {
-        connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {} PRAGMA user_version = {number}; COMMIT;",
-            for_sqlite(text)
-        ))?;
+        connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {number}; COMMIT;", for_sqlite(text)))?;
     }
     Ok(())
 }
 
 /// The schema's type words in SQLite's, and every table STRICT.
 fn for_sqlite(text: &str) -> String {
-    text.replace("BIGINT", "INTEGER")
-        .replace("BYTEA", "BLOB")
-        .replace("\n);", "\n) STRICT;")
+    text.replace("BIGINT", "INTEGER").replace("BYTEA", "BLOB").replace("\n);", "\n) STRICT;")
 }
 
 fn write_loop(connection: &Connection, jobs: &mpsc::Receiver<WriteJob>) {
@@ -131,9 +127,7 @@ fn write_loop(connection: &Connection, jobs: &mpsc::Receiver<WriteJob>) {
 fn commit_group(connection: &Connection, group: Vec<WriteJob>) {
     let begun = connection.execute_batch("BEGIN IMMEDIATE");
     let acknowledgements: Vec<_> = group.into_iter().map(|job| job(connection)).collect();
-    let committed = begun
-        .and_then(|()| connection.execute_batch("COMMIT"))
-        .map_err(StoreError::from);
+    let committed = begun.and_then(|()| connection.execute_batch("COMMIT")).map_err(StoreError::from);
     if committed.is_err() && !connection.is_autocommit() {
         // The commit failed (a full disk, say): give everything back. If that fails too, the next BEGIN reports it.
         let _ = connection.execute_batch("ROLLBACK");
@@ -144,21 +138,14 @@ fn commit_group(connection: &Connection, group: Vec<WriteJob>) {
 }
 
 /// One job of a group: its own savepoint, so that its failure undoes only itself.
-fn in_savepoint<T>(
-    connection: &Connection,
-    job: impl FnOnce(&Tx<'_>) -> StoreResult<T>,
-) -> StoreResult<T> {
+fn in_savepoint<T>(connection: &Connection, job: impl FnOnce(&Tx<'_>) -> StoreResult<T>) -> StoreResult<T> {
     if connection.is_autocommit() {
         // BEGIN failed: nothing may run outside the group's transaction.
         return Err(StoreError::Closed);
     }
     connection.execute_batch("SAVEPOINT job")?;
     let result = job(&Tx(connection));
-    let end = if result.is_ok() {
-        "RELEASE job"
-    } else {
-        "ROLLBACK TO job; RELEASE job"
-    };
+    let end = if result.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
     connection.execute_batch(end)?;
     result
 }

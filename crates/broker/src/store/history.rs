@@ -77,10 +77,7 @@ impl Tx<'_> {
     pub fn events(&self, connection: &ConnectionId, limit: i64) -> StoreResult<Vec<Event>> {
         self.rows(&EVENTS, &[Val::T(connection.as_str()), Val::I(limit)], |row| {
             Ok(Event {
-                id: row.t(0)?.parse().map_err(|_| StoreError::Unreadable {
-                    table: "events",
-                    column: "id",
-                })?,
+                id: row.t(0)?.parse().map_err(|_| StoreError::Unreadable { table: "events", column: "id" })?,
                 at: row.i(1)?,
                 kind: row.t(2)?,
                 message: row.t(3)?,

@@ -77,10 +77,7 @@ impl Tx<'_> {
     }
 
     /// The integration of this id in any tenant: for the callback, which has no caller.
-    pub fn integration_by_id(
-        &self,
-        id: &IntegrationId,
-    ) -> StoreResult<Option<(Integration, Option<Vec<u8>>)>> {
+    pub fn integration_by_id(&self, id: &IntegrationId) -> StoreResult<Option<(Integration, Option<Vec<u8>>)>> {
         self.row(&BY_ID, &[Val::T(id.as_str())], read_integration)
     }
 
@@ -103,10 +100,7 @@ impl Tx<'_> {
 
 fn read_integration(row: &Row<'_>) -> StoreResult<(Integration, Option<Vec<u8>>)> {
     let unreadable = |column| StoreError::Unreadable { table: "integrations", column };
-    let client_auth = row
-        .opt_t(10)?
-        .map(|word| word.parse().map_err(|_| unreadable("client_auth")))
-        .transpose()?;
+    let client_auth = row.opt_t(10)?.map(|word| word.parse().map_err(|_| unreadable("client_auth"))).transpose()?;
     let integration = Integration {
         id: row.t(0)?.parse().map_err(|_| unreadable("id"))?,
         tenant: Tenant::from_stored(row.t(1)?),

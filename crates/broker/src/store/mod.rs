@@ -42,7 +42,8 @@ impl Location {
                 "`{scheme}:` is not a database this version opens; use `sqlite:PATH`"
             ))),
             None => Err(StoreError::Location(
-                "a database URL begins with its scheme, for example `sqlite:/var/lib/keyholder/keyholder.db`".to_owned(),
+                "a database URL begins with its scheme, for example `sqlite:/var/lib/keyholder/keyholder.db`"
+                    .to_owned(),
             )),
         }
     }
@@ -83,9 +84,7 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ffi;
         match error.sqlite_error().map(|e| e.extended_code) {
-            Some(ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => {
-                StoreError::Taken
-            }
+            Some(ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => StoreError::Taken,
             Some(ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => StoreError::InUse,
             _ => StoreError::Engine(std::sync::Arc::new(error)),
         }
@@ -186,19 +185,11 @@ pub struct Tx<'a>(&'a rusqlite::Connection);
 impl Tx<'_> {
     /// Runs a statement; answers how many rows it changed.
     fn execute(&self, sql: &Sql, values: &[Val<'_>]) -> StoreResult<usize> {
-        Ok(self
-            .0
-            .prepare_cached(sql.0)?
-            .execute(rusqlite::params_from_iter(values))?)
+        Ok(self.0.prepare_cached(sql.0)?.execute(rusqlite::params_from_iter(values))?)
     }
 
     /// All rows of a reply, read by `read`.
-    fn rows<T>(
-        &self,
-        sql: &Sql,
-        values: &[Val<'_>],
-        read: impl Fn(&Row<'_>) -> StoreResult<T>,
-    ) -> StoreResult<Vec<T>> {
+    fn rows<T>(&self, sql: &Sql, values: &[Val<'_>], read: impl Fn(&Row<'_>) -> StoreResult<T>) -> StoreResult<Vec<T>> {
         let mut statement = self.0.prepare_cached(sql.0)?;
         let mut rows = statement.query(rusqlite::params_from_iter(values))?;
         let mut out = Vec::new();
@@ -220,11 +211,7 @@ impl Tx<'_> {
 }
 
 /// Reads a column that holds JSON.
-fn from_json<T: serde::de::DeserializeOwned>(
-    table: &'static str,
-    column: &'static str,
-    text: &str,
-) -> StoreResult<T> {
+fn from_json<T: serde::de::DeserializeOwned>(table: &'static str, column: &'static str, text: &str) -> StoreResult<T> {
     serde_json::from_str(text).map_err(|_| StoreError::Unreadable { table, column })
 }
 
@@ -242,15 +229,8 @@ mod tests {
     async fn every_statement_prepares() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&Location::Sqlite(folder.path().join("k.db"))).unwrap();
-        let tables = [
-            access::ALL,
-            connections::ALL,
-            consents::ALL,
-            history::ALL,
-            integrations::ALL,
-            setup::ALL,
-            upkeep::ALL,
-        ];
+        let tables =
+            [access::ALL, connections::ALL, consents::ALL, history::ALL, integrations::ALL, setup::ALL, upkeep::ALL];
         store
             .read(move |tx| {
                 for (name, sql) in tables.into_iter().flatten() {
@@ -264,10 +244,7 @@ mod tests {
 
     #[test]
     fn a_database_url_says_what_is_wrong_with_it() {
-        assert_eq!(
-            Location::from_url("sqlite:///var/k.db").unwrap(),
-            Location::Sqlite("/var/k.db".into())
-        );
+        assert_eq!(Location::from_url("sqlite:///var/k.db").unwrap(), Location::Sqlite("/var/k.db".into()));
         assert_eq!(Location::from_url("sqlite:k.db").unwrap(), Location::Sqlite("k.db".into()));
         for wrong in ["mysql://x", "k.db", "sqlite:"] {
             let error = Location::from_url(wrong).unwrap_err().to_string();

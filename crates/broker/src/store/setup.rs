@@ -29,10 +29,8 @@ impl Tx<'_> {
     pub fn data_keys(&self) -> StoreResult<Vec<WrappedKey>> {
         self.rows(&DATA_KEYS, &[], |row| {
             Ok(WrappedKey {
-                id: u32::try_from(row.i(0)?).map_err(|_| StoreError::Unreadable {
-                    table: "data_keys",
-                    column: "id",
-                })?,
+                id: u32::try_from(row.i(0)?)
+                    .map_err(|_| StoreError::Unreadable { table: "data_keys", column: "id" })?,
                 root_key: row.t(1)?,
                 wrapped: row.b(2)?,
             })
@@ -41,12 +39,7 @@ impl Tx<'_> {
 
     /// Adds a data key.
     pub fn add_data_key(&self, key: &WrappedKey, now_ms: i64) -> StoreResult<()> {
-        let values = [
-            Val::I(i64::from(key.id)),
-            Val::T(&key.root_key),
-            Val::B(&key.wrapped),
-            Val::I(now_ms),
-        ];
+        let values = [Val::I(i64::from(key.id)), Val::T(&key.root_key), Val::B(&key.wrapped), Val::I(now_ms)];
         self.execute(&ADD_DATA_KEY, &values).map(drop)
     }
 

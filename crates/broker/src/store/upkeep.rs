@@ -57,13 +57,7 @@ impl Tx<'_> {
         request_hash: &[u8; 32],
         now: i64,
     ) -> StoreResult<bool> {
-        let values = [
-            Val::T(tenant.as_str()),
-            Val::T(caller),
-            Val::T(key),
-            Val::B(request_hash),
-            Val::I(now),
-        ];
+        let values = [Val::T(tenant.as_str()), Val::T(caller), Val::T(key), Val::B(request_hash), Val::I(now)];
         Ok(self.execute(&ADD_REPLY, &values)? == 1)
     }
 
@@ -76,9 +70,7 @@ impl Tx<'_> {
     /// What is known of this key.
     pub fn kept_reply(&self, tenant: &Tenant, caller: &str, key: &str) -> StoreResult<Option<IdempotencyRow>> {
         let values = [Val::T(tenant.as_str()), Val::T(caller), Val::T(key)];
-        self.row(&REPLY, &values, |row| {
-            Ok(IdempotencyRow { request_hash: row.hash(0)?, reply: row.opt_b(1)? })
-        })
+        self.row(&REPLY, &values, |row| Ok(IdempotencyRow { request_hash: row.hash(0)?, reply: row.opt_b(1)? }))
     }
 
     /// The request failed in a way that may be repeated: its key is free again.

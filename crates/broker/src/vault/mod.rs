@@ -106,10 +106,7 @@ impl Vault {
         let mut keys = BTreeMap::new();
         for key in wrapped {
             if key.root_key != root.fingerprint() {
-                return Err(VaultError::WrongRootKey {
-                    expected: key.root_key.clone(),
-                    found: root.fingerprint(),
-                });
+                return Err(VaultError::WrongRootKey { expected: key.root_key.clone(), found: root.fingerprint() });
             }
             let plain = root.unwrap_key(key)?;
             keys.insert(key.id, DataKey(hmac::Key::new(hmac::HMAC_SHA256, &plain)));
@@ -135,26 +132,15 @@ impl Vault {
         out.extend_from_slice(&nonce);
         // Encrypted in a buffer that is wiped: on failure no plain text is left behind.
         let mut body = Zeroizing::new(plain.to_vec());
-        key.seal_in_place_append_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(place.aad()),
-            &mut *body,
-        )
-        .map_err(|_| VaultError::Cipher)?;
+        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(place.aad()), &mut *body)
+            .map_err(|_| VaultError::Cipher)?;
         out.extend_from_slice(&body);
         Ok(out)
     }
 
     /// Opens a value sealed to `place`.
-    pub fn open_value(
-        &self,
-        place: &Place<'_>,
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        let damaged = || VaultError::Damaged {
-            table: place.table,
-            column: place.column,
-        };
+    pub fn open_value(&self, place: &Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        let damaged = || VaultError::Damaged { table: place.table, column: place.column };
         let (header, body) = sealed.split_at_checked(HEADER).ok_or_else(damaged)?;
         let [FORMAT, rest @ ..] = header else {
             return Err(damaged());
@@ -165,11 +151,7 @@ impl Vault {
         let key = self.derive(u32::from_be_bytes(*id), salt)?;
         let mut body = Zeroizing::new(body.to_vec());
         let length = key
-            .open_in_place(
-                Nonce::assume_unique_for_key(*nonce),
-                Aad::from(place.aad()),
-                &mut body,
-            )
+            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(place.aad()), &mut body)
             .map_err(|_| damaged())?
             .len();
         body.truncate(length);
@@ -185,9 +167,7 @@ impl Vault {
 }
 
 fn cipher(key: &[u8]) -> Result<LessSafeKey, VaultError> {
-    UnboundKey::new(&AES_256_GCM, key)
-        .map(LessSafeKey::new)
-        .map_err(|_| VaultError::Cipher)
+    UnboundKey::new(&AES_256_GCM, key).map(LessSafeKey::new).map_err(|_| VaultError::Cipher)
 }
 
 #[cfg(test)]
@@ -201,13 +181,8 @@ mod tests {
         Vault::open(&root, &[wrapped]).unwrap()
     }
 
-    const HERE: Place<'static> = Place {
-        tenant: "default",
-        table: "connections",
-        row: "con_1",
-        column: "token_set",
-        generation: 7,
-    };
+    const HERE: Place<'static> =
+        Place { tenant: "default", table: "connections", row: "con_1", column: "token_set", generation: 7 };
 
     #[test]
     fn what_is_sealed_opens_only_in_its_place() {

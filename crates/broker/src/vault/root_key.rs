@@ -70,19 +70,13 @@ impl RootKeySource {
     /// Reads the key. When the source is a file that is not there and `may_create` (the store is new), makes it; the second value says so.
     pub fn load(&self, rng: &Rng, may_create: bool) -> Result<(RootKey, bool), RootKeyError> {
         match self {
-            RootKeySource::Value(text) => {
-                Ok((RootKey::parse(text, "the value of KEYHOLDER_ROOT_KEY")?, false))
-            }
+            RootKeySource::Value(text) => Ok((RootKey::parse(text, "the value of KEYHOLDER_ROOT_KEY")?, false)),
             RootKeySource::Command(command) => Ok((from_command(command)?, false)),
             RootKeySource::File(path) if path.exists() => Ok((from_file(path)?, false)),
             RootKeySource::File(path) if may_create => {
                 let key = RootKey::generate(rng);
-                write_private(path, key.to_text().expose().as_bytes()).map_err(|cause| {
-                    RootKeyError::File {
-                        path: path.clone(),
-                        cause,
-                    }
-                })?;
+                write_private(path, key.to_text().expose().as_bytes())
+                    .map_err(|cause| RootKeyError::File { path: path.clone(), cause })?;
                 Ok((key, true))
             }
             RootKeySource::File(path) => Err(RootKeyError::Missing(path.clone())),
@@ -105,8 +99,7 @@ impl RootKey {
             .and_then(|rest| URL_SAFE_NO_PAD.decode(rest).ok())
             .map(Zeroizing::new)
             .ok_or(RootKeyError::Malformed(what))?;
-        let key = <[u8; 32]>::try_from(bytes.as_slice())
-            .map_err(|_| RootKeyError::Malformed(what))?;
+        let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| RootKeyError::Malformed(what))?;
         Ok(Self(Zeroizing::new(key)))
     }
 
@@ -127,37 +120,19 @@ impl RootKey {
         let nonce: [u8; NONCE] = rng.bytes();
         let mut body = Zeroizing::new(rng.bytes::<32>().to_vec());
         cipher(&*self.0)?
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(key_aad(id)),
-                &mut *body,
-            )
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(key_aad(id)), &mut *body)
             .map_err(|_| VaultError::Cipher)?;
         let mut wrapped = nonce.to_vec();
         wrapped.extend_from_slice(&body);
-        Ok(WrappedKey {
-            id,
-            root_key: self.fingerprint(),
-            wrapped,
-        })
+        Ok(WrappedKey { id, root_key: self.fingerprint(), wrapped })
     }
 
     pub(super) fn unwrap_key(&self, key: &WrappedKey) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        let damaged = || VaultError::Damaged {
-            table: "data_keys",
-            column: "wrapped",
-        };
-        let (nonce, body) = key
-            .wrapped
-            .split_first_chunk::<NONCE>()
-            .ok_or_else(damaged)?;
+        let damaged = || VaultError::Damaged { table: "data_keys", column: "wrapped" };
+        let (nonce, body) = key.wrapped.split_first_chunk::<NONCE>().ok_or_else(damaged)?;
         let mut body = Zeroizing::new(body.to_vec());
         let length = cipher(&*self.0)?
-            .open_in_place(
-                Nonce::assume_unique_for_key(*nonce),
-                Aad::from(key_aad(key.id)),
-                &mut body,
-            )
+            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(key_aad(key.id)), &mut body)
             .map_err(|_| damaged())?
             .len();
         body.truncate(length);
@@ -172,41 +147,28 @@ fn key_aad(id: u32) -> Vec<u8> {
 }
 
 fn from_file(path: &Path) -> Result<RootKey, RootKeyError> {
-    let failed = |cause| RootKeyError::File {
-        path: path.to_owned(),
-        cause,
-    };
+    let failed = |cause| RootKeyError::File { path: path.to_owned(), cause };
     let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(RootKeyError::Open {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(RootKeyError::Open { path: path.to_owned(), mode });
     }
     let text = Secret::new(fs::read_to_string(path).map_err(failed)?);
     RootKey::parse(&text, "the content of the root key file")
 }
 
 fn from_command(command: &str) -> Result<RootKey, RootKeyError> {
-    let output = Command::new("sh")
-        .args(["-c", command])
-        .output()
-        .map_err(|e| RootKeyError::Command(e.to_string()))?;
+    let output = Command::new("sh").args(["-c", command]).output().map_err(|e| RootKeyError::Command(e.to_string()))?;
     if !output.status.success() {
         return Err(RootKeyError::Command(output.status.to_string()));
     }
-    let text = String::from_utf8(output.stdout)
-        .map_err(|_| RootKeyError::Malformed("the output of the root key command"))?;
+    let text =
+        String::from_utf8(output.stdout).map_err(|_| RootKeyError::Malformed("the output of the root key command"))?;
     RootKey::parse(&Secret::new(text), "the output of the root key command")
 }
 
 /// Writes a new file that only its owner can read, and makes sure it survives a power cut.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
     file.sync_all()?;
     if let Some(folder) = path.parent() {

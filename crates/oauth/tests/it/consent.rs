@@ -8,10 +8,7 @@ fn url_for(endpoint: &str, params: &[(&str, &str)], renames: &[(&str, Option<&st
     for (name, value) in params {
         extra.push(*name, *value);
     }
-    let renames: Vec<_> = renames
-        .iter()
-        .map(|(from, to)| ((*from).to_owned(), to.map(str::to_owned)))
-        .collect();
+    let renames: Vec<_> = renames.iter().map(|(from, to)| ((*from).to_owned(), to.map(str::to_owned))).collect();
     let request = AuthorizeRequest {
         endpoint: &Url::parse(endpoint).unwrap(),
         client_id: "c id",
@@ -31,10 +28,7 @@ const STANDARD: &str = "response_type=code&client_id=c%20id&redirect_uri=https%3
 
 #[test]
 fn the_address_of_a_consent() {
-    assert_eq!(
-        url_for("https://as.example/a", &[], &[]),
-        format!("https://as.example/a?{STANDARD}")
-    );
+    assert_eq!(url_for("https://as.example/a", &[], &[]), format!("https://as.example/a?{STANDARD}"));
 }
 
 #[test]
@@ -61,158 +55,71 @@ fn the_endpoints_own_query_is_kept_but_not_doubled() {
         &[("prompt", "consent")],
         &[],
     );
-    assert_eq!(
-        url,
-        format!("https://as.example/a?tenant=a+b%2Fc&flag&{STANDARD}&prompt=consent")
-    );
+    assert_eq!(url, format!("https://as.example/a?tenant=a+b%2Fc&flag&{STANDARD}&prompt=consent"));
 }
 
 #[test]
 fn more_parameters_are_appended_or_replace() {
-    let url = url_for(
-        "https://as.example/a",
-        &[
-            ("access_type", "offline"),
-            ("scope", "x"),
-            ("r", "1"),
-            ("r", "2"),
-        ],
-        &[],
-    );
+    let url =
+        url_for("https://as.example/a", &[("access_type", "offline"), ("scope", "x"), ("r", "1"), ("r", "2")], &[]);
     let standard = STANDARD.replace("openid%20a%3Ab%2Bc", "x");
-    assert_eq!(
-        url,
-        format!("https://as.example/a?{standard}&access_type=offline&r=1&r=2")
-    );
+    assert_eq!(url, format!("https://as.example/a?{standard}&access_type=offline&r=1&r=2"));
 }
 
 #[test]
 fn what_protects_the_consent_is_not_replaced() {
-    let attack = [
-        ("state", "x"),
-        ("state", "y"),
-        ("code_challenge", "x"),
-        ("code_challenge_method", "plain"),
-        ("nonce", "x"),
-    ];
-    assert_eq!(
-        url_for("https://as.example/a", &attack, &[]),
-        format!("https://as.example/a?{STANDARD}")
-    );
-    let renamed = url_for(
-        "https://as.example/a",
-        &[("csrf", "x")],
-        &[("state", Some("csrf"))],
-    );
-    assert_eq!(
-        renamed,
-        format!(
-            "https://as.example/a?{}",
-            STANDARD.replace("&state=", "&csrf=")
-        )
-    );
+    let attack =
+        [("state", "x"), ("state", "y"), ("code_challenge", "x"), ("code_challenge_method", "plain"), ("nonce", "x")];
+    assert_eq!(url_for("https://as.example/a", &attack, &[]), format!("https://as.example/a?{STANDARD}"));
+    let renamed = url_for("https://as.example/a", &[("csrf", "x")], &[("state", Some("csrf"))]);
+    assert_eq!(renamed, format!("https://as.example/a?{}", STANDARD.replace("&state=", "&csrf=")));
 }
 
 #[test]
 fn standard_parameters_are_renamed_or_dropped() {
-    let url = url_for(
-        "https://as.example/a",
-        &[],
-        &[("client_id", Some("client_key")), ("nonce", None)],
-    );
-    let expected = STANDARD
-        .replace("client_id", "client_key")
-        .replace("&nonce=no", "");
+    let url = url_for("https://as.example/a", &[], &[("client_id", Some("client_key")), ("nonce", None)]);
+    let expected = STANDARD.replace("client_id", "client_key").replace("&nonce=no", "");
     assert_eq!(url, format!("https://as.example/a?{expected}"));
 }
 
 const ISSUER: &str = "https://as.example";
 
-fn check(
-    query: &str,
-    issuer: Option<&str>,
-    issuer_required: bool,
-) -> Result<ValidatedCallback, CallbackError> {
-    let expected = Expected {
-        state_sha256: sha256(b"st"),
-        issuer,
-        issuer_required,
-    };
+fn check(query: &str, issuer: Option<&str>, issuer_required: bool) -> Result<ValidatedCallback, CallbackError> {
+    let expected = Expected { state_sha256: sha256(b"st"), issuer, issuer_required };
     ReceivedCallback::parse(query)?.check(&expected)
 }
 
 #[test]
 fn a_good_callback() {
-    let received =
-        ReceivedCallback::parse("?code=c%2Bd+e&state=st&iss=https%3A%2F%2Fas.example&realmId=9&x")
-            .unwrap();
+    let received = ReceivedCallback::parse("?code=c%2Bd+e&state=st&iss=https%3A%2F%2Fas.example&realmId=9&x").unwrap();
     assert_eq!(received.state(), "st");
     assert_eq!(received.issuer(), Some(ISSUER));
-    let expected = Expected {
-        state_sha256: sha256(b"st"),
-        issuer: Some(ISSUER),
-        issuer_required: true,
-    };
+    let expected = Expected { state_sha256: sha256(b"st"), issuer: Some(ISSUER), issuer_required: true };
     let callback = received.check(&expected).unwrap();
     assert_eq!(callback.code().expose(), "c+d e");
-    assert_eq!(
-        callback.other(),
-        [
-            ("realmId".to_owned(), "9".to_owned()),
-            ("x".to_owned(), String::new())
-        ]
-    );
+    assert_eq!(callback.other(), [("realmId".to_owned(), "9".to_owned()), ("x".to_owned(), String::new())]);
 }
 
 #[test]
 fn issuers() {
     let mismatch = |received: &str| {
-        Some(CallbackError::IssuerMismatch {
-            expected: ISSUER.to_owned(),
-            received: received.to_owned(),
-        })
+        Some(CallbackError::IssuerMismatch { expected: ISSUER.to_owned(), received: received.to_owned() })
     };
     let table = [
         ("", Some(ISSUER), false, None),
-        (
-            "",
-            Some(ISSUER),
-            true,
-            Some(CallbackError::IssuerMissing {
-                expected: ISSUER.to_owned(),
-            }),
-        ),
+        ("", Some(ISSUER), true, Some(CallbackError::IssuerMissing { expected: ISSUER.to_owned() })),
         ("&iss=https://as.example", Some(ISSUER), false, None),
         ("&iss=https://as.example", None, false, None),
         ("", None, false, None),
         // Compared as text: no normalisation (RFC 9207 §2.4).
-        (
-            "&iss=https://as.example/",
-            Some(ISSUER),
-            false,
-            mismatch("https://as.example/"),
-        ),
-        (
-            "&iss=https://AS.example",
-            Some(ISSUER),
-            true,
-            mismatch("https://AS.example"),
-        ),
+        ("&iss=https://as.example/", Some(ISSUER), false, mismatch("https://as.example/")),
+        ("&iss=https://AS.example", Some(ISSUER), true, mismatch("https://AS.example")),
         ("&iss=", Some(ISSUER), false, mismatch("")),
         // The issuer is checked before an error answer is believed.
-        (
-            "&error=access_denied&iss=https://evil",
-            Some(ISSUER),
-            false,
-            mismatch("https://evil"),
-        ),
+        ("&error=access_denied&iss=https://evil", Some(ISSUER), false, mismatch("https://evil")),
     ];
     for (query, issuer, required, error) in table {
-        assert_eq!(
-            check(&format!("code=c&state=st{query}"), issuer, required).err(),
-            error,
-            "{query}"
-        );
+        assert_eq!(check(&format!("code=c&state=st{query}"), issuer, required).err(), error, "{query}");
     }
 }
 
@@ -230,31 +137,13 @@ fn callbacks_that_are_refused() {
         ("", CallbackError::MissingState),
         ("state=st", CallbackError::MissingCode),
         ("state=st&code=", CallbackError::MissingCode),
-        (
-            "code=c&code=d&state=st",
-            CallbackError::Duplicate("code".to_owned()),
-        ),
-        (
-            "code=c&st%61te=st&state=st",
-            CallbackError::Duplicate("state".to_owned()),
-        ),
-        (
-            "code=c&state=st&a=1&a=1",
-            CallbackError::Duplicate("a".to_owned()),
-        ),
+        ("code=c&code=d&state=st", CallbackError::Duplicate("code".to_owned())),
+        ("code=c&st%61te=st&state=st", CallbackError::Duplicate("state".to_owned())),
+        ("code=c&state=st&a=1&a=1", CallbackError::Duplicate("a".to_owned())),
         ("code=%ff&state=st", CallbackError::NotUtf8),
-        (
-            "state=st&error=access_denied",
-            refused("access_denied", None),
-        ),
-        (
-            "state=st&error=a%00b&error_description=No+%0d%0a%1b[31mway",
-            refused("ab", Some("No [31mway")),
-        ),
-        (
-            "state=st&error=access_denied&code=c",
-            refused("access_denied", None),
-        ),
+        ("state=st&error=access_denied", refused("access_denied", None)),
+        ("state=st&error=a%00b&error_description=No+%0d%0a%1b[31mway", refused("ab", Some("No [31mway"))),
+        ("state=st&error=access_denied&code=c", refused("access_denied", None)),
     ];
     for (query, error) in table {
         assert_eq!(check(query, None, false).err(), Some(error), "{query}");
@@ -265,16 +154,12 @@ fn callbacks_that_are_refused() {
 fn a_callback_is_bounded() {
     let query = |length: usize| format!("state=st&code={}", "c".repeat(length - 14));
     assert!(check(&query(16 * 1024), None, false).is_ok());
-    assert_eq!(
-        check(&query(16 * 1024 + 1), None, false).err(),
-        Some(CallbackError::TooLong)
-    );
+    assert_eq!(check(&query(16 * 1024 + 1), None, false).err(), Some(CallbackError::TooLong));
 }
 
 #[test]
 fn debug_of_a_callback_shows_no_value() {
-    let received =
-        ReceivedCallback::parse("code=hush&state=hush2&error_description=hush3&x=hush4").unwrap();
+    let received = ReceivedCallback::parse("code=hush&state=hush2&error_description=hush3&x=hush4").unwrap();
     assert_eq!(format!("{received:?}"), "ReceivedCallback { .. }");
     let callback = check("code=hush&state=st&x=hush", None, false).unwrap();
     assert_eq!(format!("{callback:?}"), "ValidatedCallback { .. }");

@@ -16,19 +16,11 @@ const NO_FORMAT: FailureShape = NotAToken("it is neither JSON nor a form");
 const CUT: FailureShape = NotAToken("its JSON ends too early");
 const MALFORMED: FailureShape = NotAToken("its JSON is malformed");
 const NO_TOKEN: FailureShape = NotAToken("there is no access token where the definition says");
-const BAD_TOKEN: FailureShape =
-    NotAToken("its access token is empty or holds characters that no header may carry");
+const BAD_TOKEN: FailureShape = NotAToken("its access token is empty or holds characters that no header may carry");
 
 #[test]
 fn replies_by_their_kind() {
-    type Row = (
-        u16,
-        &'static str,
-        FailureKind,
-        FailureShape,
-        Option<&'static str>,
-        Option<&'static str>,
-    );
+    type Row = (u16, &'static str, FailureKind, FailureShape, Option<&'static str>, Option<&'static str>);
     let table: Vec<Row> = vec![
         // RFC 6749 §5.2.
         (
@@ -39,110 +31,19 @@ fn replies_by_their_kind() {
             Some("invalid_grant"),
             Some("Token has been expired or revoked."),
         ),
-        (
-            401,
-            r#"{"error":"invalid_client"}"#,
-            Setup,
-            OauthError,
-            Some("invalid_client"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":"unauthorized_client"}"#,
-            Setup,
-            OauthError,
-            Some("unauthorized_client"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":"unsupported_grant_type"}"#,
-            Setup,
-            OauthError,
-            Some("unsupported_grant_type"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":"invalid_scope"}"#,
-            Setup,
-            OauthError,
-            Some("invalid_scope"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":"invalid_request"}"#,
-            Setup,
-            OauthError,
-            Some("invalid_request"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":"invalid_target"}"#,
-            Setup,
-            OauthError,
-            Some("invalid_target"),
-            None,
-        ),
-        (
-            403,
-            r#"{"error":"access_denied"}"#,
-            Grant,
-            OauthError,
-            Some("access_denied"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":"interaction_required"}"#,
-            Grant,
-            OauthError,
-            Some("interaction_required"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":"login_required"}"#,
-            Grant,
-            OauthError,
-            Some("login_required"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":"consent_required"}"#,
-            Grant,
-            OauthError,
-            Some("consent_required"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":"temporarily_unavailable"}"#,
-            Transient,
-            OauthError,
-            Some("temporarily_unavailable"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":"server_error"}"#,
-            Transient,
-            OauthError,
-            Some("server_error"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":"slow_down"}"#,
-            Transient,
-            OauthError,
-            Some("slow_down"),
-            None,
-        ),
+        (401, r#"{"error":"invalid_client"}"#, Setup, OauthError, Some("invalid_client"), None),
+        (400, r#"{"error":"unauthorized_client"}"#, Setup, OauthError, Some("unauthorized_client"), None),
+        (400, r#"{"error":"unsupported_grant_type"}"#, Setup, OauthError, Some("unsupported_grant_type"), None),
+        (400, r#"{"error":"invalid_scope"}"#, Setup, OauthError, Some("invalid_scope"), None),
+        (400, r#"{"error":"invalid_request"}"#, Setup, OauthError, Some("invalid_request"), None),
+        (400, r#"{"error":"invalid_target"}"#, Setup, OauthError, Some("invalid_target"), None),
+        (403, r#"{"error":"access_denied"}"#, Grant, OauthError, Some("access_denied"), None),
+        (400, r#"{"error":"interaction_required"}"#, Grant, OauthError, Some("interaction_required"), None),
+        (400, r#"{"error":"login_required"}"#, Grant, OauthError, Some("login_required"), None),
+        (400, r#"{"error":"consent_required"}"#, Grant, OauthError, Some("consent_required"), None),
+        (400, r#"{"error":"temporarily_unavailable"}"#, Transient, OauthError, Some("temporarily_unavailable"), None),
+        (400, r#"{"error":"server_error"}"#, Transient, OauthError, Some("server_error"), None),
+        (400, r#"{"error":"slow_down"}"#, Transient, OauthError, Some("slow_down"), None),
         (
             400,
             "error=invalid_grant&error_description=gone+away",
@@ -178,30 +79,9 @@ fn replies_by_their_kind() {
             None,
         ),
         // A code that nobody knows.
-        (
-            400,
-            r#"{"error":"weird"}"#,
-            Setup,
-            OauthError,
-            Some("weird"),
-            None,
-        ),
-        (
-            401,
-            r#"{"error":"weird"}"#,
-            Setup,
-            OauthError,
-            Some("weird"),
-            None,
-        ),
-        (
-            403,
-            r#"{"error":"Forbidden"}"#,
-            Transient,
-            OauthError,
-            Some("Forbidden"),
-            None,
-        ),
+        (400, r#"{"error":"weird"}"#, Setup, OauthError, Some("weird"), None),
+        (401, r#"{"error":"weird"}"#, Setup, OauthError, Some("weird"), None),
+        (403, r#"{"error":"Forbidden"}"#, Transient, OauthError, Some("Forbidden"), None),
         // Facebook: an object. Google's APIs: an object with a status.
         (
             400,
@@ -219,46 +99,11 @@ fn replies_by_their_kind() {
             Some("UNAUTHENTICATED"),
             Some("No."),
         ),
-        (
-            400,
-            r#"{"error":{"code":190}}"#,
-            Setup,
-            OauthError,
-            Some("190"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":{"message":"only text"}}"#,
-            Setup,
-            OauthError,
-            Some("only text"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":{"deep":[{"reason":"here"}]}}"#,
-            Setup,
-            OauthError,
-            Some("here"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":["invalid_grant","more"]}"#,
-            Grant,
-            OauthError,
-            Some("invalid_grant"),
-            None,
-        ),
-        (
-            400,
-            r#"{"error":true,"message":"No."}"#,
-            Transient,
-            OauthError,
-            None,
-            Some("No."),
-        ),
+        (400, r#"{"error":{"code":190}}"#, Setup, OauthError, Some("190"), None),
+        (400, r#"{"error":{"message":"only text"}}"#, Setup, OauthError, Some("only text"), None),
+        (400, r#"{"error":{"deep":[{"reason":"here"}]}}"#, Setup, OauthError, Some("here"), None),
+        (400, r#"{"error":["invalid_grant","more"]}"#, Grant, OauthError, Some("invalid_grant"), None),
+        (400, r#"{"error":true,"message":"No."}"#, Transient, OauthError, None, Some("No.")),
         // Fitbit: a list named `errors`.
         (
             400,
@@ -268,79 +113,23 @@ fn replies_by_their_kind() {
             Some("invalid_grant"),
             Some("Refresh token invalid: x."),
         ),
-        (
-            200,
-            r#"{"errors":[{"errorType":"invalid_grant"}]}"#,
-            Grant,
-            OauthError,
-            Some("invalid_grant"),
-            None,
-        ),
-        (
-            400,
-            r#"{"code":"invalid_grant","message":"No."}"#,
-            Grant,
-            OauthError,
-            Some("invalid_grant"),
-            Some("No."),
-        ),
+        (200, r#"{"errors":[{"errorType":"invalid_grant"}]}"#, Grant, OauthError, Some("invalid_grant"), None),
+        (400, r#"{"code":"invalid_grant","message":"No."}"#, Grant, OauthError, Some("invalid_grant"), Some("No.")),
         // Infrastructure: no OAuth error in the body.
-        (
-            401,
-            r#"{"message":"Unauthorized"}"#,
-            Transient,
-            HttpStatus,
-            None,
-            Some("Unauthorized"),
-        ),
-        (
-            403,
-            r#"{"code":403,"message":"Forbidden"}"#,
-            Transient,
-            HttpStatus,
-            None,
-            Some("Forbidden"),
-        ),
+        (401, r#"{"message":"Unauthorized"}"#, Transient, HttpStatus, None, Some("Unauthorized")),
+        (403, r#"{"code":403,"message":"Forbidden"}"#, Transient, HttpStatus, None, Some("Forbidden")),
         (400, "", Transient, HttpStatus, None, None),
         (400, "Bad Request", Transient, HttpStatus, None, None),
         (403, "<html>denied</html>", Transient, Html, None, None),
         (408, "", Transient, HttpStatus, None, None),
         (429, "", Transient, TooManyRequests, None, None),
-        (
-            429,
-            r#"{"error":"invalid_grant"}"#,
-            Transient,
-            TooManyRequests,
-            Some("invalid_grant"),
-            None,
-        ),
-        (
-            500,
-            r#"{"error":"invalid_grant"}"#,
-            Transient,
-            OauthError,
-            Some("invalid_grant"),
-            None,
-        ),
-        (
-            503,
-            "<!DOCTYPE html><title>Maintenance</title>",
-            Transient,
-            Html,
-            None,
-            None,
-        ),
+        (429, r#"{"error":"invalid_grant"}"#, Transient, TooManyRequests, Some("invalid_grant"), None),
+        (500, r#"{"error":"invalid_grant"}"#, Transient, OauthError, Some("invalid_grant"), None),
+        (503, "<!DOCTYPE html><title>Maintenance</title>", Transient, Html, None, None),
         (502, "", Transient, HttpStatus, None, None),
         // Wrong address.
         (404, "<html></html>", Setup, Html, None, None),
-        (
-            404,
-            r#"{"message":"Not Found"}"#,
-            Setup,
-            HttpStatus,
-            None,
-            Some("Not Found"),
-        ),
+        (404, r#"{"message":"Not Found"}"#, Setup, HttpStatus, None, Some("Not Found")),
         (405, "", Setup, HttpStatus, None, None),
         (410, "", Setup, HttpStatus, None, None),
         (302, "<html>Moved</html>", Setup, Redirect, None, None),
@@ -352,23 +141,9 @@ fn replies_by_their_kind() {
         (200, "hello there", Transient, NO_FORMAT, None, None),
         (200, "hello = there", Transient, NO_FORMAT, None, None),
         (200, r#"{"access_token":"ab"#, Transient, CUT, None, None),
-        (
-            200,
-            r#"{"access_token":"ab",}"#,
-            Transient,
-            MALFORMED,
-            None,
-            None,
-        ),
+        (200, r#"{"access_token":"ab",}"#, Transient, MALFORMED, None, None),
         (200, "{}", Setup, NO_TOKEN, None, None),
-        (
-            200,
-            r#"[{"access_token":"a"}]"#,
-            Setup,
-            NO_TOKEN,
-            None,
-            None,
-        ),
+        (200, r#"[{"access_token":"a"}]"#, Setup, NO_TOKEN, None, None),
         (200, r#""a-bare-string""#, Setup, NO_TOKEN, None, None),
         (
             200,
@@ -380,31 +155,10 @@ fn replies_by_their_kind() {
         ),
         (200, r#"{"access_token":null}"#, Setup, NO_TOKEN, None, None),
         (200, r#"{"access_token":" "}"#, Setup, BAD_TOKEN, None, None),
-        (
-            200,
-            r#"{"access_token":"a\r\nX: y"}"#,
-            Setup,
-            BAD_TOKEN,
-            None,
-            None,
-        ),
+        (200, r#"{"access_token":"a\r\nX: y"}"#, Setup, BAD_TOKEN, None, None),
         (200, r#"{"access_token":"ä"}"#, Setup, BAD_TOKEN, None, None),
-        (
-            200,
-            r#"{"access_token":{"x":1}}"#,
-            Setup,
-            BAD_TOKEN,
-            None,
-            None,
-        ),
-        (
-            200,
-            r#"{"access_token":true}"#,
-            Setup,
-            BAD_TOKEN,
-            None,
-            None,
-        ),
+        (200, r#"{"access_token":{"x":1}}"#, Setup, BAD_TOKEN, None, None),
+        (200, r#"{"access_token":true}"#, Setup, BAD_TOKEN, None, None),
     ];
     for (status, body, kind, what, code, description) in table {
         let failure = read(&ReplyRules::default(), status, "", body).unwrap_err();
@@ -423,21 +177,14 @@ fn replies_by_their_kind() {
 #[test]
 fn a_definitions_codes_come_before_the_standard_ones() {
     let rules = ReplyRules {
-        dead: vec![
-            "unauthorized_client".to_owned(),
-            "bad_refresh_token".to_owned(),
-        ],
+        dead: vec!["unauthorized_client".to_owned(), "bad_refresh_token".to_owned()],
         retry: vec!["ratelimited".to_owned(), "invalid_request".to_owned()],
         setup: vec!["access_denied".to_owned()],
         ..ReplyRules::default()
     };
     let table = [
         // Atlassian: a dead refresh token is 403 `unauthorized_client`.
-        (
-            403,
-            r#"{"error":"unauthorized_client","error_description":"refresh_token is invalid"}"#,
-            Grant,
-        ),
+        (403, r#"{"error":"unauthorized_client","error_description":"refresh_token is invalid"}"#, Grant),
         (200, "error=bad_refresh_token", Grant),
         (500, r#"{"error":"Bad_Refresh_Token"}"#, Grant),
         (200, r#"{"error":"ratelimited"}"#, Transient),
@@ -446,40 +193,24 @@ fn a_definitions_codes_come_before_the_standard_ones() {
         (500, r#"{"error":"access_denied"}"#, Transient),
     ];
     for (status, body, kind) in table {
-        assert_eq!(
-            read(&rules, status, "", body).unwrap_err().kind,
-            kind,
-            "{body}"
-        );
+        assert_eq!(read(&rules, status, "", body).unwrap_err().kind, kind, "{body}");
     }
 }
 
 #[test]
 fn slack_says_no_with_200() {
     let rules = ReplyRules {
-        success: Some(SuccessRule {
-            pointer: "/ok".into(),
-            equals: json!(true),
-        }),
+        success: Some(SuccessRule { pointer: "/ok".into(), equals: json!(true) }),
         dead: vec!["invalid_refresh_token".to_owned()],
         ..ReplyRules::default()
     };
-    let failure = read(
-        &rules,
-        200,
-        "application/json",
-        r#"{"ok":false,"error":"invalid_refresh_token"}"#,
-    )
-    .unwrap_err();
+    let failure = read(&rules, 200, "application/json", r#"{"ok":false,"error":"invalid_refresh_token"}"#).unwrap_err();
     assert_eq!(
         (failure.kind, failure.what, failure.code.as_deref()),
         (Grant, OauthError, Some("invalid_refresh_token"))
     );
     let silent = read(&rules, 200, "application/json", r#"{"ok":false}"#).unwrap_err();
-    assert_eq!(
-        (silent.kind, silent.what, silent.code),
-        (Setup, OauthError, None)
-    );
+    assert_eq!((silent.kind, silent.what, silent.code), (Setup, OauthError, None));
 }
 
 #[test]
@@ -492,10 +223,7 @@ fn codes_and_texts_where_the_definition_points() {
     };
     let body = r#"{"error":{"message":"Session has expired","type":"OAuthException","code":190}}"#;
     let failure = read(&rules, 400, "", body).unwrap_err();
-    assert_eq!(
-        (failure.kind, failure.code.as_deref()),
-        (Grant, Some("190"))
-    );
+    assert_eq!((failure.kind, failure.code.as_deref()), (Grant, Some("190")));
     assert_eq!(failure.description.as_deref(), Some("Session has expired"));
 }
 
@@ -503,24 +231,13 @@ fn codes_and_texts_where_the_definition_points() {
 fn retry_after_in_seconds_and_as_a_date() {
     for (status, value, expected) in [
         (429, "120", Some(Duration::from_secs(120))),
-        (
-            503,
-            "Tue, 14 Nov 2023 22:15:20 GMT",
-            Some(Duration::from_secs(120)),
-        ),
+        (503, "Tue, 14 Nov 2023 22:15:20 GMT", Some(Duration::from_secs(120))),
         (429, "Tue, 14 Nov 2023 22:00:00 GMT", Some(Duration::ZERO)),
         (429, "a while", None),
     ] {
-        let headers: HeaderMap = [(RETRY_AFTER, value.parse().unwrap())]
-            .into_iter()
-            .collect();
-        let failure =
-            read_token_reply(&ReplyRules::default(), status, &headers, b"", NOW).unwrap_err();
-        assert_eq!(
-            (failure.kind, failure.retry_after),
-            (Transient, expected),
-            "{value}"
-        );
+        let headers: HeaderMap = [(RETRY_AFTER, value.parse().unwrap())].into_iter().collect();
+        let failure = read_token_reply(&ReplyRules::default(), status, &headers, b"", NOW).unwrap_err();
+        assert_eq!((failure.kind, failure.retry_after), (Transient, expected), "{value}");
     }
 }
 
@@ -533,10 +250,7 @@ fn descriptions_are_one_bounded_line_without_tokens() {
     });
     let failure = read(&ReplyRules::default(), 400, "", &body.to_string()).unwrap_err();
     let description = failure.description.unwrap();
-    assert!(
-        description.starts_with("a b **** **** xxx"),
-        "{description}"
-    );
+    assert!(description.starts_with("a b **** **** xxx"), "{description}");
     assert_eq!(description.chars().count(), 300);
     assert_eq!(failure.code.as_deref(), Some("invalid_grant"));
 }
@@ -550,29 +264,12 @@ fn a_failure_is_one_plain_sentence() {
             "the provider refused the request (HTTP 400): invalid_grant: gone",
         ),
         (429, "", "the provider is asked too often (HTTP 429)"),
-        (
-            302,
-            "",
-            "the endpoint redirects elsewhere (HTTP 302), which is not followed",
-        ),
-        (
-            200,
-            "<p>",
-            "the endpoint answered with an HTML page (HTTP 200)",
-        ),
-        (
-            200,
-            "",
-            "the token reply can't be used: it is empty (HTTP 200)",
-        ),
+        (302, "", "the endpoint redirects elsewhere (HTTP 302), which is not followed"),
+        (200, "<p>", "the endpoint answered with an HTML page (HTTP 200)"),
+        (200, "", "the token reply can't be used: it is empty (HTTP 200)"),
         (502, "", "the endpoint answered with HTTP 502"),
     ];
     for (status, body, expected) in table {
-        assert_eq!(
-            read(&ReplyRules::default(), status, "", body)
-                .unwrap_err()
-                .to_string(),
-            expected
-        );
+        assert_eq!(read(&ReplyRules::default(), status, "", body).unwrap_err().to_string(), expected);
     }
 }

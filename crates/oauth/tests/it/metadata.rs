@@ -7,10 +7,7 @@ use url::Url;
 #[test]
 fn where_documents_are_looked_for() {
     let urls = |issuer: &str| -> Vec<String> {
-        discovery_urls(&Url::parse(issuer).unwrap())
-            .iter()
-            .map(Url::to_string)
-            .collect()
+        discovery_urls(&Url::parse(issuer).unwrap()).iter().map(Url::to_string).collect()
     };
     let root = [
         "https://as.example/.well-known/openid-configuration",
@@ -32,22 +29,10 @@ fn a_pasted_address_gives_its_issuer() {
     let table = [
         (" https://as.example/t/1 ", "https://as.example/t/1"),
         ("https://as.example/", "https://as.example/"),
-        (
-            "https://as.example/.well-known/openid-configuration",
-            "https://as.example",
-        ),
-        (
-            "https://as.example/t/1/.well-known/openid-configuration?p=1",
-            "https://as.example/t/1",
-        ),
-        (
-            "https://as.example/.well-known/oauth-authorization-server/t/1",
-            "https://as.example/t/1",
-        ),
-        (
-            "https://as.example/.well-known/oauth-authorization-server/",
-            "https://as.example",
-        ),
+        ("https://as.example/.well-known/openid-configuration", "https://as.example"),
+        ("https://as.example/t/1/.well-known/openid-configuration?p=1", "https://as.example/t/1"),
+        ("https://as.example/.well-known/oauth-authorization-server/t/1", "https://as.example/t/1"),
+        ("https://as.example/.well-known/oauth-authorization-server/", "https://as.example"),
         (
             "https://as.example/.well-known/openid-configuration.json",
             "https://as.example/.well-known/openid-configuration.json",
@@ -89,10 +74,7 @@ fn a_full_document() {
     let body = format!("\u{feff}{document}");
     let metadata = read_metadata("https://as.example", 200, body.as_bytes()).unwrap();
     assert_eq!(serde_json::to_value(&metadata).unwrap(), document);
-    assert_eq!(
-        serde_json::from_value::<Metadata>(document).unwrap(),
-        metadata
-    );
+    assert_eq!(serde_json::from_value::<Metadata>(document).unwrap(), metadata);
 }
 
 #[test]
@@ -108,16 +90,12 @@ fn odd_members_are_passed_over() {
         "authorization_response_iss_parameter_supported": "yes",
         "unknown": {"a": []},
     });
-    let metadata =
-        read_metadata("https://as.example", 200, document.to_string().as_bytes()).unwrap();
+    let metadata = read_metadata("https://as.example", 200, document.to_string().as_bytes()).unwrap();
     assert_eq!(metadata.authorization_endpoint, None);
     assert_eq!(metadata.token_endpoint, None);
     assert_eq!(metadata.revocation_endpoint, None);
     assert_eq!(metadata.scopes_supported, None);
-    assert_eq!(
-        metadata.grant_types_supported,
-        Some(vec!["password".to_owned()])
-    );
+    assert_eq!(metadata.grant_types_supported, Some(vec!["password".to_owned()]));
     assert!(!metadata.authorization_response_iss_parameter_supported);
 }
 
@@ -128,37 +106,17 @@ fn documents_that_are_refused() {
         received: received.to_owned(),
     };
     let table = [
-        (
-            404,
-            r#"{"issuer":"https://as.example"}"#,
-            DiscoveryError::Status(404),
-        ),
+        (404, r#"{"issuer":"https://as.example"}"#, DiscoveryError::Status(404)),
         (200, "<html>", DiscoveryError::NotJson),
         (200, "[]", DiscoveryError::NotJson),
         (200, "{}", DiscoveryError::MissingIssuer),
         (200, r#"{"issuer":null}"#, DiscoveryError::MissingIssuer),
         // Auth0 ends its issuer with a slash: not the same issuer (RFC 8414 §3.3), but the text says what to do.
-        (
-            200,
-            r#"{"issuer":"https://as.example/"}"#,
-            mismatch("https://as.example/"),
-        ),
-        (
-            200,
-            r#"{"issuer":"https://evil.example"}"#,
-            mismatch("https://evil.example"),
-        ),
+        (200, r#"{"issuer":"https://as.example/"}"#, mismatch("https://as.example/")),
+        (200, r#"{"issuer":"https://evil.example"}"#, mismatch("https://evil.example")),
     ];
     for (status, body, error) in table {
-        assert_eq!(
-            read_metadata("https://as.example", status, body.as_bytes()),
-            Err(error),
-            "{body}"
-        );
+        assert_eq!(read_metadata("https://as.example", status, body.as_bytes()), Err(error), "{body}");
     }
-    assert!(
-        mismatch("https://as.example/")
-            .to_string()
-            .ends_with("set the issuer to exactly `https://as.example/`")
-    );
+    assert!(mismatch("https://as.example/").to_string().ends_with("set the issuer to exactly `https://as.example/`"));
 }

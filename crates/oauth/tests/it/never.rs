@@ -21,10 +21,8 @@ fn text() -> impl Strategy<Value = String> {
     let token = prop::sample::select(TOKENS.to_vec());
     prop_oneof![
         token.clone().prop_map(str::to_owned),
-        (any::<String>(), token, any::<String>())
-            .prop_map(|(before, token, after)| format!("{before}{token}{after}")),
-        prop::sample::select(vec!["invalid_grant", "ok", "3600", "Bearer", ""])
-            .prop_map(str::to_owned),
+        (any::<String>(), token, any::<String>()).prop_map(|(before, token, after)| format!("{before}{token}{after}")),
+        prop::sample::select(vec!["invalid_grant", "ok", "3600", "Bearer", ""]).prop_map(str::to_owned),
         any::<String>(),
     ]
 }
@@ -70,10 +68,7 @@ fn value() -> impl Strategy<Value = Value> {
 fn reply() -> impl Strategy<Value = Map<String, Value>> {
     prop::collection::btree_map(name(), value(), 0..8).prop_map(|members| {
         let mut members: Map<String, Value> = members.into_iter().collect();
-        for (name, token) in ["access_token", "refresh_token", "id_token"]
-            .iter()
-            .zip(TOKENS)
-        {
+        for (name, token) in ["access_token", "refresh_token", "id_token"].iter().zip(TOKENS) {
             members.insert((*name).to_owned(), json!(token));
         }
         members

@@ -12,12 +12,7 @@ use serde_json::json;
 /// Tue, 14 Nov 2023 22:13:20 GMT
 pub const NOW: i64 = 1_700_000_000_000;
 
-pub fn read(
-    rules: &ReplyRules,
-    status: u16,
-    content_type: &str,
-    body: &str,
-) -> Result<TokenSet, TokenFailure> {
+pub fn read(rules: &ReplyRules, status: u16, content_type: &str, body: &str) -> Result<TokenSet, TokenFailure> {
     let mut headers = HeaderMap::new();
     if !content_type.is_empty() {
         headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
@@ -34,10 +29,7 @@ fn in_seconds(token_set: &TokenSet) -> Option<i64> {
 }
 
 fn scopes(token_set: &TokenSet) -> Option<Vec<&str>> {
-    token_set
-        .scope
-        .as_ref()
-        .map(|scope| scope.iter().map(String::as_str).collect())
+    token_set.scope.as_ref().map(|scope| scope.iter().map(String::as_str).collect())
 }
 
 fn jwt(claims: &str) -> String {
@@ -52,34 +44,18 @@ fn the_example_of_rfc_6749_section_5_1() {
             "refresh_token":"tGzv3JOkF0XG5Qx2TlKWIA","example_parameter":"example_value"}"#,
     );
     assert_eq!(set.access_token.expose(), "2YotnFZFEjr1zCsicMWpAA");
-    assert_eq!(
-        set.refresh_token.as_ref().unwrap().expose(),
-        "tGzv3JOkF0XG5Qx2TlKWIA"
-    );
+    assert_eq!(set.refresh_token.as_ref().unwrap().expose(), "tGzv3JOkF0XG5Qx2TlKWIA");
     assert_eq!(set.token_type, "example");
     assert_eq!(set.expires_at, Some(NOW + 3_600_000));
     assert!(set.scope.is_none() && set.id_token.is_none());
-    assert_eq!(
-        json!(set.extra),
-        json!({"example_parameter": "example_value"})
-    );
+    assert_eq!(json!(set.extra), json!({"example_parameter": "example_value"}));
 }
 
 #[test]
 fn github_answers_with_a_form_unless_asked_for_json() {
-    let body =
-        "access_token=gho_16C7e42F292c6912E7710c838347Ae178B4a&scope=repo%2Cgist&token_type=bearer";
-    let set = read(
-        &ReplyRules::default(),
-        200,
-        "application/x-www-form-urlencoded; charset=utf-8",
-        body,
-    )
-    .unwrap();
-    assert_eq!(
-        set.access_token.expose(),
-        "gho_16C7e42F292c6912E7710c838347Ae178B4a"
-    );
+    let body = "access_token=gho_16C7e42F292c6912E7710c838347Ae178B4a&scope=repo%2Cgist&token_type=bearer";
+    let set = read(&ReplyRules::default(), 200, "application/x-www-form-urlencoded; charset=utf-8", body).unwrap();
+    assert_eq!(set.access_token.expose(), "gho_16C7e42F292c6912E7710c838347Ae178B4a");
     assert_eq!(set.token_type, "bearer");
     assert_eq!(scopes(&set), Some(vec!["repo", "gist"]));
     assert_eq!(set.expires_at, None);
@@ -88,13 +64,7 @@ fn github_answers_with_a_form_unless_asked_for_json() {
 #[test]
 fn facebook_answers_with_a_form_in_plain_text() {
     for content_type in ["text/plain; charset=UTF-8", "text/html", ""] {
-        let set = read(
-            &ReplyRules::default(),
-            200,
-            content_type,
-            "access_token=EAAB%7Cx&expires=5183999",
-        )
-        .unwrap();
+        let set = read(&ReplyRules::default(), 200, content_type, "access_token=EAAB%7Cx&expires=5183999").unwrap();
         assert_eq!(set.access_token.expose(), "EAAB|x");
         assert_eq!(in_seconds(&set), Some(5_183_999));
         assert_eq!(set.token_type, "Bearer");
@@ -103,34 +73,15 @@ fn facebook_answers_with_a_form_in_plain_text() {
 
 #[test]
 fn json_in_plain_text_and_with_a_byte_order_mark() {
-    for content_type in [
-        "text/plain",
-        "text/html; charset=utf-8",
-        "application/octet-stream",
-        "",
-    ] {
+    for content_type in ["text/plain", "text/html; charset=utf-8", "application/octet-stream", ""] {
         let body = "\u{feff}\r\n {\"access_token\":\"a\"}\n";
-        assert_eq!(
-            read(&ReplyRules::default(), 200, content_type, body)
-                .unwrap()
-                .access_token
-                .expose(),
-            "a"
-        );
+        assert_eq!(read(&ReplyRules::default(), 200, content_type, body).unwrap().access_token.expose(), "a");
     }
 }
 
 #[test]
 fn a_201_is_a_success() {
-    assert!(
-        read(
-            &ReplyRules::default(),
-            201,
-            "application/json",
-            r#"{"access_token":"a"}"#
-        )
-        .is_ok()
-    );
+    assert!(read(&ReplyRules::default(), 201, "application/json", r#"{"access_token":"a"}"#).is_ok());
 }
 
 #[test]
@@ -177,31 +128,16 @@ fn lifetimes_as_they_come() {
 
 #[test]
 fn fiserv_counts_in_milliseconds() {
-    let rules = ReplyRules {
-        expiry_unit: ExpiryUnit::Milliseconds,
-        ..ReplyRules::default()
-    };
+    let rules = ReplyRules { expiry_unit: ExpiryUnit::Milliseconds, ..ReplyRules::default() };
     let expiry = |body: &str| in_seconds(&read(&rules, 200, "application/json", body).unwrap());
-    assert_eq!(
-        expiry(r#"{"access_token":"a","expires_in":900000}"#),
-        Some(900)
-    );
-    assert_eq!(
-        expiry(r#"{"access_token":"a","expires_in":"5184000000"}"#),
-        Some(5_184_000)
-    );
+    assert_eq!(expiry(r#"{"access_token":"a","expires_in":900000}"#), Some(900));
+    assert_eq!(expiry(r#"{"access_token":"a","expires_in":"5184000000"}"#), Some(5_184_000));
 }
 
 #[test]
 fn without_an_expiry_the_token_and_then_the_default_decide() {
-    let hour = ReplyRules {
-        default_lifetime: Some(Duration::from_secs(7200)),
-        ..ReplyRules::default()
-    };
-    let never = ReplyRules {
-        never_expires: true,
-        ..hour.clone()
-    };
+    let hour = ReplyRules { default_lifetime: Some(Duration::from_secs(7200)), ..ReplyRules::default() };
+    let never = ReplyRules { never_expires: true, ..hour.clone() };
     let plain = ReplyRules::default();
     let with_exp = jwt(r#"{"exp":1700003600}"#);
     // Salesforce gives no `expires_in`.
@@ -221,18 +157,11 @@ fn without_an_expiry_the_token_and_then_the_default_decide() {
     ];
     for (rules, token, expected) in table {
         let body = json!({"access_token": token}).to_string();
-        assert_eq!(
-            in_seconds(&read(rules, 200, "application/json", &body).unwrap()),
-            expected,
-            "{token}"
-        );
+        assert_eq!(in_seconds(&read(rules, 200, "application/json", &body).unwrap()), expected, "{token}");
     }
     // What the reply says counts even for tokens that usually don't end.
     let body = r#"{"access_token":"a","expires_in":28800}"#;
-    assert_eq!(
-        in_seconds(&read(&never, 200, "application/json", body).unwrap()),
-        Some(28800)
-    );
+    assert_eq!(in_seconds(&read(&never, 200, "application/json", body).unwrap()), Some(28800));
 }
 
 #[test]
@@ -253,9 +182,7 @@ fn salesforce_leaves_its_instance_in_extra() {
 
 #[test]
 fn mailchimp_has_no_expiry_and_no_scope() {
-    let set = json_reply(
-        r#"{"access_token":"5c6ccc561059aa386da9d112215bae55","expires_in":0,"scope":null}"#,
-    );
+    let set = json_reply(r#"{"access_token":"5c6ccc561059aa386da9d112215bae55","expires_in":0,"scope":null}"#);
     assert_eq!((set.expires_at, set.scope), (None, None));
 }
 
@@ -264,16 +191,10 @@ fn scopes_as_they_come() {
     let table = [
         (r#""a b""#, Some(vec!["a", "b"])),
         (r#"" a  b ""#, Some(vec!["a", "b"])),
-        (
-            r#""read,activity:read_all""#,
-            Some(vec!["read", "activity:read_all"]),
-        ),
+        (r#""read,activity:read_all""#, Some(vec!["read", "activity:read_all"])),
         (r#""a, b""#, Some(vec!["a", "b"])),
         // Twitch.
-        (
-            r#"["channel:moderate","chat:edit"]"#,
-            Some(vec!["channel:moderate", "chat:edit"]),
-        ),
+        (r#"["channel:moderate","chat:edit"]"#, Some(vec!["channel:moderate", "chat:edit"])),
         ("[]", None),
         (r#""""#, None),
         ("null", None),
@@ -302,9 +223,7 @@ fn token_types_as_they_come() {
 #[test]
 fn a_refresh_token_is_never_dropped_for_its_looks() {
     let refresh = |value: &str| {
-        let set = json_reply(&format!(
-            r#"{{"access_token":" a\n","refresh_token":{value}}}"#
-        ));
+        let set = json_reply(&format!(r#"{{"access_token":" a\n","refresh_token":{value}}}"#));
         assert_eq!(set.access_token.expose(), "a");
         set.refresh_token.map(|token| token.expose().to_owned())
     };
@@ -320,10 +239,7 @@ fn slack_nests_the_persons_token() {
     let rules = ReplyRules {
         access_token: "/authed_user/access_token".into(),
         scope: "/authed_user/scope".into(),
-        success: Some(SuccessRule {
-            pointer: "ok".into(),
-            equals: json!(true),
-        }),
+        success: Some(SuccessRule { pointer: "ok".into(), equals: json!(true) }),
         ..ReplyRules::default()
     };
     let body = r#"{"ok":true,"access_token":"xoxb-bot-1","token_type":"bot","team":{"id":"T1","name":"x"},
@@ -337,10 +253,7 @@ fn slack_nests_the_persons_token() {
 
 #[test]
 fn a_reply_that_is_a_list_can_be_pointed_into() {
-    let rules = ReplyRules {
-        access_token: "/0/access_token".into(),
-        ..ReplyRules::default()
-    };
+    let rules = ReplyRules { access_token: "/0/access_token".into(), ..ReplyRules::default() };
     let set = read(&rules, 200, "application/json", r#"[{"access_token":"a"}]"#).unwrap();
     assert_eq!(set.access_token.expose(), "a");
     assert!(set.extra.is_empty());
@@ -350,27 +263,13 @@ fn a_reply_that_is_a_list_can_be_pointed_into() {
 fn a_rule_for_success_outweighs_the_error_member() {
     // TikTok reports `error: {code: "ok"}` with every success.
     let rules = ReplyRules {
-        success: Some(SuccessRule {
-            pointer: "/error/code".into(),
-            equals: json!("ok"),
-        }),
+        success: Some(SuccessRule { pointer: "/error/code".into(), equals: json!("ok") }),
         error: "/error/code".into(),
         ..ReplyRules::default()
     };
-    assert!(
-        read(
-            &rules,
-            200,
-            "",
-            r#"{"error":{"code":"ok"},"access_token":"a"}"#
-        )
-        .is_ok()
-    );
+    assert!(read(&rules, 200, "", r#"{"error":{"code":"ok"},"access_token":"a"}"#).is_ok());
     let in_a_form = ReplyRules {
-        success: Some(SuccessRule {
-            pointer: "ok".into(),
-            equals: json!(true),
-        }),
+        success: Some(SuccessRule { pointer: "ok".into(), equals: json!(true) }),
         ..ReplyRules::default()
     };
     assert!(read(&in_a_form, 200, "", "ok=true&access_token=a").is_ok());
@@ -382,10 +281,7 @@ fn a_rule_for_success_outweighs_the_error_member() {
 fn an_empty_error_member_is_no_error() {
     for empty in ["null", "\"\"", "false", "0", "[]", "{}"] {
         let body = format!(r#"{{"access_token":"a","error":{empty}}}"#);
-        assert!(
-            read(&ReplyRules::default(), 200, "", &body).is_ok(),
-            "{empty}"
-        );
+        assert!(read(&ReplyRules::default(), 200, "", &body).is_ok(), "{empty}");
     }
 }
 
@@ -405,37 +301,21 @@ fn extra_keeps_what_is_no_secret() {
     });
     assert_eq!(json!(set.extra), expected);
 
-    let rules = ReplyRules {
-        keep: vec!["realmId".to_owned(), "bot_token".to_owned()],
-        ..ReplyRules::default()
-    };
+    let rules = ReplyRules { keep: vec!["realmId".to_owned(), "bot_token".to_owned()], ..ReplyRules::default() };
     let set = read(&rules, 200, "", &body.to_string()).unwrap();
     assert_eq!(json!(set.extra), json!({"realmId": "9"}));
 }
 
 #[test]
 fn debug_of_a_token_set_shows_no_value() {
-    let set = json_reply(
-        r#"{"access_token":"hush-1","refresh_token":"hush-2","id_token":"hush-3","email":"hush-4"}"#,
-    );
+    let set = json_reply(r#"{"access_token":"hush-1","refresh_token":"hush-2","id_token":"hush-3","email":"hush-4"}"#);
     let shown = format!("{set:?}");
-    assert!(
-        !shown.contains("hush") && shown.contains("\"email\""),
-        "{shown}"
-    );
+    assert!(!shown.contains("hush") && shown.contains("\"email\""), "{shown}");
 }
 
 #[test]
 fn pointers_and_units_are_read_from_settings() {
     assert_eq!(Pointer::new("a"), Pointer::from("/a"));
-    assert_eq!(
-        serde_json::from_str::<Pointer>("\"a\"")
-            .unwrap()
-            .to_string(),
-        "/a"
-    );
-    assert_eq!(
-        serde_json::from_str::<ExpiryUnit>("\"milliseconds\"").unwrap(),
-        ExpiryUnit::Milliseconds
-    );
+    assert_eq!(serde_json::from_str::<Pointer>("\"a\"").unwrap().to_string(), "/a");
+    assert_eq!(serde_json::from_str::<ExpiryUnit>("\"milliseconds\"").unwrap(), ExpiryUnit::Milliseconds);
 }

@@ -14,16 +14,12 @@ const BASIC: &str = "Basic YyUzQW9kZCtpZCUyRiUyQiUyNTpwJTQwc3MlM0F3JTJGJTJCKyUyN
 const RAW_BASIC: &str = "Basic YzpvZGQgaWQvKyU6cEBzczp3LysgJXJkJj14";
 
 const ID_FORM: &str = "&client_id=c%3Aodd+id%2F%2B%25";
-const BOTH_FORM: &str =
-    "&client_id=c%3Aodd+id%2F%2B%25&client_secret=p%40ss%3Aw%2F%2B+%25rd%26%3Dx";
+const BOTH_FORM: &str = "&client_id=c%3Aodd+id%2F%2B%25&client_secret=p%40ss%3Aw%2F%2B+%25rd%26%3Dx";
 const ID_JSON: &str = r#","client_id":"c:odd id/+%""#;
 const BOTH_JSON: &str = r#","client_id":"c:odd id/+%","client_secret":"p@ss:w/+ %rd&=x""#;
 
 pub fn client() -> Client {
-    Client {
-        id: ODD_ID.to_owned(),
-        secret: Some(ODD_SECRET.into()),
-    }
+    Client { id: ODD_ID.to_owned(), secret: Some(ODD_SECRET.into()) }
 }
 
 pub fn endpoint(client_auth: ClientAuth, body: BodyFormat) -> TokenEndpoint {
@@ -42,18 +38,12 @@ pub fn body(request: &Request<SecretBytes>) -> &str {
 }
 
 fn header(request: &Request<SecretBytes>, name: HeaderName) -> Option<&str> {
-    request
-        .headers()
-        .get(name)
-        .map(|value| value.to_str().unwrap())
+    request.headers().get(name).map(|value| value.to_str().unwrap())
 }
 
 #[test]
 fn every_grant_with_every_client_auth_in_every_format() {
-    let (code, verifier) = (
-        Secret::new("c/o+d e"),
-        Verifier::from_secret(Secret::new("ver~ifier")),
-    );
+    let (code, verifier) = (Secret::new("c/o+d e"), Verifier::from_secret(Secret::new("ver~ifier")));
     let (password, refresh) = (Secret::new("pä&=\""), Secret::new("1//re+fr"));
     // The grant, its scope, its parameters as a form and as the members of a JSON object.
     let grants = [
@@ -68,11 +58,7 @@ fn every_grant_with_every_client_auth_in_every_format() {
             r#""grant_type":"authorization_code","code":"c/o+d e","redirect_uri":"https://k.example/cb?x=1","code_verifier":"ver~ifier""#,
         ),
         (
-            Grant::AuthorizationCode {
-                code: &code,
-                redirect_uri: "https://k.example/cb",
-                verifier: None,
-            },
+            Grant::AuthorizationCode { code: &code, redirect_uri: "https://k.example/cb", verifier: None },
             None,
             "grant_type=authorization_code&code=c%2Fo%2Bd+e&redirect_uri=https%3A%2F%2Fk.example%2Fcb",
             r#""grant_type":"authorization_code","code":"c/o+d e","redirect_uri":"https://k.example/cb""#,
@@ -84,18 +70,13 @@ fn every_grant_with_every_client_auth_in_every_format() {
             r#""grant_type":"client_credentials","scope":"a b:c""#,
         ),
         (
-            Grant::Password {
-                username: "ann@x",
-                password: &password,
-            },
+            Grant::Password { username: "ann@x", password: &password },
             Some(""),
             "grant_type=password&username=ann%40x&password=p%C3%A4%26%3D%22&scope=",
             r#""grant_type":"password","username":"ann@x","password":"pä&=\"","scope":"""#,
         ),
         (
-            Grant::RefreshToken {
-                refresh_token: &refresh,
-            },
+            Grant::RefreshToken { refresh_token: &refresh },
             None,
             "grant_type=refresh_token&refresh_token=1%2F%2Fre%2Bfr",
             r#""grant_type":"refresh_token","refresh_token":"1//re+fr""#,
@@ -111,35 +92,19 @@ fn every_grant_with_every_client_auth_in_every_format() {
     for (grant, scope, grant_form, grant_json) in &grants {
         for (auth, authorization, auth_form, auth_json) in auths {
             for format in [BodyFormat::Form, BodyFormat::Json] {
-                let request =
-                    token_request(&endpoint(auth, format), &client(), grant, *scope).unwrap();
+                let request = token_request(&endpoint(auth, format), &client(), grant, *scope).unwrap();
                 let json = format == BodyFormat::Json || auth == ClientAuth::Json;
                 let (content_type, expected) = if json {
                     ("application/json", format!("{{{grant_json}{auth_json}}}"))
                 } else {
-                    (
-                        "application/x-www-form-urlencoded",
-                        format!("{grant_form}{auth_form}"),
-                    )
+                    ("application/x-www-form-urlencoded", format!("{grant_form}{auth_form}"))
                 };
                 let context = format!("{grant:?} {auth} {format:?}");
                 assert_eq!(body(&request), expected, "{context}");
-                assert_eq!(
-                    header(&request, CONTENT_TYPE),
-                    Some(content_type),
-                    "{context}"
-                );
+                assert_eq!(header(&request, CONTENT_TYPE), Some(content_type), "{context}");
                 assert_eq!(header(&request, AUTHORIZATION), authorization, "{context}");
-                assert_eq!(
-                    header(&request, ACCEPT),
-                    Some("application/json"),
-                    "{context}"
-                );
-                assert_eq!(
-                    request.headers().len(),
-                    2 + usize::from(authorization.is_some()),
-                    "{context}"
-                );
+                assert_eq!(header(&request, ACCEPT), Some("application/json"), "{context}");
+                assert_eq!(request.headers().len(), 2 + usize::from(authorization.is_some()), "{context}");
                 assert_eq!(request.method(), Method::POST);
                 assert_eq!(request.uri(), "https://as.example/token?tenant=a%20b");
             }
@@ -151,15 +116,7 @@ fn every_grant_with_every_client_auth_in_every_format() {
 fn parameters_in_the_query() {
     let endpoint = endpoint(ClientAuth::Post, BodyFormat::Query);
     let refresh = Secret::new("r +");
-    let request = token_request(
-        &endpoint,
-        &client(),
-        &Grant::RefreshToken {
-            refresh_token: &refresh,
-        },
-        None,
-    )
-    .unwrap();
+    let request = token_request(&endpoint, &client(), &Grant::RefreshToken { refresh_token: &refresh }, None).unwrap();
     assert_eq!(
         request.uri(),
         "https://as.example/token?tenant=a%20b&grant_type=refresh_token&refresh_token=r%20%2B\
@@ -176,10 +133,7 @@ fn more_parameters_stand_between_the_grant_and_the_credentials() {
     endpoint.params.push("resource", "a");
     endpoint.params.push("resource", "b");
     endpoint.params.push("grant_type", "account_credentials");
-    let client = Client {
-        id: "id".to_owned(),
-        secret: Some("hush".into()),
-    };
+    let client = Client { id: "id".to_owned(), secret: Some("hush".into()) };
     let request = token_request(&endpoint, &client, &Grant::ClientCredentials, Some("s")).unwrap();
     assert_eq!(
         body(&request),
@@ -192,30 +146,13 @@ fn standard_parameters_are_renamed_or_dropped() {
     let mut endpoint = endpoint(ClientAuth::Post, BodyFormat::Form);
     let rename = |from: &str, to: Option<&str>| (from.to_owned(), to.map(str::to_owned));
     // TikTok's name for the client id; a server that rejects `grant_type`; a literal that is no standard name.
-    endpoint.renames = vec![
-        rename("client_id", Some("client_key")),
-        rename("grant_type", None),
-        rename("extra", Some("never")),
-    ];
+    endpoint.renames =
+        vec![rename("client_id", Some("client_key")), rename("grant_type", None), rename("extra", Some("never"))];
     endpoint.params.push("extra", "1");
-    let client = Client {
-        id: "id".to_owned(),
-        secret: Some("hush".into()),
-    };
+    let client = Client { id: "id".to_owned(), secret: Some("hush".into()) };
     let refresh = Secret::new("r");
-    let request = token_request(
-        &endpoint,
-        &client,
-        &Grant::RefreshToken {
-            refresh_token: &refresh,
-        },
-        None,
-    )
-    .unwrap();
-    assert_eq!(
-        body(&request),
-        "refresh_token=r&extra=1&client_key=id&client_secret=hush"
-    );
+    let request = token_request(&endpoint, &client, &Grant::RefreshToken { refresh_token: &refresh }, None).unwrap();
+    assert_eq!(body(&request), "refresh_token=r&extra=1&client_key=id&client_secret=hush");
 }
 
 #[test]
@@ -237,44 +174,25 @@ fn headers_of_the_definition_win() {
 
 #[test]
 fn a_missing_secret_is_an_error_where_one_is_needed() {
-    let public = Client {
-        id: "id".to_owned(),
-        secret: None,
-    };
+    let public = Client { id: "id".to_owned(), secret: None };
     for auth in ClientAuth::ALL {
         let result = auth.apply(&public, &mut HeaderMap::new(), &mut Params::new());
-        let expected = if auth == ClientAuth::None {
-            Ok(())
-        } else {
-            Err(RequestError::MissingSecret(auth))
-        };
+        let expected = if auth == ClientAuth::None { Ok(()) } else { Err(RequestError::MissingSecret(auth)) };
         assert_eq!(result, expected, "{auth}");
     }
     // Reddit's installed apps have an empty secret and must send it.
-    let empty = Client {
-        id: "id".to_owned(),
-        secret: Some("".into()),
-    };
+    let empty = Client { id: "id".to_owned(), secret: Some("".into()) };
     let mut headers = HeaderMap::new();
-    ClientAuth::Basic
-        .apply(&empty, &mut headers, &mut Params::new())
-        .unwrap();
+    ClientAuth::Basic.apply(&empty, &mut headers, &mut Params::new()).unwrap();
     assert_eq!(headers[AUTHORIZATION], "Basic aWQ6");
 }
 
 #[test]
 fn a_public_client_with_a_secret_does_not_send_it() {
-    let request = token_request(
-        &endpoint(ClientAuth::None, BodyFormat::Form),
-        &client(),
-        &Grant::ClientCredentials,
-        None,
-    )
-    .unwrap();
-    assert_eq!(
-        body(&request),
-        "grant_type=client_credentials&client_id=c%3Aodd+id%2F%2B%25"
-    );
+    let request =
+        token_request(&endpoint(ClientAuth::None, BodyFormat::Form), &client(), &Grant::ClientCredentials, None)
+            .unwrap();
+    assert_eq!(body(&request), "grant_type=client_credentials&client_id=c%3Aodd+id%2F%2B%25");
 }
 
 #[test]
@@ -287,8 +205,7 @@ fn addresses_that_nothing_can_be_sent_to_are_refused() {
     for (url, shown) in table {
         let mut endpoint = endpoint(ClientAuth::Basic, BodyFormat::Form);
         endpoint.url = Url::parse(url).unwrap();
-        let error =
-            token_request(&endpoint, &client(), &Grant::ClientCredentials, None).unwrap_err();
+        let error = token_request(&endpoint, &client(), &Grant::ClientCredentials, None).unwrap_err();
         assert_eq!(error, RequestError::BadUrl(shown.to_owned()));
     }
     let mut endpoint = endpoint(ClientAuth::Basic, BodyFormat::Form);
@@ -304,39 +221,21 @@ fn names_of_client_auth_round_trip() {
         assert_eq!(serde_json::to_value(auth).unwrap(), auth.as_str());
     }
     let error = "client_secret_jwt".parse::<ClientAuth>().unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("`client_secret_jwt` is not a client authentication")
-    );
+    assert!(error.to_string().starts_with("`client_secret_jwt` is not a client authentication"));
 }
 
 #[test]
 fn debug_of_a_request_and_its_parts_shows_no_secret() {
     let mut endpoint = endpoint(ClientAuth::Basic, BodyFormat::Form);
     endpoint.params.push("api_key", "hush-param");
-    endpoint
-        .headers
-        .push((AUTHORIZATION, HeaderValue::from_static("hush-header")));
+    endpoint.headers.push((AUTHORIZATION, HeaderValue::from_static("hush-header")));
     let secret = Secret::new("hush-secret");
-    let client = Client {
-        id: "id".to_owned(),
-        secret: Some(secret.clone()),
-    };
+    let client = Client { id: "id".to_owned(), secret: Some(secret.clone()) };
     let verifier = Verifier::from_secret(secret.clone());
     let grants = [
-        Grant::AuthorizationCode {
-            code: &secret,
-            redirect_uri: "x",
-            verifier: Some(&verifier),
-        },
-        Grant::Password {
-            username: "u",
-            password: &secret,
-        },
-        Grant::RefreshToken {
-            refresh_token: &secret,
-        },
+        Grant::AuthorizationCode { code: &secret, redirect_uri: "x", verifier: Some(&verifier) },
+        Grant::Password { username: "u", password: &secret },
+        Grant::RefreshToken { refresh_token: &secret },
     ];
     for grant in grants {
         let request = token_request(&endpoint, &client, &grant, None).unwrap();
@@ -344,13 +243,7 @@ fn debug_of_a_request_and_its_parts_shows_no_secret() {
         assert!(!shown.contains("hush"), "{shown}");
         assert!(!shown.contains(BASIC), "{shown}");
     }
-    let basic = token_request(
-        &self::endpoint(ClientAuth::Basic, BodyFormat::Form),
-        &client,
-        &grants[1],
-        None,
-    )
-    .unwrap();
+    let basic = token_request(&self::endpoint(ClientAuth::Basic, BodyFormat::Form), &client, &grants[1], None).unwrap();
     assert!(basic.headers()[AUTHORIZATION].is_sensitive());
     assert!(format!("{basic:?}").contains("\"authorization\": Sensitive"));
 }

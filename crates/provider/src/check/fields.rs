@@ -38,11 +38,7 @@ impl Checker<'_> {
     pub(super) fn params(&self, phase: &str, raw: Table) -> Vec<(String, Template)> {
         let table = [phase, "params"];
         let params = self.source.order(&table, raw).into_iter();
-        params
-            .filter_map(|(name, text)| {
-                Some((name.clone(), self.text(&[phase, "params", &name], &text)?))
-            })
-            .collect()
+        params.filter_map(|(name, text)| Some((name.clone(), self.text(&[phase, "params", &name], &text)?))).collect()
     }
 
     pub(super) fn headers(&self, phase: &str, raw: Table) -> Vec<(HeaderName, Template)> {
@@ -53,10 +49,7 @@ impl Checker<'_> {
                 let path = [phase, "headers", name.as_str()];
                 let header = self.header_name(&path, &name)?;
                 let template = self.text(&path, &text)?;
-                if template
-                    .as_literal()
-                    .is_some_and(|text| HeaderValue::from_str(&text).is_err())
-                {
+                if template.as_literal().is_some_and(|text| HeaderValue::from_str(&text).is_err()) {
                     self.error(
                         &path,
                         "the value has characters that a header may not have",
@@ -77,11 +70,7 @@ impl Checker<'_> {
     }
 
     pub(super) fn text(&self, path: Path<'_>, text: &str) -> Option<Template> {
-        let template = self.keep(
-            path,
-            Template::parse(text),
-            "write {{name}} with a variable's name",
-        )?;
+        let template = self.keep(path, Template::parse(text), "write {{name}} with a variable's name")?;
         for placeholder in template.placeholders() {
             self.placeholder(path, placeholder, None);
         }
@@ -89,19 +78,11 @@ impl Checker<'_> {
     }
 
     pub(super) fn host(&self, path: Path<'_>, text: &str) -> Option<Template> {
-        let template = self.keep(
-            path,
-            Template::parse(text),
-            "write {{name}} with a variable's name",
-        )?;
+        let template = self.keep(path, Template::parse(text), "write {{name}} with a variable's name")?;
         for placeholder in template.placeholders() {
             self.placeholder(path, placeholder, Some(Place::Host));
         }
-        let sample = template
-            .render(|_| Ok::<_, ()>(Some("x".to_owned())))
-            .ok()
-            .flatten()
-            .unwrap_or_default();
+        let sample = template.render(|_| Ok::<_, ()>(Some("x".to_owned()))).ok().flatten().unwrap_or_default();
         if !is_host_pattern(&sample) || sample != sample.to_ascii_lowercase() {
             self.error(
                 path,
@@ -138,12 +119,7 @@ impl Checker<'_> {
         }
     }
 
-    pub(super) fn renames(
-        &self,
-        phase: &str,
-        rename: Table,
-        drop: Vec<String>,
-    ) -> Vec<(String, Option<String>)> {
+    pub(super) fn renames(&self, phase: &str, rename: Table, drop: Vec<String>) -> Vec<(String, Option<String>)> {
         for (index, name) in drop.iter().enumerate() {
             if rename.contains_key(name) {
                 self.error(
@@ -154,9 +130,7 @@ impl Checker<'_> {
             }
         }
         let renamed = rename.into_iter().map(|(from, to)| (from, Some(to)));
-        renamed
-            .chain(drop.into_iter().map(|name| (name, None)))
-            .collect()
+        renamed.chain(drop.into_iter().map(|name| (name, None))).collect()
     }
 
     pub(super) fn duration(&self, path: Path<'_>, text: Option<&str>) -> Option<Duration> {
@@ -173,20 +147,13 @@ impl Checker<'_> {
     }
 
     /// Notes that a placeholder is used and checks that it may stand where it does.
-    pub(super) fn placeholder(
-        &self,
-        path: Path<'_>,
-        placeholder: &Placeholder,
-        place: Option<Place>,
-    ) {
+    pub(super) fn placeholder(&self, path: Path<'_>, placeholder: &Placeholder, place: Option<Place>) {
         let name = placeholder.name();
         let in_api = path.first() == Some(&"api");
         match placeholder {
             Placeholder::Variable(name) => self.used.borrow_mut().insert(name.clone()),
             Placeholder::Reply(_) if in_api && place != Some(Place::Host) => return,
-            Placeholder::Audience
-                if !in_api && !matches!(place, Some(Place::Host | Place::Whole)) =>
-            {
+            Placeholder::Audience if !in_api && !matches!(place, Some(Place::Host | Place::Whole)) => {
                 return;
             }
             Placeholder::Reply(_) => {
@@ -205,16 +172,8 @@ impl Checker<'_> {
             }
         };
         let Some(variable) = self.variables.iter().find(|variable| variable.name == name) else {
-            let known: Vec<_> = self
-                .variables
-                .iter()
-                .map(|variable| variable.name.as_str())
-                .collect();
-            let known = if known.is_empty() {
-                String::new()
-            } else {
-                format!(", or use one of: {}", known.join(", "))
-            };
+            let known: Vec<_> = self.variables.iter().map(|variable| variable.name.as_str()).collect();
+            let known = if known.is_empty() { String::new() } else { format!(", or use one of: {}", known.join(", ")) };
             return self.error(
                 path,
                 format!("there is no variable `{name}`"),
@@ -229,11 +188,9 @@ impl Checker<'_> {
                     "make the variable `kind = \"host\"` with a pattern",
                 );
             }
-            Some(Place::Whole) if variable.kind != Kind::Url => self.error(
-                path,
-                format!("`{name}` is not a URL"),
-                "make the variable `kind = \"url\"`",
-            ),
+            Some(Place::Whole) if variable.kind != Kind::Url => {
+                self.error(path, format!("`{name}` is not a URL"), "make the variable `kind = \"url\"`")
+            }
             Some(Place::PathOrQuery) if variable.kind == Kind::Url => {
                 self.error(
                     path,
@@ -246,26 +203,12 @@ impl Checker<'_> {
     }
 
     /// The value, or an error at `path`.
-    pub(super) fn keep<T>(
-        &self,
-        path: Path<'_>,
-        result: Result<T, String>,
-        remedy: &str,
-    ) -> Option<T> {
-        result
-            .map_err(|reason| self.error(path, reason, remedy))
-            .ok()
+    pub(super) fn keep<T>(&self, path: Path<'_>, result: Result<T, String>, remedy: &str) -> Option<T> {
+        result.map_err(|reason| self.error(path, reason, remedy)).ok()
     }
 
-    pub(super) fn error(
-        &self,
-        path: Path<'_>,
-        reason: impl Into<String>,
-        remedy: impl Into<String>,
-    ) {
-        self.errors
-            .borrow_mut()
-            .push(self.source.error(path, reason, remedy));
+    pub(super) fn error(&self, path: Path<'_>, reason: impl Into<String>, remedy: impl Into<String>) {
+        self.errors.borrow_mut().push(self.source.error(path, reason, remedy));
     }
 }
 
@@ -286,8 +229,5 @@ pub(super) fn read_duration(text: &str) -> Option<Duration> {
     if number.is_empty() || number.len() > 6 || !number.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    number
-        .parse::<u64>()
-        .ok()
-        .map(|number| Duration::from_secs(number * unit))
+    number.parse::<u64>().ok().map(|number| Duration::from_secs(number * unit))
 }

@@ -6,8 +6,7 @@ use keyholder_oauth::{ExpiryUnit, Pointer, ReplyRules, SuccessRule};
 
 use super::Checker;
 use crate::definition::{
-    ApiPhase, AuthorizePhase, CallbackPhase, Discover, GrantKind, Method, Phases, Recovery,
-    RefreshLife, RequestPhase,
+    ApiPhase, AuthorizePhase, CallbackPhase, Discover, GrantKind, Method, Phases, Recovery, RefreshLife, RequestPhase,
 };
 use crate::schema::{self, RecoveryName, Unit};
 use crate::template::Placeholder;
@@ -17,14 +16,8 @@ impl Checker<'_> {
     pub(super) fn phases(&self, raw: &mut schema::File, methods: &[Method]) -> Phases {
         let (discover, revoke) = (raw.discover.take(), raw.revoke.take());
         let (authorize, callback) = (take(&mut raw.authorize), take(&mut raw.callback));
-        let (token, refresh, api) = (
-            take(&mut raw.token),
-            take(&mut raw.refresh),
-            take(&mut raw.api),
-        );
-        let needs_consent = methods
-            .iter()
-            .any(|method| method.grant == GrantKind::AuthorizationCode);
+        let (token, refresh, api) = (take(&mut raw.token), take(&mut raw.refresh), take(&mut raw.api));
+        let needs_consent = methods.iter().any(|method| method.grant == GrantKind::AuthorizationCode);
         if needs_consent && authorize.url.is_none() && discover.is_none() {
             self.error(
                 &["authorize", "url"],
@@ -33,28 +26,18 @@ impl Checker<'_> {
             );
         }
         if token.url.is_none() && discover.is_none() {
-            self.error(
-                &["token", "url"],
-                "it is missing",
-                "give the URL, or a [discover] table",
-            );
+            self.error(&["token", "url"], "it is missing", "give the URL, or a [discover] table");
         }
         let reply = self.reply(&token.reply);
         let token = self.token(token);
         let recovery = self.recovery(refresh.recovery, refresh.window.as_deref());
         let refresh_life = RefreshLife {
             idle: self.duration(&["refresh", "idle_life"], refresh.idle_life.as_deref()),
-            absolute: self.duration(
-                &["refresh", "absolute_life"],
-                refresh.absolute_life.as_deref(),
-            ),
+            absolute: self.duration(&["refresh", "absolute_life"], refresh.absolute_life.as_deref()),
         };
         let refresh_sends_scope = refresh.sends_scope;
         let refresh = self.refresh(refresh, &token);
-        let revoke_token = revoke
-            .as_ref()
-            .map(|revoke| revoke.token)
-            .unwrap_or_default();
+        let revoke_token = revoke.as_ref().map(|revoke| revoke.token).unwrap_or_default();
         Phases {
             discover: discover.and_then(|discover| self.discover(discover)),
             authorize: self.authorize(authorize),
@@ -73,18 +56,11 @@ impl Checker<'_> {
 
     fn discover(&self, raw: schema::Discover) -> Option<Discover> {
         let Some(issuer) = raw.issuer else {
-            self.error(
-                &["discover", "issuer"],
-                "it is missing",
-                "give the issuer's URL",
-            );
+            self.error(&["discover", "issuer"], "it is missing", "give the issuer's URL");
             return None;
         };
         let issuer = self.url(&["discover", "issuer"], Some(issuer))?;
-        Some(Discover {
-            issuer,
-            documents: raw.documents,
-        })
+        Some(Discover { issuer, documents: raw.documents })
     }
 
     fn authorize(&self, raw: schema::Authorize) -> AuthorizePhase {
@@ -98,10 +74,7 @@ impl Checker<'_> {
     }
 
     fn callback(&self, raw: schema::Callback) -> CallbackPhase {
-        CallbackPhase {
-            issuer: self.url(&["callback", "issuer"], raw.issuer),
-            issuer_required: raw.issuer_required,
-        }
+        CallbackPhase { issuer: self.url(&["callback", "issuer"], raw.issuer), issuer_required: raw.issuer_required }
     }
 
     fn token(&self, raw: schema::Token) -> RequestPhase {
@@ -121,10 +94,7 @@ impl Checker<'_> {
             url: self.url(&["refresh", "url"], raw.url),
             client_auth: raw.client_auth.or(token.client_auth),
             body: raw.body.or(token.body),
-            headers: raw.headers.map_or_else(
-                || token.headers.clone(),
-                |headers| self.headers("refresh", headers),
-            ),
+            headers: raw.headers.map_or_else(|| token.headers.clone(), |headers| self.headers("refresh", headers)),
             params: self.params("refresh", raw.params),
             renames: token.renames.clone(),
         }
@@ -135,10 +105,7 @@ impl Checker<'_> {
             url: self.url(&["revoke", "url"], raw.url),
             client_auth: raw.client_auth.or(token.client_auth),
             body: raw.body.or(token.body),
-            headers: raw.headers.map_or_else(
-                || token.headers.clone(),
-                |headers| self.headers("revoke", headers),
-            ),
+            headers: raw.headers.map_or_else(|| token.headers.clone(), |headers| self.headers("revoke", headers)),
             params: self.params("revoke", raw.params),
             renames: self.renames("revoke", raw.rename, raw.drop),
         }
@@ -148,17 +115,13 @@ impl Checker<'_> {
         let path = ["refresh", "window"];
         let length = self.duration(&path, window);
         match (name, window) {
-            (Some(RecoveryName::Window), None) => self.error(
-                &path,
-                "recovery is `window`, and its length is missing",
-                "write it like \"60s\"",
-            ),
+            (Some(RecoveryName::Window), None) => {
+                self.error(&path, "recovery is `window`, and its length is missing", "write it like \"60s\"")
+            }
             (Some(RecoveryName::Window), Some(_)) | (_, None) => {}
-            (_, Some(_)) => self.error(
-                &path,
-                "recovery is not `window`",
-                "remove it, or write `recovery = \"window\"`",
-            ),
+            (_, Some(_)) => {
+                self.error(&path, "recovery is not `window`", "remove it, or write `recovery = \"window\"`")
+            }
         }
         match name {
             Some(RecoveryName::Static) => Recovery::Static,
@@ -200,24 +163,14 @@ impl Checker<'_> {
             scope: pointer("scope", &raw.scope, standard.scope),
             expires_in: pointer("expires_in", &raw.expires_in, standard.expires_in),
             error: pointer("error", &raw.error, standard.error),
-            error_description: pointer(
-                "error_description",
-                &raw.error_description,
-                standard.error_description,
-            ),
+            error_description: pointer("error_description", &raw.error_description, standard.error_description),
             expiry_unit: match raw.expiry_unit {
                 Unit::Seconds => ExpiryUnit::Seconds,
                 Unit::Milliseconds => ExpiryUnit::Milliseconds,
             },
-            default_lifetime: self.duration(
-                &["token", "reply", "default_lifetime"],
-                raw.default_lifetime.as_deref(),
-            ),
+            default_lifetime: self.duration(&["token", "reply", "default_lifetime"], raw.default_lifetime.as_deref()),
             never_expires: raw.never_expires,
-            success: raw
-                .success
-                .as_ref()
-                .and_then(|success| self.success(success)),
+            success: raw.success.as_ref().and_then(|success| self.success(success)),
             dead: raw.dead.clone(),
             retry: raw.retry.clone(),
             setup: raw.setup.clone(),
@@ -235,19 +188,14 @@ impl Checker<'_> {
             );
             return None;
         };
-        Some(SuccessRule {
-            pointer: Pointer::new(pointer),
-            equals: equals.clone(),
-        })
+        Some(SuccessRule { pointer: Pointer::new(pointer), equals: equals.clone() })
     }
 
     fn api(&self, raw: schema::Api) -> ApiPhase {
         let standard = ApiPhase::default();
         let base_url = self.url(&["api", "base_url"], raw.base_url);
         let from_reply = base_url.as_ref().is_some_and(|url| {
-            url.placeholders()
-                .iter()
-                .any(|(placeholder, _)| matches!(placeholder, Placeholder::Reply(_)))
+            url.placeholders().iter().any(|(placeholder, _)| matches!(placeholder, Placeholder::Reply(_)))
         });
         if from_reply && raw.hosts.is_empty() {
             self.error(
@@ -265,14 +213,8 @@ impl Checker<'_> {
                 .enumerate()
                 .filter_map(|(index, host)| self.host(&["api", "hosts", &index.to_string()], host))
                 .collect(),
-            header: raw
-                .header
-                .and_then(|name| self.header_name(&["api", "header"], &name))
-                .unwrap_or(standard.header),
-            prefix: raw
-                .prefix
-                .inspect(|prefix| self.prefix(prefix))
-                .unwrap_or(standard.prefix),
+            header: raw.header.and_then(|name| self.header_name(&["api", "header"], &name)).unwrap_or(standard.header),
+            prefix: raw.prefix.inspect(|prefix| self.prefix(prefix)).unwrap_or(standard.prefix),
             headers: self.headers("api", raw.headers),
             verify: raw.verify,
         }

@@ -9,10 +9,7 @@ use super::*;
 use crate::{AskedOf, Catalogue, Kind, parse};
 
 fn values(pairs: &[(&str, &str)]) -> Values {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 fn built_in(id: &str) -> std::sync::Arc<Definition> {
@@ -21,12 +18,7 @@ fn built_in(id: &str) -> std::sync::Arc<Definition> {
 
 fn render(id: &str, method: &str, pairs: &[(&str, &str)]) -> Result<Rendered, RenderError> {
     let definition = built_in(id);
-    definition.render(
-        definition.method(Some(method))?,
-        &values(pairs),
-        &Choice::default(),
-        None,
-    )
+    definition.render(definition.method(Some(method))?, &values(pairs), &Choice::default(), None)
 }
 
 fn metadata(document: serde_json::Value) -> Metadata {
@@ -59,10 +51,7 @@ fn sample(variable: &Variable) -> String {
 }
 
 fn params(params: &Params) -> Vec<(String, String)> {
-    params
-        .iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
+    params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 #[test]
@@ -70,55 +59,27 @@ fn every_method_of_the_catalogue_renders() {
     let document = example_metadata();
     for definition in Catalogue::built_in().iter() {
         for method in &definition.methods {
-            let mut values: Values = definition
-                .variables_of(method)
-                .map(|variable| (variable.name.clone(), sample(variable)))
-                .collect();
+            let mut values: Values =
+                definition.variables_of(method).map(|variable| (variable.name.clone(), sample(variable))).collect();
             for asked_of in [AskedOf::Integration, AskedOf::Connection] {
-                let asked = definition
-                    .variables
-                    .iter()
-                    .filter(|variable| variable.asked_of == asked_of);
+                let asked = definition.variables.iter().filter(|variable| variable.asked_of == asked_of);
                 let given = asked
                     .filter_map(|variable| values.get_key_value(&variable.name))
                     .map(|(name, value)| (name.clone(), value.clone()))
                     .collect();
                 definition.check_values(method, asked_of, &given).unwrap();
             }
-            values.insert(
-                "reply.instance_url".to_owned(),
-                "https://acme.my.salesforce.com".to_owned(),
-            );
-            let rendered = definition
-                .render(method, &values, &Choice::default(), Some(&document))
-                .unwrap();
-            assert_eq!(
-                rendered.authorize.is_some(),
-                method.grant == GrantKind::AuthorizationCode,
-                "{}",
-                definition.id
-            );
+            values.insert("reply.instance_url".to_owned(), "https://acme.my.salesforce.com".to_owned());
+            let rendered = definition.render(method, &values, &Choice::default(), Some(&document)).unwrap();
+            assert_eq!(rendered.authorize.is_some(), method.grant == GrantKind::AuthorizationCode, "{}", definition.id);
             let base_url = rendered.api.base_url.unwrap();
             assert!(
-                rendered
-                    .api
-                    .hosts
-                    .iter()
-                    .any(|host| host_covers(host, base_url.host_str().unwrap())),
+                rendered.api.hosts.iter().any(|host| host_covers(host, base_url.host_str().unwrap())),
                 "{}",
                 definition.id
             );
-            let client = Client {
-                id: "id".into(),
-                secret: Some(Secret::new("secret")),
-            };
-            token_request(
-                &rendered.token,
-                &client,
-                &Grant::ClientCredentials,
-                rendered.scope.as_deref(),
-            )
-            .unwrap();
+            let client = Client { id: "id".into(), secret: Some(Secret::new("secret")) };
+            token_request(&rendered.token, &client, &Grant::ClientCredentials, rendered.scope.as_deref()).unwrap();
         }
     }
 }
@@ -126,11 +87,7 @@ fn every_method_of_the_catalogue_renders() {
 #[test]
 fn the_catalogue_says_where_its_facts_come_from() {
     for definition in Catalogue::built_in().iter() {
-        assert!(
-            !definition.source.is_empty() && definition.docs.is_some(),
-            "{}",
-            definition.id
-        );
+        assert!(!definition.source.is_empty() && definition.docs.is_some(), "{}", definition.id);
         assert!(!definition.setup.text.is_empty(), "{}", definition.id);
     }
 }
@@ -139,10 +96,8 @@ fn the_catalogue_says_where_its_facts_come_from() {
 fn by_hand() {
     let definition = built_in("oauth2");
     let method = definition.method(Some("code")).unwrap();
-    let given = values(&[
-        ("authorization_url", "https://a.example/auth?x=1"),
-        ("token_url", "http://127.0.0.1:9000/token"),
-    ]);
+    let given =
+        values(&[("authorization_url", "https://a.example/auth?x=1"), ("token_url", "http://127.0.0.1:9000/token")]);
     let choice = Choice {
         audience: Some("https://api.example".into()),
         scopes: vec!["a b".into(), "c".into(), "a".into()],
@@ -151,10 +106,7 @@ fn by_hand() {
     let rendered = definition.render(method, &given, &choice, None).unwrap();
     let authorize = rendered.authorize.unwrap();
     assert_eq!(authorize.url.as_str(), "https://a.example/auth?x=1");
-    assert_eq!(
-        params(&authorize.params),
-        [("audience".to_owned(), "https://api.example".to_owned())]
-    );
+    assert_eq!(params(&authorize.params), [("audience".to_owned(), "https://api.example".to_owned())]);
     assert_eq!(rendered.refresh.url.as_str(), "http://127.0.0.1:9000/token");
     assert!(rendered.refresh.params.is_empty());
     assert_eq!(rendered.scope.as_deref(), Some("a b c"));
@@ -165,10 +117,7 @@ fn by_hand() {
             && rendered.api.hosts.is_empty()
             && rendered.issuer.is_none()
     );
-    assert_eq!(
-        (rendered.api.header.as_str(), rendered.api.prefix.as_str()),
-        ("authorization", "Bearer")
-    );
+    assert_eq!((rendered.api.header.as_str(), rendered.api.prefix.as_str()), ("authorization", "Bearer"));
     assert_eq!(rendered.recovery, Recovery::SingleUse);
 
     let rendered = render(
@@ -182,42 +131,20 @@ fn by_hand() {
         ],
     )
     .unwrap();
-    assert!(
-        rendered.authorize.is_none()
-            && rendered.scope.is_none()
-            && rendered.token.params.is_empty()
-    );
+    assert!(rendered.authorize.is_none() && rendered.scope.is_none() && rendered.token.params.is_empty());
     assert_eq!(rendered.refresh.url.as_str(), "https://a.example/r");
-    assert_eq!(
-        rendered.revoke.unwrap().endpoint.url.as_str(),
-        "https://a.example/v"
-    );
+    assert_eq!(rendered.revoke.unwrap().endpoint.url.as_str(), "https://a.example/v");
     assert_eq!(rendered.api.hosts, ["api.example"]);
 }
 
 #[test]
 fn what_is_missing_is_named() {
     let missing = render("oauth2", "code", &[("token_url", "https://a.example/t")]).unwrap_err();
-    assert!(
-        missing
-            .to_string()
-            .contains("variable `authorization_url`: it is required"),
-        "{missing}"
-    );
+    assert!(missing.to_string().contains("variable `authorization_url`: it is required"), "{missing}");
     let unknown = render("github", "device", &[]).unwrap_err();
-    assert_eq!(
-        unknown.to_string(),
-        "provider `github` has no method `device`; use one of: authorization_code"
-    );
-    assert!(
-        built_in("github")
-            .method(Some("client_credentials"))
-            .is_err()
-    );
-    assert_eq!(
-        built_in("oidc").method(None).unwrap().name,
-        "authorization_code"
-    );
+    assert_eq!(unknown.to_string(), "provider `github` has no method `device`; use one of: authorization_code");
+    assert!(built_in("github").method(Some("client_credentials")).is_err());
+    assert_eq!(built_in("oidc").method(None).unwrap().name, "authorization_code");
 }
 
 #[test]
@@ -227,38 +154,17 @@ fn by_discovery() {
     let given = values(&[("issuer", "https://id.example")]);
     let discovery = definition.discovery(method, &given).unwrap().unwrap();
     assert_eq!(discovery.issuer, "https://id.example");
+    assert_eq!(discovery.urls[0].as_str(), "https://id.example/.well-known/openid-configuration");
+    let pasted = values(&[("issuer", "https://id.example/.well-known/openid-configuration")]);
+    assert_eq!(definition.discovery(method, &pasted).unwrap().unwrap(), discovery);
     assert_eq!(
-        discovery.urls[0].as_str(),
-        "https://id.example/.well-known/openid-configuration"
-    );
-    let pasted = values(&[(
-        "issuer",
-        "https://id.example/.well-known/openid-configuration",
-    )]);
-    assert_eq!(
-        definition.discovery(method, &pasted).unwrap().unwrap(),
-        discovery
-    );
-    assert_eq!(
-        definition
-            .render(method, &given, &Choice::default(), None)
-            .unwrap_err(),
+        definition.render(method, &given, &Choice::default(), None).unwrap_err(),
         RenderError::NeedsDiscovery { field: "token.url" }
     );
 
-    let rendered = definition
-        .render(
-            method,
-            &given,
-            &Choice::default(),
-            Some(&example_metadata()),
-        )
-        .unwrap();
+    let rendered = definition.render(method, &given, &Choice::default(), Some(&example_metadata())).unwrap();
     assert_eq!(rendered.token.client_auth, ClientAuth::Post);
-    assert_eq!(
-        rendered.revoke.unwrap().endpoint.client_auth,
-        ClientAuth::Post
-    );
+    assert_eq!(rendered.revoke.unwrap().endpoint.client_auth, ClientAuth::Post);
     assert_eq!(rendered.issuer.as_deref(), Some("https://id.example"));
     assert!(rendered.issuer_required && rendered.authorize.as_ref().unwrap().nonce);
     assert_eq!(rendered.requested_scopes, ["openid"]);
@@ -269,26 +175,15 @@ fn by_discovery() {
         header_prefix: Some(String::new()),
         ..Choice::default()
     };
-    let rendered = definition
-        .render(method, &given, &choice, Some(&example_metadata()))
-        .unwrap();
+    let rendered = definition.render(method, &given, &choice, Some(&example_metadata())).unwrap();
     assert_eq!(
-        (
-            rendered.token.client_auth,
-            rendered.refresh.client_auth,
-            rendered.revoke.unwrap().endpoint.client_auth
-        ),
+        (rendered.token.client_auth, rendered.refresh.client_auth, rendered.revoke.unwrap().endpoint.client_auth),
         (ClientAuth::None, ClientAuth::None, ClientAuth::None)
     );
     assert!(!rendered.authorize.unwrap().nonce);
     assert_eq!(rendered.api.prefix, "");
 
-    assert!(
-        built_in("oauth2")
-            .discovery(built_in("oauth2").method(None).unwrap(), &Values::new())
-            .unwrap()
-            .is_none()
-    );
+    assert!(built_in("oauth2").discovery(built_in("oauth2").method(None).unwrap(), &Values::new()).unwrap().is_none());
 }
 
 #[test]
@@ -296,14 +191,7 @@ fn what_a_discovery_document_may_not_say() {
     let definition = built_in("oidc");
     let method = definition.method(Some("client_credentials")).unwrap();
     let given = values(&[("issuer", "https://id.example")]);
-    let render = |document| {
-        definition.render(
-            method,
-            &given,
-            &Choice::default(),
-            Some(&metadata(document)),
-        )
-    };
+    let render = |document| definition.render(method, &given, &Choice::default(), Some(&metadata(document)));
     let http = render(serde_json::json!({"issuer": "https://id.example", "token_endpoint": "http://id.example/token"}))
         .unwrap_err();
     assert!(http.to_string().contains("plain http"), "{http}");
@@ -311,14 +199,8 @@ fn what_a_discovery_document_may_not_say() {
     assert_eq!(nothing, RenderError::NoEndpoint { field: "token.url" });
     let token = "https://id.example/token";
     for (offered, expected) in [
-        (
-            serde_json::json!(["client_secret_post", "client_secret_basic"]),
-            ClientAuth::Basic,
-        ),
-        (
-            serde_json::json!(["none", "client_secret_post"]),
-            ClientAuth::Post,
-        ),
+        (serde_json::json!(["client_secret_post", "client_secret_basic"]), ClientAuth::Basic),
+        (serde_json::json!(["none", "client_secret_post"]), ClientAuth::Post),
         (serde_json::json!(["none"]), ClientAuth::None),
         (serde_json::json!([]), ClientAuth::Basic),
         (serde_json::Value::Null, ClientAuth::Basic),
@@ -331,12 +213,7 @@ fn what_a_discovery_document_may_not_say() {
     let jwt = render(
         serde_json::json!({"issuer": "https://id.example", "token_endpoint": token, "token_endpoint_auth_methods_supported": ["private_key_jwt"]}),
     );
-    assert_eq!(
-        jwt.unwrap_err(),
-        RenderError::ClientAuth {
-            offered: vec!["private_key_jwt".into()]
-        }
-    );
+    assert_eq!(jwt.unwrap_err(), RenderError::ClientAuth { offered: vec!["private_key_jwt".into()] });
 }
 
 #[test]
@@ -356,117 +233,53 @@ documents = { "https://id.example/common/v2.0" = "https://id.example/{tenantid}/
 "#;
     let definition = parse("acme.toml", text).unwrap();
     let method = definition.method(None).unwrap();
-    let common = definition
-        .discovery(method, &Values::new())
-        .unwrap()
-        .unwrap();
+    let common = definition.discovery(method, &Values::new()).unwrap().unwrap();
     assert_eq!(common.issuer, "https://id.example/{tenantid}/v2.0");
-    assert_eq!(
-        common.urls[0].as_str(),
-        "https://id.example/common/v2.0/.well-known/openid-configuration"
-    );
-    let one = definition
-        .discovery(method, &values(&[("tenant", "a1")]))
-        .unwrap()
-        .unwrap();
+    assert_eq!(common.urls[0].as_str(), "https://id.example/common/v2.0/.well-known/openid-configuration");
+    let one = definition.discovery(method, &values(&[("tenant", "a1")])).unwrap().unwrap();
     assert_eq!(one.issuer, "https://id.example/a1/v2.0");
 
     let mut document = example_metadata();
     document.issuer = common.issuer;
     document.authorization_response_iss_parameter_supported = false;
-    assert_eq!(
-        definition
-            .render(method, &Values::new(), &Choice::default(), Some(&document))
-            .unwrap()
-            .issuer,
-        None
-    );
+    assert_eq!(definition.render(method, &Values::new(), &Choice::default(), Some(&document)).unwrap().issuer, None);
 }
 
 #[test]
 fn quirks_of_the_catalogue() {
     let microsoft = render("microsoft", "code", &[]).unwrap();
-    assert_eq!(
-        microsoft.token.url.as_str(),
-        "https://login.microsoftonline.com/common/oauth2/v2.0/token"
-    );
-    assert_eq!(
-        microsoft.scope.as_deref(),
-        Some("openid User.Read offline_access")
-    );
+    assert_eq!(microsoft.token.url.as_str(), "https://login.microsoftonline.com/common/oauth2/v2.0/token");
+    assert_eq!(microsoft.scope.as_deref(), Some("openid User.Read offline_access"));
     assert_eq!(microsoft.api.verify_path.as_deref(), Some("/me"));
-    let microsoft = render(
-        "microsoft",
-        "client_credentials",
-        &[("tenant", "contoso.onmicrosoft.com")],
-    )
-    .unwrap();
+    let microsoft = render("microsoft", "client_credentials", &[("tenant", "contoso.onmicrosoft.com")]).unwrap();
     assert_eq!(
         microsoft.token.url.as_str(),
         "https://login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/token"
     );
-    assert_eq!(
-        microsoft.scope.as_deref(),
-        Some("https://graph.microsoft.com/.default")
-    );
+    assert_eq!(microsoft.scope.as_deref(), Some("https://graph.microsoft.com/.default"));
     assert_eq!(microsoft.api.verify_path, None);
 
     let definition = built_in("slack");
-    let choice = Choice {
-        scopes: vec!["chat:write,users:read".into(), "team:read".into()],
-        ..Choice::default()
-    };
-    let slack = definition
-        .render(
-            definition.method(None).unwrap(),
-            &Values::new(),
-            &choice,
-            None,
-        )
-        .unwrap();
-    assert_eq!(
-        slack.scope.as_deref(),
-        Some("chat:write,users:read,team:read")
-    );
+    let choice = Choice { scopes: vec!["chat:write,users:read".into(), "team:read".into()], ..Choice::default() };
+    let slack = definition.render(definition.method(None).unwrap(), &Values::new(), &choice, None).unwrap();
+    assert_eq!(slack.scope.as_deref(), Some("chat:write,users:read,team:read"));
     assert!(slack.authorize.unwrap().params.is_empty());
     assert!(slack.reply.success.is_some());
     let slack = render("slack", "code", &[("user_scope", "chat:write")]).unwrap();
-    assert_eq!(
-        params(&slack.authorize.unwrap().params),
-        [("user_scope".to_owned(), "chat:write".to_owned())]
-    );
+    assert_eq!(params(&slack.authorize.unwrap().params), [("user_scope".to_owned(), "chat:write".to_owned())]);
 
     let notion = render("notion", "code", &[]).unwrap();
-    assert_eq!(
-        (notion.token.body, notion.token.client_auth),
-        (BodyFormat::Json, ClientAuth::Basic)
-    );
-    assert_eq!(
-        (notion.refresh.body, notion.revoke.unwrap().endpoint.body),
-        (BodyFormat::Json, BodyFormat::Json)
-    );
+    assert_eq!((notion.token.body, notion.token.client_auth), (BodyFormat::Json, ClientAuth::Basic));
+    assert_eq!((notion.refresh.body, notion.revoke.unwrap().endpoint.body), (BodyFormat::Json, BodyFormat::Json));
     assert_eq!(notion.api.headers[0].1, "2025-09-03");
 
     let xero = render("xero", "code", &[]).unwrap();
     assert_eq!(xero.recovery, Recovery::Window(Duration::from_secs(1800)));
     assert!(xero.api.headers.is_empty());
 
-    assert_eq!(
-        render("linkedin", "code", &[])
-            .unwrap()
-            .authorize
-            .unwrap()
-            .pkce,
-        Pkce::Off
-    );
-    assert_eq!(
-        render("google", "code", &[]).unwrap().issuer.as_deref(),
-        Some("https://accounts.google.com")
-    );
-    assert_eq!(
-        render("atlassian", "code", &[]).unwrap().scope.as_deref(),
-        Some("read:me offline_access")
-    );
+    assert_eq!(render("linkedin", "code", &[]).unwrap().authorize.unwrap().pkce, Pkce::Off);
+    assert_eq!(render("google", "code", &[]).unwrap().issuer.as_deref(), Some("https://accounts.google.com"));
+    assert_eq!(render("atlassian", "code", &[]).unwrap().scope.as_deref(), Some("read:me offline_access"));
 }
 
 #[test]
@@ -474,20 +287,9 @@ fn the_api_host_may_come_from_a_listed_host_only() {
     let before = render("salesforce", "code", &[]).unwrap();
     assert_eq!(before.api.base_url, None);
     assert_eq!(before.api.hosts, ["*.salesforce.com", "*.force.com"]);
-    assert!(
-        before.api.allows("acme.my.salesforce.com")
-            && !before.api.allows("salesforce.com.evil.example")
-    );
-    let after = render(
-        "salesforce",
-        "code",
-        &[("reply.instance_url", "https://Acme.my.salesforce.com")],
-    )
-    .unwrap();
-    assert_eq!(
-        after.api.base_url.unwrap().as_str(),
-        "https://acme.my.salesforce.com/"
-    );
+    assert!(before.api.allows("acme.my.salesforce.com") && !before.api.allows("salesforce.com.evil.example"));
+    let after = render("salesforce", "code", &[("reply.instance_url", "https://Acme.my.salesforce.com")]).unwrap();
+    assert_eq!(after.api.base_url.unwrap().as_str(), "https://acme.my.salesforce.com/");
     assert_eq!(after.api.hosts, before.api.hosts);
     for (url, reason) in [
         ("https://evil.example", "which `api.hosts` does not list"),
@@ -497,9 +299,7 @@ fn the_api_host_may_come_from_a_listed_host_only() {
         ("http://acme.my.salesforce.com", "plain http"),
         ("https://evil.example\\.salesforce.com", "backslash"),
     ] {
-        let error = render("salesforce", "code", &[("reply.instance_url", url)])
-            .unwrap_err()
-            .to_string();
+        let error = render("salesforce", "code", &[("reply.instance_url", url)]).unwrap_err().to_string();
         assert!(error.contains(reason), "{url}: {error}");
     }
 }
@@ -527,10 +327,7 @@ fn hosts_cannot_be_injected() {
     for host in hosts {
         let error = render("salesforce", "code", &[("host", host)]).unwrap_err();
         assert!(matches!(error, RenderError::Value(_)), "{host:?}: {error}");
-        assert!(
-            !error.to_string().contains(host),
-            "the error repeats the value: {error}"
-        );
+        assert!(!error.to_string().contains(host), "the error repeats the value: {error}");
     }
     for url in [
         "http://evil.example/t",
@@ -541,13 +338,7 @@ fn hosts_cannot_be_injected() {
         "//a.example",
         "https://",
     ] {
-        assert!(
-            matches!(
-                render("oauth2", "password", &[("token_url", url)]),
-                Err(RenderError::Value(_))
-            ),
-            "{url}"
-        );
+        assert!(matches!(render("oauth2", "password", &[("token_url", url)]), Err(RenderError::Value(_))), "{url}");
     }
 }
 
@@ -556,33 +347,18 @@ fn values_are_checked_for_whom_they_are_asked() {
     let definition = built_in("xero");
     let method = definition.method(None).unwrap();
     let tenant = values(&[("tenant_id", "70784a63-d24b-46a9-a4db-0e70a274b056")]);
-    definition
-        .check_values(method, AskedOf::Connection, &tenant)
-        .unwrap();
+    definition.check_values(method, AskedOf::Connection, &tenant).unwrap();
+    let errors = definition.check_values(method, AskedOf::Integration, &tenant).unwrap_err();
+    assert_eq!(errors[0].to_string(), "variable `tenant_id`: each connection has its own; give it with the connection");
     let errors = definition
-        .check_values(method, AskedOf::Integration, &tenant)
-        .unwrap_err();
-    assert_eq!(
-        errors[0].to_string(),
-        "variable `tenant_id`: each connection has its own; give it with the connection"
-    );
-    let errors = definition
-        .check_values(
-            method,
-            AskedOf::Connection,
-            &values(&[("tenant_id", "x"), ("reply.x", "y")]),
-        )
+        .check_values(method, AskedOf::Connection, &values(&[("tenant_id", "x"), ("reply.x", "y")]))
         .unwrap_err();
     assert_eq!(errors.len(), 2);
 
     let definition = built_in("oauth2");
     let method = definition.method(Some("client_credentials")).unwrap();
     let errors = definition
-        .check_values(
-            method,
-            AskedOf::Integration,
-            &values(&[("nope", "x"), ("api_base_url", "http://a.example")]),
-        )
+        .check_values(method, AskedOf::Integration, &values(&[("nope", "x"), ("api_base_url", "http://a.example")]))
         .unwrap_err();
     let names: Vec<_> = errors.iter().map(|error| error.variable.as_str()).collect();
     assert_eq!(names, ["api_base_url", "nope", "token_url"]);
@@ -626,55 +402,24 @@ drop = ["grant_type"]
 "#;
     let definition = parse("acme.toml", text).unwrap();
     let method = definition.method(None).unwrap();
-    let render = |pairs: &[(&str, &str)]| {
-        definition.render(method, &values(pairs), &Choice::default(), None)
-    };
+    let render = |pairs: &[(&str, &str)]| definition.render(method, &values(pairs), &Choice::default(), None);
     let token = render(&[("key", "s")]).unwrap().token;
     assert_eq!(token.url.path(), "/basic/token");
     assert_eq!(token.headers.len(), 1);
     assert!(token.headers[0].1.is_sensitive() && token.headers[0].1 == "k s");
-    let renames = [
-        ("client_id", Some("client_key")),
-        ("grant_type", None),
-        ("scope", Some("scopes")),
-    ];
-    assert_eq!(
-        token.renames,
-        renames.map(|(from, to)| (from.to_owned(), to.map(str::to_owned)))
-    );
-    assert!(
-        render(&[("key", "s"), ("plan", "gold")])
-            .unwrap_err()
-            .to_string()
-            .contains("fixed by the definition")
-    );
-    assert!(
-        render(&[("key", "s\r\nX-Evil: 1")])
-            .unwrap_err()
-            .to_string()
-            .contains("control character")
-    );
+    let renames = [("client_id", Some("client_key")), ("grant_type", None), ("scope", Some("scopes"))];
+    assert_eq!(token.renames, renames.map(|(from, to)| (from.to_owned(), to.map(str::to_owned))));
+    assert!(render(&[("key", "s"), ("plan", "gold")]).unwrap_err().to_string().contains("fixed by the definition"));
+    assert!(render(&[("key", "s\r\nX-Evil: 1")]).unwrap_err().to_string().contains("control character"));
     // Latin-1 aside, HTTP has no letters beyond ASCII; the value is refused or carried, never repaired.
-    let bad = Choice {
-        audience: Some("a\nb".into()),
-        ..Choice::default()
-    };
+    let bad = Choice { audience: Some("a\nb".into()), ..Choice::default() };
     assert_eq!(
-        definition
-            .render(method, &values(&[("key", "s")]), &bad, None)
-            .unwrap_err(),
-        RenderError::BadHeader {
-            header: "x-aud".into()
-        }
+        definition.render(method, &values(&[("key", "s")]), &bad, None).unwrap_err(),
+        RenderError::BadHeader { header: "x-aud".into() }
     );
-    let bad = Choice {
-        scopes: vec!["a\tb".into()],
-        ..Choice::default()
-    };
+    let bad = Choice { scopes: vec!["a\tb".into()], ..Choice::default() };
     assert_eq!(
-        definition
-            .render(method, &values(&[("key", "s")]), &bad, None)
-            .unwrap_err(),
+        definition.render(method, &values(&[("key", "s")]), &bad, None).unwrap_err(),
         RenderError::BadScope { position: 1 }
     );
 }
