@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The binary `keyholder`: parse, configure, dispatch.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keyholder::cli::main()
+}
