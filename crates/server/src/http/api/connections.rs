@@ -1,0 +1,448 @@
+//! Connections.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::{HeaderName, StatusCode, header};
+use keyholder_broker::model::Status;
+use keyholder_broker::store::Filter;
+use keyholder_broker::{
+    Authorize, ConnectionEdit, Error, FieldError, NewConnection, RevocationOutcome, ShownConnection,
+};
+use keyholder_oauth::Secret;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::App;
+use super::super::caller::Authenticated;
+use super::super::input::{InQuery, Input, PageQuery, cut, duration};
+use super::super::problem::{ApiError, FailureBody};
+
+/// A connection. Its tokens and secrets are never shown here.
+#[derive(Serialize, JsonSchema)]
+pub struct ConnectionBody {
+    id: String,
+    name: String,
+    /// Name of its integration.
+    integration: String,
+    provider: String,
+    method: String,
+    /// Who the grant belongs to, in the application's words.
+    owner: Option<String>,
+    username: Option<String>,
+    tags: BTreeMap<String, String>,
+    variables: BTreeMap<String, String>,
+    /// `draft`, `pending`, `connected`, `failing`, `reconnect` or `revoked`.
+    state: &'static str,
+    /// `grey`, `green` or `red`.
+    color: &'static str,
+    /// What is wrong and what to do, in one text.
+    reason: Option<String>,
+    /// The same in parts.
+    failure: Option<FailureBody>,
+    failures: FailuresBody,
+    /// Granted scope.
+    scope: Option<String>,
+    /// The account at the provider, as far as it told.
+    account: Option<String>,
+    /// The access token's expiry, Unix milliseconds; `null`: not known, or no token.
+    expires_at: Option<i64>,
+    /// Raised by every renewal.
+    generation: i64,
+    /// When it is renewed by itself, Unix milliseconds.
+    next_renewal_at: Option<i64>,
+    /// First authorised, Unix milliseconds.
+    connected_at: Option<i64>,
+    /// Unix milliseconds.
+    renewed_at: Option<i64>,
+    /// Unix milliseconds.
+    created_at: i64,
+    /// Unix milliseconds.
+    updated_at: i64,
+}
+
+/// Failures of renewal since the last success.
+#[derive(Serialize, JsonSchema)]
+pub struct FailuresBody {
+    setup: i64,
+    grant: i64,
+    transient: i64,
+}
+
+/// Connections.
+#[derive(Serialize, JsonSchema)]
+pub struct ConnectionList {
+    items: Vec<ConnectionBody>,
+    /// Cursor of the next page.
+    next: Option<String>,
+}
+
+/// A new connection.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewConnectionBody {
+    /// Unique.
+    name: String,
+    /// Name or id of an integration.
+    integration: String,
+    owner: Option<String>,
+    /// For the password grant.
+    username: Option<String>,
+    /// For the password grant.
+    password: Option<String>,
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+}
+
+/// What shall change; fields left out stay, an empty text takes a variable away.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionEditBody {
+    username: Option<String>,
+    password: Option<String>,
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+}
+
+/// How to authorise.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorizeBody {
+    /// Who will consent; `complete` must name the same.
+    owner: Option<String>,
+    /// Where the browser goes when done, with a one-time code.
+    return_url: Option<String>,
+}
+
+/// What authorising came to.
+#[derive(Serialize, JsonSchema)]
+pub struct AuthorizeReply {
+    /// The connection's id.
+    connection: String,
+    state: &'static str,
+    /// To be opened by the person, when one is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorize_url: Option<String>,
+    /// Until when that link works, Unix milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<i64>,
+}
+
+/// Completing a consent.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CompleteBody {
+    /// The one-time code of the return URL.
+    code: String,
+    /// The user in whose session this happens.
+    owner: Option<String>,
+}
+
+/// An access token.
+#[derive(Serialize, JsonSchema)]
+pub struct TokenReply {
+    access_token: String,
+    token_type: String,
+    /// Unix milliseconds; `null`: the provider doesn't say.
+    expires_at: Option<i64>,
+    /// Whole seconds left.
+    expires_in: Option<i64>,
+    scope: Option<String>,
+    /// The connection's id.
+    connection: String,
+    /// Raised by every renewal.
+    generation: i64,
+}
+
+/// A renewal's outcome.
+#[derive(Serialize, JsonSchema)]
+pub struct RefreshReply {
+    /// The connection's id.
+    connection: String,
+    state: &'static str,
+    generation: i64,
+    /// Unix milliseconds.
+    expires_at: Option<i64>,
+}
+
+/// What a test found.
+#[derive(Serialize, JsonSchema)]
+pub struct TestReply {
+    /// All steps held.
+    ok: bool,
+    steps: Vec<StepBody>,
+}
+
+/// A step of a test.
+#[derive(Serialize, JsonSchema)]
+pub struct StepBody {
+    /// `token` or `call`.
+    name: &'static str,
+    ok: bool,
+    message: String,
+    /// What to do, where it didn't hold.
+    remedy: Option<String>,
+}
+
+/// What ending a connection came to.
+#[derive(Serialize, JsonSchema)]
+pub struct RevokeReply {
+    connection: ConnectionBody,
+    revocation: RevocationBody,
+}
+
+/// What became of the grant at the provider.
+#[derive(Serialize, JsonSchema)]
+pub struct RevocationBody {
+    /// `revoked`, `not_offered`, `nothing_held` or `failed`.
+    outcome: &'static str,
+    message: String,
+}
+
+/// A connection's history.
+#[derive(Serialize, JsonSchema)]
+pub struct EventList {
+    /// Newest first.
+    items: Vec<EventBody>,
+}
+
+/// An entry of the history.
+#[derive(Serialize, JsonSchema)]
+pub struct EventBody {
+    id: String,
+    /// Unix milliseconds.
+    at: i64,
+    kind: String,
+    message: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ListQuery {
+    integration: Option<String>,
+    state: Option<String>,
+    owner: Option<String>,
+    after: Option<String>,
+    limit: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct TokenQuery {
+    min_ttl: Option<String>,
+}
+
+pub(crate) async fn list(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    InQuery(query): InQuery<ListQuery>,
+) -> Result<Json<ConnectionList>, ApiError> {
+    let page = PageQuery::new(query.after, query.limit).page()?;
+    let integration = match query.integration {
+        Some(name) => Some(app.broker.integration(&caller, &name).await?.id),
+        None => None,
+    };
+    let state = query.state.as_deref().map(state).transpose()?;
+    let filter = Filter { integration, state, owner: query.owner };
+    let items = app.broker.connections(&caller, &filter, &page).await?;
+    let (items, next) = cut(items, &page, |it| it.connection.id.to_string());
+    Ok(Json(ConnectionList { items: items.iter().map(body).collect(), next }))
+}
+
+pub(crate) async fn add(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Input(new): Input<NewConnectionBody>,
+) -> Result<(StatusCode, Json<ConnectionBody>), ApiError> {
+    let new = NewConnection {
+        name: new.name,
+        integration: new.integration,
+        owner: new.owner,
+        username: new.username,
+        password: new.password.map(Secret::new),
+        variables: new.variables,
+        tags: new.tags,
+    };
+    Ok((StatusCode::CREATED, Json(body(&app.broker.add_connection(&caller, new).await?))))
+}
+
+pub(crate) async fn show(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Path(name): Path<String>,
+) -> Result<Json<ConnectionBody>, ApiError> {
+    Ok(Json(body(&app.broker.connection(&caller, &name).await?)))
+}
+
+pub(crate) async fn edit(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Path(name): Path<String>,
+    Input(edit): Input<ConnectionEditBody>,
+) -> Result<Json<ConnectionBody>, ApiError> {
+    let edit =
+        ConnectionEdit { username: edit.username, password: edit.password.map(Secret::new), variables: edit.variables };
+    Ok(Json(body(&app.broker.edit_connection(&caller, &name, edit).await?)))
+}
+
+pub(crate) async fn remove(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Path(name): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    app.broker.remove_connection(&caller, &name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn events(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Path(name): Path<String>,
+) -> Result<Json<EventList>, ApiError> {
+    let events = app.broker.history(&caller, &name, 200).await?;
+    let items = events
+        .into_iter()
+        .map(|it| EventBody { id: it.id.to_string(), at: it.at, kind: it.kind, message: it.message })
+        .collect();
+    Ok(Json(EventList { items }))
+}
+
+pub(crate) async fn authorize(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Path(name): Path<String>,
+    Input(wish): Input<AuthorizeBody>,
+) -> Result<Json<AuthorizeReply>, ApiError> {
+    let outcome = app.broker.authorize(&caller, &name, wish.owner, wish.return_url).await?;
+    let connection = app.broker.connection(&caller, &name).await?.connection;
+    let (authorize_url, expires_at) = match outcome {
+        Authorize::Done(_) => (None, None),
+        Authorize::Person(link) => (Some(link.url), Some(link.session.expires_at)),
+    };
+    Ok(Json(AuthorizeReply {
+        connection: connection.id.to_string(),
+        state: connection.state.status().as_str(),
+        authorize_url,
+        expires_at,
+    }))
+}
+
+pub(crate) async fn complete(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Path(name): Path<String>,
+    Input(done): Input<CompleteBody>,
+) -> Result<Json<ConnectionBody>, ApiError> {
+    Ok(Json(body(&app.broker.complete(&caller, &name, &done.code, done.owner.as_deref()).await?)))
+}
+
+/// RFC 6749 §5.1 asks the same of a token reply: no cache keeps it.
+type NotCached = [(HeaderName, &'static str); 1];
+
+pub(crate) async fn token(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Path(name): Path<String>,
+    InQuery(query): InQuery<TokenQuery>,
+) -> Result<(NotCached, Json<TokenReply>), ApiError> {
+    let min_ttl = query.min_ttl.as_deref().map(|text| duration("min_ttl", text)).transpose()?;
+    let token = app.broker.token(&caller, &name, min_ttl).await?;
+    let reply = TokenReply {
+        access_token: token.access_token.expose().to_owned(),
+        token_type: token.token_type,
+        expires_at: token.expires_at,
+        expires_in: token.expires_in,
+        scope: token.scope,
+        connection: token.connection.to_string(),
+        generation: token.generation,
+    };
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(reply)))
+}
+
+pub(crate) async fn refresh(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Path(name): Path<String>,
+) -> Result<Json<RefreshReply>, ApiError> {
+    let note = app.broker.refresh(&caller, &name).await?;
+    let connection = app.broker.connection(&caller, &name).await?.connection;
+    Ok(Json(RefreshReply {
+        connection: connection.id.to_string(),
+        state: connection.state.status().as_str(),
+        generation: note.generation,
+        expires_at: note.expires_at,
+    }))
+}
+
+pub(crate) async fn test(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Path(name): Path<String>,
+) -> Result<Json<TestReply>, ApiError> {
+    let report = app.broker.test(&caller, &name).await?;
+    let steps = report
+        .steps
+        .into_iter()
+        .map(|step| StepBody { name: step.name, ok: step.ok, message: step.message, remedy: step.remedy })
+        .collect();
+    Ok(Json(TestReply { ok: report.ok, steps }))
+}
+
+pub(crate) async fn revoke(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Path(name): Path<String>,
+) -> Result<Json<RevokeReply>, ApiError> {
+    let (connection, outcome) = app.broker.revoke(&caller, &name).await?;
+    let word = match outcome {
+        RevocationOutcome::Revoked => "revoked",
+        RevocationOutcome::NotOffered => "not_offered",
+        RevocationOutcome::NothingHeld => "nothing_held",
+        RevocationOutcome::Failed(_) => "failed",
+    };
+    let revocation = RevocationBody { outcome: word, message: outcome.message() };
+    Ok(Json(RevokeReply { connection: body(&connection), revocation }))
+}
+
+fn state(word: &str) -> Result<Status, ApiError> {
+    Status::from_stored(word).ok_or_else(|| {
+        let remedy = "use draft, pending, connected, failing, reconnect or revoked";
+        Error::Invalid(vec![FieldError::new("state", "there is no such state", remedy)]).into()
+    })
+}
+
+fn body(shown: &ShownConnection) -> ConnectionBody {
+    let it = &shown.connection;
+    let status = it.state.status();
+    let failure = it.state.failure();
+    ConnectionBody {
+        id: it.id.to_string(),
+        name: it.name.clone(),
+        integration: shown.integration.clone(),
+        provider: shown.provider.clone(),
+        method: shown.method.clone(),
+        owner: it.owner.clone(),
+        username: it.username.clone(),
+        tags: it.tags.clone(),
+        variables: it.variables.clone(),
+        state: status.as_str(),
+        color: match status {
+            Status::Draft | Status::Pending | Status::Revoked => "grey",
+            Status::Connected => "green",
+            Status::Failing | Status::Reconnect => "red",
+        },
+        reason: failure.map(|failure| format!("{} {}", failure.message, failure.remedy)),
+        failure: failure.map(FailureBody::from),
+        failures: FailuresBody { setup: it.failures.setup, grant: it.failures.grant, transient: it.failures.transient },
+        scope: it.scope.clone(),
+        account: it.account.clone(),
+        expires_at: it.token_expires_at,
+        generation: it.generation,
+        next_renewal_at: it.due_at,
+        connected_at: it.connected_at,
+        renewed_at: it.renewed_at,
+        created_at: it.created_at,
+        updated_at: it.updated_at,
+    }
+}

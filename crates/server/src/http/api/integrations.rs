@@ -1,0 +1,213 @@
+//! Integrations.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use keyholder_broker::model::Integration;
+use keyholder_broker::{Error, FieldError, IntegrationEdit, NewIntegration};
+use keyholder_oauth::{ClientAuth, Secret};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::super::App;
+use super::super::caller::Authenticated;
+use super::super::input::{InQuery, Input, PageQuery, cut};
+use super::super::problem::ApiError;
+
+/// An integration. Its secrets are never shown.
+#[derive(Serialize, JsonSchema)]
+pub struct IntegrationBody {
+    id: String,
+    name: String,
+    /// Id of the provider.
+    provider: String,
+    /// Name of the provider's method.
+    method: String,
+    /// The method's grant.
+    grant: Option<&'static str>,
+    client_id: String,
+    has_client_secret: bool,
+    scopes: Vec<String>,
+    audience: Option<String>,
+    header_prefix: Option<String>,
+    /// Overrides how the client authenticates.
+    client_auth: Option<String>,
+    variables: BTreeMap<String, String>,
+    /// Names of the secret variables that have a value.
+    secret_variables: Vec<String>,
+    /// To be registered at the provider, letter by letter.
+    redirect_uri: String,
+    /// What this provider minds about it.
+    redirect_note: Option<String>,
+    /// Unix milliseconds.
+    created_at: i64,
+    /// Unix milliseconds.
+    updated_at: i64,
+}
+
+/// Integrations.
+#[derive(Serialize, JsonSchema)]
+pub struct IntegrationList {
+    items: Vec<IntegrationBody>,
+    /// Cursor of the next page.
+    next: Option<String>,
+}
+
+/// A new integration.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewIntegrationBody {
+    /// Unique.
+    name: String,
+    /// Id of a provider.
+    provider: String,
+    /// A method of it; the first when not given.
+    method: Option<String>,
+    client_id: String,
+    /// Left out for a public client.
+    client_secret: Option<String>,
+    #[serde(default)]
+    scopes: Vec<String>,
+    audience: Option<String>,
+    /// Instead of `Bearer`.
+    header_prefix: Option<String>,
+    /// `basic`, `raw_basic`, `post`, `json` or `none`.
+    client_auth: Option<String>,
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+}
+
+/// What shall change; fields left out stay. `null` takes `audience`, `header_prefix` or `client_auth` away, an empty text a variable.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IntegrationEditBody {
+    name: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+    scopes: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given")]
+    audience: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    header_prefix: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    client_auth: Option<Option<String>>,
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+}
+
+/// `null` is not the same as left out.
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::<String>::deserialize(from).map(Some)
+}
+
+pub(crate) async fn list(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    InQuery(query): InQuery<PageQuery>,
+) -> Result<Json<IntegrationList>, ApiError> {
+    let page = query.page()?;
+    let items = app.broker.integrations(&caller, &page).await?;
+    let (items, next) = cut(items, &page, |it| it.id.to_string());
+    let mut bodies = Vec::with_capacity(items.len());
+    for item in items {
+        // The list has no secrets; whether there is one is shown all the same.
+        bodies.push(body(&app, &app.broker.integration(&caller, item.id.as_str()).await?));
+    }
+    Ok(Json(IntegrationList { items: bodies, next }))
+}
+
+pub(crate) async fn show(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Path(name): Path<String>,
+) -> Result<Json<IntegrationBody>, ApiError> {
+    Ok(Json(body(&app, &app.broker.integration(&caller, &name).await?)))
+}
+
+pub(crate) async fn add(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Input(new): Input<NewIntegrationBody>,
+) -> Result<(StatusCode, Json<IntegrationBody>), ApiError> {
+    let new = NewIntegration {
+        name: new.name,
+        provider: new.provider,
+        method: new.method,
+        client_id: new.client_id,
+        client_secret: new.client_secret.map(Secret::new),
+        scopes: new.scopes,
+        audience: new.audience,
+        header_prefix: new.header_prefix,
+        client_auth: new.client_auth.as_deref().map(client_auth).transpose()?,
+        variables: new.variables,
+    };
+    let integration = app.broker.add_integration(&caller, new).await?;
+    Ok((StatusCode::CREATED, Json(body(&app, &integration))))
+}
+
+pub(crate) async fn edit(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Path(name): Path<String>,
+    Input(edit): Input<IntegrationEditBody>,
+) -> Result<Json<IntegrationBody>, ApiError> {
+    let client_auth = match edit.client_auth {
+        None => None,
+        Some(None) => Some(None),
+        Some(Some(word)) => Some(Some(client_auth(&word)?)),
+    };
+    let edit = IntegrationEdit {
+        name: edit.name,
+        client_id: edit.client_id,
+        client_secret: edit.client_secret.map(Secret::new),
+        scopes: edit.scopes,
+        audience: edit.audience,
+        header_prefix: edit.header_prefix,
+        client_auth,
+        variables: edit.variables,
+    };
+    Ok(Json(body(&app, &app.broker.edit_integration(&caller, &name, edit).await?)))
+}
+
+pub(crate) async fn remove(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Path(name): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    app.broker.remove_integration(&caller, &name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn client_auth(word: &str) -> Result<ClientAuth, ApiError> {
+    word.parse().map_err(|_| {
+        let known: Vec<_> = ClientAuth::ALL.iter().map(ToString::to_string).collect();
+        let reason = "there is no such client authentication";
+        Error::Invalid(vec![FieldError::new("client_auth", reason, format!("use one of: {}", known.join(", ")))]).into()
+    })
+}
+
+fn body(app: &App, it: &Integration) -> IntegrationBody {
+    let definition = app.broker.provider(&it.provider).ok();
+    let method = definition.as_ref().and_then(|d| d.method(Some(&it.method)).ok());
+    IntegrationBody {
+        id: it.id.to_string(),
+        name: it.name.clone(),
+        provider: it.provider.clone(),
+        method: it.method.clone(),
+        grant: method.map(|m| m.grant.as_str()),
+        client_id: it.client_id.clone(),
+        has_client_secret: it.client_secret.is_some(),
+        scopes: it.scopes.clone(),
+        audience: it.audience.clone(),
+        header_prefix: it.header_prefix.clone(),
+        client_auth: it.client_auth.map(|auth| auth.to_string()),
+        variables: it.variables.clone(),
+        secret_variables: it.secret_variables.keys().cloned().collect(),
+        redirect_uri: app.broker.redirect_uri(&it.id),
+        redirect_note: definition.as_ref().and_then(|d| d.setup.redirect_note.clone()),
+        created_at: it.created_at,
+        updated_at: it.updated_at,
+    }
+}

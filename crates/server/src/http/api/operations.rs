@@ -1,0 +1,99 @@
+//! Running it: audit and doctor.
+
+use axum::Json;
+use axum::extract::State;
+use keyholder_broker::Verdict;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::super::App;
+use super::super::caller::Authenticated;
+use super::super::input::{InQuery, PageQuery, cut};
+use super::super::problem::ApiError;
+
+/// Audit records: without `after` the newest, newest first; behind a cursor oldest first.
+#[derive(Serialize, JsonSchema)]
+pub struct AuditList {
+    items: Vec<AuditBody>,
+    /// Cursor: what is recorded after the newest record shown.
+    next: Option<String>,
+}
+
+/// An audit record.
+#[derive(Serialize, JsonSchema)]
+pub struct AuditBody {
+    id: String,
+    /// Unix milliseconds.
+    at: i64,
+    /// Name of the key, `person` or `keyholder`.
+    actor: String,
+    /// What: `token.read`, `proxy.call`, `connection.create`, …
+    action: String,
+    /// On what.
+    object: String,
+    /// `ok` or `refused`.
+    outcome: String,
+    detail: Option<String>,
+}
+
+/// What was looked at.
+#[derive(Serialize, JsonSchema)]
+pub struct DoctorReply {
+    checks: Vec<CheckBody>,
+}
+
+/// One thing that was looked at.
+#[derive(Serialize, JsonSchema)]
+pub struct CheckBody {
+    name: &'static str,
+    /// `ok`, `warning` or `problem`.
+    verdict: &'static str,
+    message: String,
+    remedy: Option<String>,
+}
+
+pub(crate) async fn audit(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    InQuery(query): InQuery<PageQuery>,
+) -> Result<Json<AuditList>, ApiError> {
+    let page = query.page()?;
+    let rows = app.broker.audit_records(&caller, &page).await?;
+    let newest = rows.iter().map(|row| row.id.clone()).max();
+    let (rows, _) = cut(rows, &page, |row| row.id.clone());
+    let next = if page.after.is_empty() { newest } else { rows.last().map(|row| row.id.clone()) };
+    let items = rows
+        .into_iter()
+        .map(|row| AuditBody {
+            id: row.id,
+            at: row.at,
+            actor: row.actor,
+            action: row.action,
+            object: row.object,
+            outcome: row.outcome,
+            detail: row.detail,
+        })
+        .collect();
+    Ok(Json(AuditList { items, next }))
+}
+
+pub(crate) async fn doctor(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+) -> Result<Json<DoctorReply>, ApiError> {
+    let checks = app.broker.doctor(&caller).await?;
+    let checks = checks
+        .into_iter()
+        .map(|check| CheckBody {
+            name: check.name,
+            verdict: match check.verdict {
+                Verdict::Ok => "ok",
+                Verdict::Warning => "warning",
+                Verdict::Problem => "problem",
+            },
+            message: check.message,
+            remedy: check.remedy,
+        })
+        .collect();
+    Ok(Json(DoctorReply { checks }))
+}

@@ -1,0 +1,48 @@
+//! Who calls: the key in front of every route that asks for one.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::header::{AUTHORIZATION, HeaderMap};
+use http::request::Parts;
+use keyholder_broker::Error;
+use keyholder_broker::model::{Caller, PlainKey, Scope};
+use keyholder_oauth::Secret;
+
+use super::App;
+use super::problem::{ApiError, Refusal};
+
+/// Authenticates the caller and checks the route's scope.
+pub(super) async fn layer(
+    State((app, scope)): State<(App, Scope)>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let key = shown_key(request.headers()).ok_or(Refusal::NoKey)?;
+    let caller = app.broker.authenticate(&key).await?;
+    app.broker.require(&caller, scope)?;
+    request.extensions_mut().insert(Authenticated(caller));
+    Ok(next.run(request).await)
+}
+
+/// `Authorization: Bearer khk_…` (RFC 6750 §2.1).
+fn shown_key(headers: &HeaderMap) -> Option<PlainKey> {
+    let (scheme, key) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| PlainKey(Secret::new(key.trim())))
+}
+
+/// The caller, for handlers.
+#[derive(Clone)]
+pub(super) struct Authenticated(pub(super) Arc<Caller>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Authenticated {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        // Only a route without a scope could lack it, and that would be our mistake.
+        let found = parts.extensions.get::<Self>().cloned();
+        found.ok_or_else(|| Error::Internal("a route without a caller asks for one").into())
+    }
+}

@@ -1,0 +1,211 @@
+//! Rendering.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::response::{Html, IntoResponse, Response};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
+use http::{StatusCode, header};
+use keyholder_broker::{FieldError, OpenSession};
+
+use super::super::{App, assets};
+
+#[derive(Template)]
+#[template(path = "invitation.html")]
+struct Invitation<'a> {
+    style: String,
+    provider: &'a str,
+    integration: &'a str,
+    scopes: &'a [(String, Option<String>)],
+    questions: Vec<Asked<'a>>,
+}
+
+struct Asked<'a> {
+    name: &'a str,
+    label: &'a str,
+    help: &'a str,
+    value: &'a str,
+    required: bool,
+    secret: bool,
+    wrong: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "confirm.html")]
+struct Confirm {
+    style: String,
+    provider: String,
+    account: Option<String>,
+    connection: String,
+    scope: Vec<String>,
+}
+
+#[derive(Template)]
+#[template(path = "message.html")]
+struct MessagePage {
+    style: String,
+    mark: Mark,
+    title: String,
+    text: String,
+    remedy: Option<String>,
+}
+
+/// A page that only says something.
+pub(super) struct Message {
+    pub(super) mark: Mark,
+    pub(super) title: String,
+    pub(super) text: String,
+    pub(super) remedy: Option<String>,
+}
+
+/// How it came out, at a glance.
+#[derive(Clone, Copy)]
+pub(super) enum Mark {
+    Good,
+    Neutral,
+    Bad,
+}
+
+impl Mark {
+    fn class(self) -> &'static str {
+        match self {
+            Mark::Good => "good",
+            Mark::Neutral => "neutral",
+            Mark::Bad => "bad",
+        }
+    }
+
+    fn sign(self) -> &'static str {
+        match self {
+            Mark::Good => "✓",
+            Mark::Neutral => "–",
+            Mark::Bad => "!",
+        }
+    }
+}
+
+/// The invitation; with what was typed and what is wrong with it, when it comes a second time. Typed secrets are not sent back.
+pub(super) fn invitation(
+    app: &App,
+    session: &OpenSession,
+    typed: &BTreeMap<String, String>,
+    errors: &[FieldError],
+) -> Response {
+    let wrong = |name: &str| {
+        let field = format!("variables.{name}");
+        errors.iter().find(|e| e.field == field).map(|e| format!("{}; {}", e.reason, e.remedy))
+    };
+    let questions = session.questions.iter().map(|q| Asked {
+        name: &q.name,
+        label: &q.label,
+        help: &q.help,
+        value: if q.secret { "" } else { typed.get(&q.name).unwrap_or(&q.value) },
+        required: q.required,
+        secret: q.secret,
+        wrong: wrong(&q.name),
+    });
+    let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    let template = Invitation {
+        style: assets::style_path(),
+        provider: &session.provider,
+        integration: &session.integration,
+        scopes: &session.scopes,
+        questions: questions.collect(),
+    };
+    html(app, status, &template)
+}
+
+pub(super) fn confirmation(
+    app: &App,
+    provider: String,
+    account: Option<String>,
+    connection: String,
+    scope: Vec<String>,
+) -> Response {
+    html(app, StatusCode::OK, &Confirm { style: assets::style_path(), provider, account, connection, scope })
+}
+
+pub(super) fn message(app: &App, status: StatusCode, message: Message) -> Response {
+    let Message { mark, title, text, remedy } = message;
+    html(app, status, &MessagePage { style: assets::style_path(), mark, title, text, remedy })
+}
+
+fn html(app: &App, status: StatusCode, template: &impl Template) -> Response {
+    let Ok(text) = template.render() else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let headers: [(HeaderName, HeaderValue); 7] = [
+        (CONTENT_SECURITY_POLICY, policy(app)),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+        (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+    ];
+    (status, headers, Html(text)).into_response()
+}
+
+/// No script at all. Browsers hold a form's redirects to `form-action` too, and these lead to the provider, wherever it sends on to; so schemes, not hosts.
+fn policy(app: &App) -> HeaderValue {
+    HeaderValue::from_static(if app.broker.public_url().scheme() == "https" {
+        "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'; form-action 'self' https:"
+    } else {
+        "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'; form-action 'self' https: http:"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every page type, with what a hostile provider or person could put into it.
+    #[test]
+    fn nothing_that_comes_from_outside_becomes_markup() {
+        let evil = "<script>alert(1)</script>\"'&".to_owned();
+        let asked = || Asked {
+            name: &evil,
+            label: &evil,
+            help: &evil,
+            value: &evil,
+            required: true,
+            secret: false,
+            wrong: Some(evil.clone()),
+        };
+        let scopes = [(evil.clone(), Some(evil.clone())), (evil.clone(), None)];
+        let pages = [
+            Invitation {
+                style: String::new(),
+                provider: &evil,
+                integration: &evil,
+                scopes: &scopes,
+                questions: vec![asked()],
+            }
+            .render(),
+            Confirm {
+                style: String::new(),
+                provider: evil.clone(),
+                account: Some(evil.clone()),
+                connection: evil.clone(),
+                scope: vec![evil.clone()],
+            }
+            .render(),
+            MessagePage {
+                style: String::new(),
+                mark: Mark::Bad,
+                title: evil.clone(),
+                text: evil.clone(),
+                remedy: Some(evil.clone()),
+            }
+            .render(),
+        ];
+        for page in pages {
+            let page = page.unwrap();
+            assert!(!page.contains("<script"), "{page}");
+            assert!(page.contains("&#60;script") || page.contains("&lt;script"), "{page}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Probes.
+
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::App;
+
+/// The process is alive; whether it can work is [`ready`]'s.
+pub(super) async fn alive() -> Json<Value> {
+    Json(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))
+}
+
+/// Not stopping, and the store can be read.
+pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
+    if !app.serving.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "stopping"})));
+    }
+    match app.broker.ready().await {
+        Ok(()) => (StatusCode::OK, Json(json!({"status": "ok"}))),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "the database can't be read"}))),
+    }
+}

@@ -1,0 +1,148 @@
+//! Reading requests: what can't be read is refused with a problem document that names the field.
+
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::response::IntoResponse;
+use http::StatusCode;
+use http::request::Parts;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use keyholder_broker::{Error, FieldError, Page};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::problem::{ApiError, Refusal};
+
+/// Most bytes of a JSON or form body.
+pub(super) const BODY_LIMIT: usize = 1 << 20;
+
+/// A JSON body; an empty one counts as `{}`.
+pub(super) struct Input<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let body = read_body(request).await?;
+        let text: &[u8] = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &body };
+        serde_json::from_slice(text).map(Input).map_err(|error| refused_json(&error))
+    }
+}
+
+/// The whole body, within [`BODY_LIMIT`].
+pub(super) async fn read_body(request: Request) -> Result<bytes::Bytes, ApiError> {
+    match Limited::new(request.into_body(), BODY_LIMIT).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(BODY_LIMIT).into()),
+        Err(_) => {
+            Err(Refusal::Unreadable(StatusCode::BAD_REQUEST, "the body broke off; send it again".to_owned()).into())
+        }
+    }
+}
+
+/// A wrong field is named; broken JSON says where it breaks. Values are never repeated: they may be secrets.
+fn refused_json(error: &serde_json::Error) -> ApiError {
+    use serde_json::error::Category;
+    let place = format!("line {}, column {}", error.line(), error.column());
+    let text = error.to_string();
+    let quoted = text.split('`').nth(1).unwrap_or("body");
+    let known = text.contains("unknown field");
+    if matches!(error.classify(), Category::Data) && (known || text.contains("missing field")) {
+        let (reason, remedy) = if known {
+            let expected =
+                text.split_once("expected ").map_or("", |(_, rest)| rest.split(" at line").next().unwrap_or(""));
+            ("there is no such field".to_owned(), format!("the fields are: {expected}"))
+        } else {
+            ("it is missing".to_owned(), "give it".to_owned())
+        };
+        return Error::Invalid(vec![FieldError::new(quoted, reason, remedy)]).into();
+    }
+    let detail = match error.classify() {
+        Category::Data => {
+            let expected = text
+                .split_once("expected ")
+                .map_or("another type", |(_, rest)| rest.split(" at line").next().unwrap_or(""));
+            format!("the JSON has a value of the wrong type at {place}: expected {expected}")
+        }
+        Category::Syntax | Category::Eof | Category::Io => {
+            format!("the body is not valid JSON at {place}; send a JSON object")
+        }
+    };
+    Refusal::Unreadable(StatusCode::BAD_REQUEST, detail).into()
+}
+
+/// The query, as a struct.
+pub(super) struct InQuery<T>(pub(super) T);
+
+impl<T: DeserializeOwned + 'static, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(value)) => Ok(Self(value)),
+            Err(rejection) => {
+                let why = format!("the query can't be read: {}", rejection.body_text());
+                debug_assert!(rejection.into_response().status().is_client_error());
+                Err(Refusal::Unreadable(StatusCode::BAD_REQUEST, why).into())
+            }
+        }
+    }
+}
+
+/// Which part of a list.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct PageQuery {
+    after: Option<String>,
+    limit: Option<i64>,
+}
+
+impl PageQuery {
+    /// From a query that has more than these two.
+    pub(super) fn new(after: Option<String>, limit: Option<i64>) -> Self {
+        Self { after, limit }
+    }
+
+    /// The page, one item longer than asked, so that the end is noticed.
+    pub(super) fn page(&self) -> Result<Page, ApiError> {
+        let limit = self.limit.unwrap_or(50);
+        if !(1..=200).contains(&limit) {
+            return Err(Error::Invalid(vec![FieldError::new(
+                "limit",
+                "it is not between 1 and 200",
+                "give a number in that range",
+            )])
+            .into());
+        }
+        Ok(Page { after: self.after.clone().unwrap_or_default(), limit: limit + 1 })
+    }
+}
+
+/// Cuts the extra item off and answers the cursor: the last shown id, when there is more.
+pub(super) fn cut<T>(mut items: Vec<T>, page: &Page, id: impl Fn(&T) -> String) -> (Vec<T>, Option<String>) {
+    let shown = usize::try_from(page.limit - 1).unwrap_or(0);
+    if items.len() <= shown {
+        return (items, None);
+    }
+    items.truncate(shown);
+    let next = items.last().map(id);
+    (items, next)
+}
+
+/// `60`, `60s`, `5m`, `1h` as a duration.
+pub(super) fn duration(field: &'static str, text: &str) -> Result<std::time::Duration, ApiError> {
+    let bad = || -> ApiError {
+        Error::Invalid(vec![FieldError::new(
+            field,
+            "it is not a duration",
+            "write seconds like `60`, or `60s`, `5m`, `1h`",
+        )])
+        .into()
+    };
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    let seconds = match &text[digits.len()..] {
+        "" | "s" => number,
+        "m" => number.saturating_mul(60),
+        "h" => number.saturating_mul(3600),
+        _ => return Err(bad()),
+    };
+    Ok(std::time::Duration::from_secs(seconds.min(366 * 24 * 3600)))
+}

@@ -1,0 +1,181 @@
+//! THE table of routes: path, method, scope, what goes in, what comes out, who handles it. Router, permission check and OpenAPI are made from it.
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use keyholder_broker::model::Scope;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use super::api::{connections, integrations, keys, operations, providers, sessions};
+use super::{App, assets, caller, connect, gateway, health, idempotency, openapi, problem};
+use problem::{ApiError, Refusal};
+
+/// One route.
+pub struct Route {
+    /// `get`, `post`, `patch`, `delete`, or `any`.
+    pub method: &'static str,
+    /// Path with `{parameters}`.
+    pub path: &'static str,
+    /// What the caller's key must have; `None`: no key is asked for.
+    pub scope: Option<Scope>,
+    /// One line for the documentation.
+    pub summary: &'static str,
+    pub(super) input: Option<fn(&mut SchemaGenerator) -> Schema>,
+    pub(super) output: Option<fn(&mut SchemaGenerator) -> Schema>,
+    pub(super) query: &'static [(&'static str, &'static str)],
+    pub(super) success: u16,
+    handler: MethodRouter<App>,
+}
+
+/// All routes.
+#[rustfmt::skip]
+pub fn table() -> Vec<Route> {
+    use Scope::{Admin, Call, Manage, Read, Token};
+    const PAGE: &[(&str, &str)] = &[("after", "Cursor: the `next` of the page before."), ("limit", "Most items, 1 to 200; 50 when not given.")];
+    const CONNECTIONS: &[(&str, &str)] = &[("integration", "Only those under this integration (name or id)."), ("state", "Only those in this state."), ("owner", "Only those of this owner."),
+        ("after", "Cursor: the `next` of the page before."), ("limit", "Most items, 1 to 200; 50 when not given.")];
+    vec![
+        get("/v1/providers", Read, providers::list, "List providers").answers::<providers::ProviderList>(),
+        post("/v1/providers", Manage, providers::add, "Add or replace a definition of your own").takes::<providers::NewDefinition>().creates::<providers::ProviderBody>(),
+        post("/v1/providers/check", Read, providers::check, "Check a definition without storing it").takes::<providers::NewDefinition>().answers::<providers::CheckBody>(),
+        post("/v1/providers/discover", Manage, providers::discover, "Draft a definition from an issuer's discovery document").takes::<providers::DiscoverRequest>().answers::<providers::Draft>(),
+        get("/v1/providers/{provider}", Read, providers::show, "Show a provider").answers::<providers::ProviderBody>(),
+
+        get("/v1/integrations", Read, integrations::list, "List integrations").query(PAGE).answers::<integrations::IntegrationList>(),
+        post("/v1/integrations", Manage, integrations::add, "Add an integration").takes::<integrations::NewIntegrationBody>().creates::<integrations::IntegrationBody>(),
+        get("/v1/integrations/{integration}", Read, integrations::show, "Show an integration").answers::<integrations::IntegrationBody>(),
+        patch("/v1/integrations/{integration}", Manage, integrations::edit, "Change an integration").takes::<integrations::IntegrationEditBody>().answers::<integrations::IntegrationBody>(),
+        delete("/v1/integrations/{integration}", Manage, integrations::remove, "Remove an integration that has no connections"),
+
+        get("/v1/connections", Read, connections::list, "List connections").query(CONNECTIONS).answers::<connections::ConnectionList>(),
+        post("/v1/connections", Manage, connections::add, "Add a connection").takes::<connections::NewConnectionBody>().creates::<connections::ConnectionBody>(),
+        get("/v1/connections/{connection}", Read, connections::show, "Show a connection").answers::<connections::ConnectionBody>(),
+        patch("/v1/connections/{connection}", Manage, connections::edit, "Change what a connection was told").takes::<connections::ConnectionEditBody>().answers::<connections::ConnectionBody>(),
+        delete("/v1/connections/{connection}", Manage, connections::remove, "Revoke and remove a connection"),
+        get("/v1/connections/{connection}/events", Read, connections::events, "A connection's history, newest first").answers::<connections::EventList>(),
+        post("/v1/connections/{connection}/authorize", Manage, connections::authorize, "Run the grant, or make the link for the person").takes::<connections::AuthorizeBody>().answers::<connections::AuthorizeReply>(),
+        post("/v1/connections/{connection}/complete", Manage, connections::complete, "Complete a consent with the one-time code of the return URL").takes::<connections::CompleteBody>().answers::<connections::ConnectionBody>(),
+        get("/v1/connections/{connection}/token", Token, connections::token, "Read a fresh access token").query(&[("min_ttl", "Seconds the token must still be valid, such as `60`, or `60s`, `5m`.")]).answers::<connections::TokenReply>(),
+        post("/v1/connections/{connection}/refresh", Manage, connections::refresh, "Renew now").answers::<connections::RefreshReply>(),
+        post("/v1/connections/{connection}/test", Manage, connections::test, "Test token and API, step by step").answers::<connections::TestReply>(),
+        post("/v1/connections/{connection}/revoke", Manage, connections::revoke, "End a connection, at the provider too").answers::<connections::RevokeReply>(),
+        any("/v1/connections/{connection}/proxy/{*path}", Call, gateway::proxy, "Call the connection's API with the token put in on the way"),
+
+        post("/v1/connect-sessions", Manage, sessions::create, "Make a link for one person to authorise one connection").takes::<sessions::NewSessionBody>().creates::<sessions::SessionBody>(),
+
+        get("/v1/keys", Admin, keys::list, "List API keys").query(PAGE).answers::<keys::KeyList>(),
+        post("/v1/keys", Admin, keys::create, "Make an API key; it is shown this once").takes::<keys::NewKeyBody>().creates::<keys::KeyBody>(),
+        delete("/v1/keys/{key}", Admin, keys::revoke, "Revoke an API key").answers::<keys::KeyBody>(),
+
+        get("/v1/audit", Admin, operations::audit, "Read the audit").query(PAGE).answers::<operations::AuditList>(),
+        get("/v1/doctor", Admin, operations::doctor, "What is wrong with this installation, and what to do").answers::<operations::DoctorReply>(),
+
+        open("get", "/connect/{token}", connect::page, "The page behind a connect link"),
+        open("post", "/connect/{token}", connect::answer, "The person's answer on that page"),
+        open("get", "/callback/{integration}", connect::callback, "Where the provider sends the person back"),
+        open("get", "/assets/{file}", assets::file, "Style of the pages"),
+        open("get", "/openapi.json", openapi::serve, "This document"),
+        open("get", "/healthz", health::alive, "The process is alive"),
+        open("get", "/readyz", health::ready, "The server takes requests"),
+    ]
+}
+
+/// The router over the table.
+pub(super) fn router(app: App) -> Router {
+    let mut router = Router::new();
+    for route in table() {
+        let mut handler = route.handler;
+        if let Some(scope) = route.scope {
+            if route.method == "post" {
+                handler = handler.route_layer(from_fn_with_state(app.clone(), idempotency::layer));
+            }
+            handler = handler.route_layer(from_fn_with_state((app.clone(), scope), caller::layer));
+        }
+        router = router.route(route.path, handler);
+    }
+    router
+        .fallback(|| async { ApiError::from(Refusal::NoRoute) })
+        .method_not_allowed_fallback(|| async { ApiError::from(Refusal::NoMethod) })
+        .with_state(app)
+}
+
+impl Route {
+    fn takes<T: JsonSchema>(mut self) -> Self {
+        self.input = Some(SchemaGenerator::subschema_for::<T>);
+        self
+    }
+
+    fn answers<T: JsonSchema>(mut self) -> Self {
+        self.output = Some(SchemaGenerator::subschema_for::<T>);
+        self.success = 200;
+        self
+    }
+
+    fn creates<T: JsonSchema>(self) -> Self {
+        Self { success: 201, ..self.answers::<T>() }
+    }
+
+    fn query(self, query: &'static [(&'static str, &'static str)]) -> Self {
+        Self { query, ..self }
+    }
+}
+
+fn get<H, T>(path: &'static str, scope: Scope, handler: H, summary: &'static str) -> Route
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    route("get", path, Some(scope), on(MethodFilter::GET, handler), summary)
+}
+
+fn post<H, T>(path: &'static str, scope: Scope, handler: H, summary: &'static str) -> Route
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    route("post", path, Some(scope), on(MethodFilter::POST, handler), summary)
+}
+
+fn patch<H, T>(path: &'static str, scope: Scope, handler: H, summary: &'static str) -> Route
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    route("patch", path, Some(scope), on(MethodFilter::PATCH, handler), summary)
+}
+
+fn delete<H, T>(path: &'static str, scope: Scope, handler: H, summary: &'static str) -> Route
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    route("delete", path, Some(scope), on(MethodFilter::DELETE, handler), summary)
+}
+
+fn any<H, T>(path: &'static str, scope: Scope, handler: H, summary: &'static str) -> Route
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    Route { success: 200, ..route("any", path, Some(scope), axum::routing::any(handler), summary) }
+}
+
+fn open<H, T>(method: &'static str, path: &'static str, handler: H, summary: &'static str) -> Route
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    let filter = if method == "post" { MethodFilter::POST } else { MethodFilter::GET };
+    Route { success: 200, ..route(method, path, None, on(filter, handler), summary) }
+}
+
+fn route(
+    method: &'static str,
+    path: &'static str,
+    scope: Option<Scope>,
+    handler: MethodRouter<App>,
+    summary: &'static str,
+) -> Route {
+    Route { method, path, scope, summary, input: None, output: None, query: &[], success: 204, handler }
+}
