@@ -11,7 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::store::{NewAudit, Store};
+use crate::manage::Page;
+use crate::model::Caller;
+use crate::open::Broker;
+use crate::store::{AuditRow, NewAudit, Store, Tx};
 
 /// Most records that wait to be written.
 const QUEUE: usize = 8192;
@@ -93,5 +96,21 @@ async fn write(store: &Store, clock: &Clock, records: Arc<Vec<NewAudit>>, failin
                 clock.sleep(RETRY).await;
             }
         }
+    }
+}
+
+impl Broker {
+    /// Audit records: without a cursor the newest, newest first; behind a cursor oldest first.
+    pub async fn audit_records(&self, caller: &Caller, page: &Page) -> Result<Vec<AuditRow>> {
+        self.audit.flush().await;
+        let (tenant, page) = (caller.tenant.clone(), page.clone());
+        let read = move |tx: &Tx<'_>| {
+            if page.after.is_empty() {
+                tx.newest_audit(&tenant, page.limit)
+            } else {
+                tx.audit(&tenant, &page.after, page.limit)
+            }
+        };
+        Ok(self.store.read(read).await?)
     }
 }

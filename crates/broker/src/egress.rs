@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use keyholder_oauth::SecretBytes;
 
 pub(crate) use address::host_matches;
-pub use address::{AllowRule, BadRule, Policy};
+pub use address::{AllowRule, BadRule, Policy, Rules};
 use connector::{Connector, Refused};
 
 use crate::clock::Clock;

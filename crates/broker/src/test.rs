@@ -65,20 +65,19 @@ impl Broker {
         };
         let headers = http::HeaderMap::new();
         let request = ProxyRequest { method: Method::GET, path, query, headers, body: empty(), length: Some(0) };
-        let sent = async {
-            let uri = target(api, &request)?;
-            let outbound = call(api, live, &request.method, &uri, &request.headers, empty())?;
-            Ok(self.egress.send(outbound, std::time::Duration::from_secs(30)).await?)
-        };
+        let outbound =
+            target(api, &request).and_then(|uri| call(api, live, &Method::GET, &uri, &request.headers, empty()));
+        let path = request.path;
+        let sent = async { Ok(self.egress.send(outbound?, std::time::Duration::from_secs(30)).await?) };
         Some(match sent.await {
             Err(error) => failed("call", &error),
             Ok(response) if response.status().is_success() => {
-                held("call", format!("GET {} answered {}.", request.path, response.status().as_u16()))
+                held("call", format!("GET {} answered {}.", path, response.status().as_u16()))
             }
             Ok(response) => TestStep {
                 name: "call",
                 ok: false,
-                message: format!("GET {} answered {}.", request.path, response.status()),
+                message: format!("GET {} answered {}.", path, response.status()),
                 remedy: Some(call_remedy(response.status().as_u16()).to_owned()),
             },
         })
