@@ -171,6 +171,11 @@ pub enum Error {
         /// Why.
         cause: String,
     },
+    /// Another process works on the same data folder.
+    #[error(
+        "the data folder {0} is in use by another Keyholder; stop that one, or set KEYHOLDER_DATA_DIR to another folder"
+    )]
+    FolderInUse(String),
     /// The program contradicts itself; a bug.
     #[error("internal error: {0}; please report it")]
     Internal(&'static str),

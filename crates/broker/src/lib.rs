@@ -5,7 +5,7 @@
 //!
 //! `clock` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `escrow` → `open` (the struct, and how it starts) → `access` →
 //! `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `token_set` → `live` (tokens in memory) →
-//! `renew` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `scheduler` → `doctor`.
+//! `renew` → `recover` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `scheduler` → `doctor`.
 
 mod access;
 mod audit;
@@ -23,6 +23,7 @@ mod manage;
 pub mod model;
 mod open;
 mod plan;
+mod recover;
 mod renew;
 mod revoke;
 mod scheduler;

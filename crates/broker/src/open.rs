@@ -14,10 +14,10 @@ use crate::access::KeyCache;
 use crate::audit::AuditLog;
 use crate::clock::{Clock, Rng};
 use crate::egress::Egress;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::escrow::Escrow;
 use crate::live::LiveTokens;
-use crate::model::{AuditId, Caller, ConnectionId, Tenant};
+use crate::model::{AttemptId, AuditId, Caller, ConnectionId, Tenant};
 use crate::plan::Discovered;
 use crate::renew::Outcome;
 use crate::store::{Location, NewAudit, Store};
@@ -66,6 +66,8 @@ pub struct Inner {
     pub(crate) discovered: Discovered,
     /// Renewals under way in this process; everybody who wants the same one waits for the same task.
     pub(crate) renewals: Mutex<HashMap<ConnectionId, watch::Receiver<Option<Outcome>>>>,
+    /// Replies in escrow of a process that died, not committed yet.
+    pub(crate) left_behind: Mutex<HashMap<ConnectionId, AttemptId>>,
     /// How many renewals run at once at each token endpoint.
     pub(crate) endpoint_slots: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Told when something may be due sooner than the scheduler thinks.
@@ -74,6 +76,8 @@ pub struct Inner {
     pub(crate) stopping: AtomicBool,
     /// Names this process in claims.
     pub(crate) instance: String,
+    /// Held as long as the process lives: two processes on one data folder would both think a claim's owner dead.
+    _lock: std::fs::File,
 }
 
 impl Deref for Broker {
@@ -90,6 +94,7 @@ impl Broker {
     /// # Errors
     /// A wrong or missing root key, a database of another version, a data folder that can't be written.
     pub async fn open(settings: Settings, clock: Clock, rng: Rng, egress: Egress) -> Result<Opened> {
+        let lock = lock_folder(&settings.data_dir)?;
         let store = Store::open(&settings.database)?;
         let (root, new_root_key) = root_key(&store, &settings.root_key, &rng).await?;
         let wrapped = store.read(|tx| tx.data_keys()).await?;
@@ -104,6 +109,7 @@ impl Broker {
             live: LiveTokens::default(),
             discovered: Discovered::default(),
             renewals: Mutex::default(),
+            left_behind: Mutex::default(),
             endpoint_slots: Mutex::default(),
             due: Notify::new(),
             stopping: AtomicBool::new(false),
@@ -114,6 +120,7 @@ impl Broker {
             vault,
             egress,
             instance,
+            _lock: lock,
         }));
         broker.load_own_providers().await?;
         let recovered = broker.commit_escrow().await?;
@@ -169,6 +176,18 @@ impl Broker {
             outcome,
             detail,
         })
+    }
+}
+
+/// One process a data folder.
+fn lock_folder(folder: &std::path::Path) -> Result<std::fs::File> {
+    let path = folder.join("lock");
+    let failed = |cause: String| Error::File { what: path.display().to_string(), cause };
+    let file = std::fs::File::create(&path).map_err(|e| failed(e.to_string()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::FolderInUse(folder.display().to_string())),
+        Err(std::fs::TryLockError::Error(e)) => Err(failed(e.to_string())),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::header;
 use keyholder_oauth::{FailureKind, Grant, Secret, TokenEndpoint, TokenSet, read_token_reply, token_request};
 use keyholder_provider::{GrantKind, Recovery};
 use tokio::sync::watch;
@@ -92,10 +92,17 @@ impl Broker {
     /// | somebody's claim stands | wait until it ends, then look again |
     /// | none of these | claim, send, escrow, commit, clear |
     pub(crate) async fn renew(&self, id: &ConnectionId, wish: Wish) -> Outcome {
-        let mut waiting = self.join_renewal(id, wish)?;
-        match waiting.wait_for(Option::is_some).await {
-            Ok(done) => done.clone().unwrap_or(Err(Error::Internal("a renewal ended without an answer"))),
-            Err(_) => Err(Error::Internal("a renewal ended without an answer")),
+        loop {
+            let mut waiting = self.join_renewal(id, wish)?;
+            let outcome = match waiting.wait_for(Option::is_some).await {
+                Ok(done) => done.clone().unwrap_or(Err(Error::Internal("a renewal ended without an answer"))),
+                Err(_) => Err(Error::Internal("a renewal ended without an answer")),
+            };
+            match (&outcome, wish.enough) {
+                // The task that was joined had been asked for less and sent nothing.
+                (Ok(live), Enough::NewerThan(generation)) if live.generation <= generation => {}
+                _ => return outcome,
+            }
         }
     }
 
@@ -124,14 +131,21 @@ impl Broker {
     /// Returns when no renewal is under way; no new one begins. For a graceful stop.
     pub async fn finish_renewals(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-        loop {
-            let Some(mut one) = lock(&self.renewals).values().next().cloned() else { break };
-            let _ = one.wait_for(Option::is_some).await;
+        let all_done = async {
+            loop {
+                let Some(mut one) = lock(&self.renewals).values().next().cloned() else { break };
+                let _ = one.wait_for(Option::is_some).await;
+            }
+        };
+        if self.clock.timeout(CLAIM, all_done).await.is_none() {
+            // Their replies are in escrow, and committed at the next start.
+            tracing::warn!("some renewals could not be stored before the stop");
         }
         self.audit.flush().await;
     }
 
     async fn renew_task(&self, id: &ConnectionId, wish: Wish) -> Outcome {
+        self.commit_left_behind(id).await?;
         let mut run_grant_anew = false;
         loop {
             let wanted = id.clone();
@@ -495,77 +509,6 @@ impl Broker {
         let jitter = (ahead as f64 * 0.1 * self.rng.unit()) as i64;
         Some(expires - ahead - jitter)
     }
-
-    /// Commits what waits in escrow; answers how many replies were token sets that are now in place.
-    pub(crate) async fn commit_escrow(&self) -> Result<usize> {
-        let mut recovered = 0;
-        for (connection, attempt) in self.escrow.waiting()? {
-            match self.commit_held(&connection, &attempt).await {
-                Ok(true) => recovered += 1,
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::error!(%connection, %error, "a reply in escrow can't be committed yet; it stays there");
-                    continue;
-                }
-            }
-            self.escrow.clear(&connection, &attempt)?;
-        }
-        Ok(recovered)
-    }
-
-    async fn commit_held(&self, connection: &ConnectionId, attempt: &AttemptId) -> Result<bool> {
-        let held = self.escrow.open_reply(&self.vault, connection, attempt)?;
-        let id = held.connection.clone();
-        let Some(row) = self.store.read(move |tx| tx.connection_by_id(&id)).await? else {
-            return Ok(false);
-        };
-        if row.generation != held.reply.generation || row.state.status() == Status::Revoked {
-            // Committed before the crash, or replaced since.
-            return Ok(false);
-        }
-        let old = match &row.token_set {
-            Some(sealed) => Some(self.open_tokens(&row.tenant, row.id.as_str(), row.generation, sealed)?),
-            None => None,
-        };
-        let plan = self.plan(&row, old.as_ref()).await?;
-        let mut headers = HeaderMap::new();
-        if let Some(value) = held.reply.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
-            headers.insert(header::CONTENT_TYPE, value);
-        }
-        let read = read_token_reply(
-            &plan.rendered.reply,
-            held.reply.status,
-            &headers,
-            held.reply.body.expose(),
-            held.reply.received_at,
-        );
-        let Ok(tokens) = read else { return Ok(false) };
-        let tokens = succeed(old, tokens);
-        let commit = CommitTokens {
-            sealed: self.seal_tokens(&row.tenant, row.id.as_str(), row.generation + 1, &tokens)?,
-            expires_at: tokens.expires_at,
-            scope: granted_scope(&plan, &tokens),
-            account: None,
-            due_at: self.due_at(&plan, &tokens),
-            now: held.reply.received_at,
-        };
-        let event = self.event(
-            &row,
-            "recovered",
-            "A reply that had arrived before a crash was found in escrow and committed; nothing was lost.",
-        );
-        let claimed = row.attempt.as_ref().map(|_| attempt.clone());
-        Ok(self
-            .store
-            .write(move |tx| {
-                let committed = tx.commit_tokens(&row.id, row.generation, claimed.as_ref(), &commit)?;
-                if committed {
-                    event.write(tx)?;
-                }
-                Ok(committed)
-            })
-            .await?)
-    }
 }
 
 /// Takes the task out of the map even when it panics.
@@ -580,7 +523,8 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-fn lock<T>(map: &Mutex<HashMap<ConnectionId, T>>) -> MutexGuard<'_, HashMap<ConnectionId, T>> {
+/// A map keyed by connection; a panic elsewhere leaves it usable.
+pub(crate) fn lock<T>(map: &Mutex<HashMap<ConnectionId, T>>) -> MutexGuard<'_, HashMap<ConnectionId, T>> {
     map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -100,6 +100,7 @@ impl Broker {
     async fn sweep(&self) -> Result<()> {
         let now = self.now_ms();
         self.live.drop_expired(now);
+        self.retry_left_behind().await?;
         let swept = self.store.write(move |tx| tx.sweep(now, now - millis(KEEP_REPLIES))).await?;
         for pending in &swept.unconfirmed {
             self.drop_pending(pending).await;

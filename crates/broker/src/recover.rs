@@ -1,0 +1,105 @@
+//! Replies that arrived before a crash: found in escrow, committed before anything new is sent.
+
+use http::{HeaderMap, HeaderValue, header};
+use keyholder_oauth::read_token_reply;
+
+use crate::error::Result;
+use crate::model::{AttemptId, ConnectionId, Status};
+use crate::open::Broker;
+use crate::renew::{granted_scope, lock};
+use crate::store::CommitTokens;
+use crate::token_set::succeed;
+
+impl Broker {
+    /// Commits what waits in escrow; answers how many replies were token sets that are now in place.
+    ///
+    /// Called once, at the start, when no renewal is under way in this process. What can't be committed yet is tried again by
+    /// [`Self::retry_left_behind`].
+    pub(crate) async fn commit_escrow(&self) -> Result<usize> {
+        for (connection, attempt) in self.escrow.waiting()? {
+            lock(&self.left_behind).insert(connection, attempt);
+        }
+        self.retry_left_behind().await
+    }
+
+    /// Tries again to commit the replies of a process that died.
+    pub(crate) async fn retry_left_behind(&self) -> Result<usize> {
+        let connections: Vec<_> = lock(&self.left_behind).keys().cloned().collect();
+        let mut recovered = 0;
+        for connection in connections {
+            match self.commit_left_behind(&connection).await {
+                Ok(committed) => recovered += usize::from(committed),
+                Err(error) => {
+                    tracing::error!(%connection, %error, "a reply in escrow can't be committed yet; it stays there")
+                }
+            }
+        }
+        Ok(recovered)
+    }
+
+    /// A dead process's reply for this connection comes before any new renewal: it holds a newer refresh token than the row.
+    pub(crate) async fn commit_left_behind(&self, connection: &ConnectionId) -> Result<bool> {
+        let Some(attempt) = lock(&self.left_behind).get(connection).cloned() else { return Ok(false) };
+        let committed = self.commit_held(connection, &attempt).await?;
+        self.escrow.clear(connection, &attempt)?;
+        lock(&self.left_behind).remove(connection);
+        if committed {
+            self.live.forget(connection);
+        }
+        Ok(committed)
+    }
+
+    async fn commit_held(&self, connection: &ConnectionId, attempt: &AttemptId) -> Result<bool> {
+        let held = self.escrow.open_reply(&self.vault, connection, attempt)?;
+        let id = held.connection.clone();
+        let Some(row) = self.store.read(move |tx| tx.connection_by_id(&id)).await? else {
+            return Ok(false);
+        };
+        if row.generation != held.reply.generation || row.state.status() == Status::Revoked {
+            // Committed before the crash, or replaced since.
+            return Ok(false);
+        }
+        let old = match &row.token_set {
+            Some(sealed) => Some(self.open_tokens(&row.tenant, row.id.as_str(), row.generation, sealed)?),
+            None => None,
+        };
+        let plan = self.plan(&row, old.as_ref()).await?;
+        let mut headers = HeaderMap::new();
+        if let Some(value) = held.reply.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+            headers.insert(header::CONTENT_TYPE, value);
+        }
+        let read = read_token_reply(
+            &plan.rendered.reply,
+            held.reply.status,
+            &headers,
+            held.reply.body.expose(),
+            held.reply.received_at,
+        );
+        let Ok(tokens) = read else { return Ok(false) };
+        let tokens = succeed(old, tokens);
+        let commit = CommitTokens {
+            sealed: self.seal_tokens(&row.tenant, row.id.as_str(), row.generation + 1, &tokens)?,
+            expires_at: tokens.expires_at,
+            scope: granted_scope(&plan, &tokens),
+            account: None,
+            due_at: self.due_at(&plan, &tokens),
+            now: held.reply.received_at,
+        };
+        let event = self.event(
+            &row,
+            "recovered",
+            "A reply that had arrived before a crash was found in escrow and committed; nothing was lost.",
+        );
+        let claimed = row.attempt.as_ref().map(|_| attempt.clone());
+        Ok(self
+            .store
+            .write(move |tx| {
+                let committed = tx.commit_tokens(&row.id, row.generation, claimed.as_ref(), &commit)?;
+                if committed {
+                    event.write(tx)?;
+                }
+                Ok(committed)
+            })
+            .await?)
+    }
+}
