@@ -6,6 +6,7 @@
 
 mod address;
 mod connector;
+mod idle;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,7 +16,6 @@ use bytes::Bytes;
 use http::{Request, Response, Uri, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use keyholder_oauth::SecretBytes;
@@ -23,6 +23,8 @@ use keyholder_oauth::SecretBytes;
 pub(crate) use address::host_matches;
 pub use address::{AllowRule, BadRule, Policy, Rules};
 use connector::{Connector, Refused};
+pub use idle::IDLE;
+use idle::IdleTimeout;
 
 use crate::clock::Clock;
 
@@ -159,15 +161,16 @@ impl Egress {
         self.clock.timeout(bounds.time, exchange).await.unwrap_or(Err(EgressFault::Timeout(bounds.time))).map_err(fault)
     }
 
-    /// Sends an API call and answers as soon as the reply's head is there (within `head_within`); the body streams.
-    pub async fn send(&self, request: Request<Body>, head_within: Duration) -> Result<Response<Incoming>, EgressError> {
+    /// Sends an API call and answers as soon as the reply's head is there (within `head_within`); the body streams, and
+    /// breaks off when nothing comes for [`IDLE`].
+    pub async fn send(&self, request: Request<Body>, head_within: Duration) -> Result<Response<Body>, EgressError> {
         let origin = origin_of(request.uri());
         let fault = |what| EgressError { origin: origin.clone(), what };
         self.policy.check_uri(request.uri()).map_err(|why| fault(EgressFault::Refused(why)))?;
         match self.clock.timeout(head_within, self.pooled.request(request)).await {
             None => Err(fault(EgressFault::Timeout(head_within))),
             Some(Err(error)) => Err(fault(classify(&error))),
-            Some(Ok(response)) => Ok(response),
+            Some(Ok(response)) => Ok(response.map(|body| IdleTimeout::new(body, self.clock.clone()).boxed_unsync())),
         }
     }
 }

@@ -11,10 +11,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use url::Url;
 
-use crate::egress::{Body, BoxError, full};
+use crate::egress::{Body, full};
 use crate::error::{Error, Result, invalid};
 use crate::live::Live;
 use crate::model::{Caller, Grip};
@@ -247,12 +246,11 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-fn clean_response(response: Response<Incoming>) -> Response<Body> {
-    let (mut head, body) = response.into_parts();
-    remove_hop_by_hop(&mut head.headers);
+fn clean_response(mut response: Response<Body>) -> Response<Body> {
+    remove_hop_by_hop(response.headers_mut());
     // A provider's session cookie would be a credential that bypasses Keyholder.
-    head.headers.remove(header::SET_COOKIE);
-    Response::from_parts(head, body.map_err(|e| Box::new(e) as BoxError).boxed_unsync())
+    response.headers_mut().remove(header::SET_COOKIE);
+    response
 }
 
 /// The outbound request with the credential in its place.
