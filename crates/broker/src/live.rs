@@ -79,7 +79,18 @@ impl Broker {
     pub(crate) fn live_of(&self, row: &Connection) -> Result<Option<Arc<Live>>> {
         let Some(sealed) = &row.token_set else { return Ok(None) };
         let tokens = self.open_tokens(&row.tenant, row.id.as_str(), row.generation, sealed)?;
-        Ok(Some(Arc::new(to_live(row, row.generation, row.renewed_at.unwrap_or(0), &tokens))))
+        Ok(Some(Arc::new(to_live(row, row.generation, row.renewed_at.unwrap_or(0), row.scope.clone(), &tokens))))
+    }
+
+    /// Puts a token set into memory, unless its row has moved on: a revocation between reading the row and this must win.
+    pub(crate) async fn publish(&self, live: &Arc<Live>) {
+        self.live.put(live);
+        let id = live.id.clone();
+        let row = self.store.read(move |tx| tx.connection_by_id(&id)).await;
+        // After the look, whoever changes the row takes its token out of memory by himself.
+        if !row.is_ok_and(|row| row.is_some_and(|row| row.generation == live.generation)) {
+            self.live.forget(&live.id);
+        }
     }
 
     /// After a change of an integration: how its connections are called may have changed.
@@ -93,7 +104,13 @@ impl Broker {
 }
 
 /// A token set as it is kept in memory.
-pub(crate) fn to_live(row: &Connection, generation: i64, renewed_at: i64, tokens: &TokenSet) -> Live {
+pub(crate) fn to_live(
+    row: &Connection,
+    generation: i64,
+    renewed_at: i64,
+    scope: Option<String>,
+    tokens: &TokenSet,
+) -> Live {
     Live {
         id: row.id.clone(),
         tenant: row.tenant.clone(),
@@ -103,7 +120,7 @@ pub(crate) fn to_live(row: &Connection, generation: i64, renewed_at: i64, tokens
         token_type: tokens.token_type.clone(),
         expires_at: tokens.expires_at,
         renewed_at,
-        scope: tokens.scope.as_ref().map(|scope| scope.join(" ")),
+        scope,
         api: OnceCell::new(),
     }
 }

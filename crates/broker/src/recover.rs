@@ -90,11 +90,10 @@ impl Broker {
             "recovered",
             "A reply that had arrived before a crash was found in escrow and committed; nothing was lost.",
         );
-        let claimed = row.attempt.as_ref().map(|_| attempt.clone());
         Ok(self
             .store
             .write(move |tx| {
-                let committed = tx.commit_tokens(&row.id, row.generation, claimed.as_ref(), &commit)?;
+                let committed = tx.commit_tokens(&row.id, row.generation, &commit)?;
                 if committed {
                     event.write(tx)?;
                 }

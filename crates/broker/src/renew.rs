@@ -155,7 +155,7 @@ impl Broker {
                 .await?
                 .ok_or_else(|| Error::not_found("connection", id.as_str()))?;
             if let Some(live) = self.already(&row, wish)? {
-                self.live.put(&live);
+                self.publish(&live).await;
                 return Ok(live);
             }
             self.check_may_renew(&row, wish)?;
@@ -253,7 +253,7 @@ impl Broker {
         );
         let outcome = match read {
             Ok(tokens) => {
-                self.commit(row, attempt, plan, succeed(old, tokens), held.reply.received_at).await.map_err(Stop::from)
+                self.commit(row, plan, succeed(old, tokens), held.reply.received_at).await.map_err(Stop::from)
             }
             Err(refused)
                 if refused.kind == FailureKind::Grant
@@ -356,14 +356,7 @@ impl Broker {
     }
 
     /// Step 4: the new token set into the row, repeated until the store has answered.
-    async fn commit(
-        &self,
-        row: &Connection,
-        attempt: &Attempt,
-        plan: &Plan,
-        tokens: TokenSet,
-        renewed_at: i64,
-    ) -> Outcome {
+    async fn commit(&self, row: &Connection, plan: &Plan, tokens: TokenSet, renewed_at: i64) -> Outcome {
         let generation = row.generation + 1;
         let commit = CommitTokens {
             sealed: self.seal_tokens(&row.tenant, row.id.as_str(), generation, &tokens)?,
@@ -382,10 +375,10 @@ impl Broker {
         let event = Arc::new(event);
         let committed = self
             .until_stored(|| {
-                let (id, attempt, commit, event, generation) =
-                    (row.id.clone(), attempt.id.clone(), commit.clone(), Arc::clone(&event), row.generation);
+                let (id, commit, event, generation) =
+                    (row.id.clone(), commit.clone(), Arc::clone(&event), row.generation);
                 self.store.write(move |tx| {
-                    let committed = tx.commit_tokens(&id, generation, Some(&attempt), &commit)?;
+                    let committed = tx.commit_tokens(&id, generation, &commit)?;
                     if committed {
                         event.write(tx)?;
                     }
@@ -394,14 +387,29 @@ impl Broker {
             })
             .await;
         if !committed {
-            // Revoked, or consented anew, while the request was under way: this token set belongs to nobody.
-            self.revoke_orphan(plan, &tokens).await;
-            return Err(Error::ChangedMeanwhile("connection"));
+            return self.came_too_late(row, plan, &tokens).await;
         }
-        let live = Arc::new(to_live(row, generation, renewed_at, &tokens));
-        self.live.put(&live);
+        let live = Arc::new(to_live(row, generation, renewed_at, commit.scope, &tokens));
+        self.publish(&live).await;
         self.due.notify_one();
         Ok(live)
+    }
+
+    /// The row moved on while the request was under way. A newer token set (of another process, or of a new consent) is the answer, and nothing is
+    /// revoked: where a provider holds one grant for a person and a client, that would end the newer one too. On a connection that was ended, the
+    /// late token set belongs to nobody.
+    async fn came_too_late(&self, row: &Connection, plan: &Plan, tokens: &TokenSet) -> Outcome {
+        let id = row.id.clone();
+        let newer = self.store.read(move |tx| tx.connection_by_id(&id)).await?;
+        let state = newer.as_ref().map_or(Status::Revoked, |newer| newer.state.status());
+        if let Some(newer) = newer
+            && let Some(live) = self.live_of(&newer)?
+        {
+            self.publish(&live).await;
+            return Ok(live);
+        }
+        self.revoke_orphan(plan, tokens).await;
+        Err(Error::NotReady { connection: row.name.clone(), state, failure: None, retry_after: None })
     }
 
     /// Repeats a write until the store takes it: what it holds exists nowhere else.

@@ -79,7 +79,7 @@ impl Broker {
         let usable = matches!(row.state.status(), Status::Connected | Status::Failing | Status::Reconnect);
         match self.live_of(&row)?.filter(|_| usable) {
             Some(live) => {
-                self.live.put(&live);
+                self.publish(&live).await;
                 Ok(live)
             }
             // Nothing in hand: a machine's grant may succeed now; everything else answers why not.

@@ -122,6 +122,7 @@ impl Broker {
             let event = self.event(&row, "connected", connected_message(by, pending.account.as_deref()));
             let (id, generation, taken, variables) =
                 (row.id.clone(), row.generation, pending.clone(), typed.variables.clone());
+            let scope = commit.scope.clone();
             let outcome = self
                 .store
                 .write(move |tx| {
@@ -139,7 +140,8 @@ impl Broker {
             match outcome {
                 Ok(Adopted::MovedOn) => {}
                 Ok(Adopted::Done) => {
-                    self.live.put(&std::sync::Arc::new(to_live(&row, row.generation + 1, now, &tokens)));
+                    let live = to_live(&row, row.generation + 1, now, scope, &tokens);
+                    self.publish(&std::sync::Arc::new(live)).await;
                     self.due.notify_one();
                     return Ok(row.name);
                 }

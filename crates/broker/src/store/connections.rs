@@ -27,11 +27,11 @@ sql! {
     POSTPONE = "UPDATE connections SET due_at = ?2 WHERE id = ?1";
     CLAIM = "UPDATE connections SET attempt = ?3, attempt_owner = ?4, attempt_deadline = ?5 \
         WHERE id = ?1 AND generation = ?2 AND (attempt IS NULL OR attempt_deadline <= ?6) AND state <> 'revoked'";
-    COMMIT = "UPDATE connections SET previous_token_set = token_set, token_set = ?4, generation = generation + 1, \
-        token_expires_at = ?5, scope = ?6, account = coalesce(?7, account), due_at = ?8, state = 'connected', failure = NULL, \
+    COMMIT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
+        token_expires_at = ?4, scope = ?5, account = coalesce(?6, account), due_at = ?7, state = 'connected', failure = NULL, \
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
-        connected_at = coalesce(connected_at, ?9), renewed_at = ?9, updated_at = ?9 \
-        WHERE id = ?1 AND generation = ?2 AND (attempt = ?3 OR (attempt IS NULL AND cast(?3 AS text) IS NULL)) AND state <> 'revoked'";
+        connected_at = coalesce(connected_at, ?8), renewed_at = ?8, updated_at = ?8 \
+        WHERE id = ?1 AND generation = ?2 AND state <> 'revoked'";
     ADOPT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
         token_expires_at = ?4, scope = ?5, account = ?6, due_at = ?7, state = 'connected', failure = NULL, secrets = ?9, variables = ?10, \
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
@@ -188,18 +188,14 @@ impl Tx<'_> {
         Ok(self.execute(&CLAIM, &values)? == 1)
     }
 
-    /// Step 4 of renewal: the new token set, if `generation` and `attempt` still stand. `attempt: None` stands for a claim that was given up after a crash.
-    pub fn commit_tokens(
-        &self,
-        id: &ConnectionId,
-        generation: i64,
-        attempt: Option<&AttemptId>,
-        tokens: &CommitTokens,
-    ) -> StoreResult<bool> {
+    /// Step 4 of renewal: the new token set, if `generation` still stands.
+    ///
+    /// The claim need not: it may have run out while the store was away. The reply in hand holds the newest refresh token there is, so whoever
+    /// claimed since sent a spent one, and must not make this one be thrown away.
+    pub fn commit_tokens(&self, id: &ConnectionId, generation: i64, tokens: &CommitTokens) -> StoreResult<bool> {
         let values = [
             Val::T(id.as_str()),
             Val::I(generation),
-            Val::opt_t(attempt.map(AttemptId::as_str)),
             Val::B(&tokens.sealed),
             Val::opt_i(tokens.expires_at),
             Val::opt_t(tokens.scope.as_deref()),
