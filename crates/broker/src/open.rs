@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 
 use keyholder_provider::Catalogue;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use url::Url;
 
 use crate::access::KeyCache;
@@ -19,7 +19,7 @@ use crate::escrow::Escrow;
 use crate::live::LiveTokens;
 use crate::model::{AttemptId, AuditId, Caller, ConnectionId, Tenant};
 use crate::plan::Discovered;
-use crate::renew::Outcome;
+use crate::renew::Running;
 use crate::store::{Location, NewAudit, Store};
 use crate::vault::{RootKey, RootKeySource, Vault};
 
@@ -65,7 +65,7 @@ pub struct Inner {
     pub(crate) live: LiveTokens,
     pub(crate) discovered: Discovered,
     /// Renewals under way in this process; everybody who wants the same one waits for the same task.
-    pub(crate) renewals: Mutex<HashMap<ConnectionId, watch::Receiver<Option<Outcome>>>>,
+    pub(crate) renewals: Mutex<HashMap<ConnectionId, Running>>,
     /// Replies in escrow of a process that died, not committed yet.
     pub(crate) left_behind: Mutex<HashMap<ConnectionId, AttemptId>>,
     /// How many renewals run at once at each token endpoint.

@@ -35,6 +35,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// A provider that asks to wait longer is asked again after this.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
+/// A token that had expired when it came is renewed ahead of need after this.
+const ALREADY_EXPIRED: Duration = Duration::from_secs(60);
+
 /// What a renewal task answers to all who wait for it.
 pub(crate) type Outcome = Result<Arc<Live>>;
 
@@ -44,6 +47,14 @@ pub(crate) struct Wish {
     pub(crate) enough: Enough,
     /// A person asks: backoff doesn't hold it up.
     pub(crate) insist: bool,
+}
+
+/// A renewal under way.
+#[derive(Clone)]
+pub(crate) struct Running {
+    /// A person asked for it.
+    insist: bool,
+    answer: watch::Receiver<Option<Outcome>>,
 }
 
 /// What makes sending unnecessary.
@@ -93,21 +104,23 @@ impl Broker {
     /// | none of these | claim, send, escrow, commit, clear |
     pub(crate) async fn renew(&self, id: &ConnectionId, wish: Wish) -> Outcome {
         loop {
-            let mut waiting = self.join_renewal(id, wish)?;
-            let outcome = match waiting.wait_for(Option::is_some).await {
+            let Running { insist, mut answer } = self.join_renewal(id, wish)?;
+            let outcome = match answer.wait_for(Option::is_some).await {
                 Ok(done) => done.clone().unwrap_or(Err(Error::Internal("a renewal ended without an answer"))),
                 Err(_) => Err(Error::Internal("a renewal ended without an answer")),
             };
             match (&outcome, wish.enough) {
                 // The task that was joined had been asked for less and sent nothing.
                 (Ok(live), Enough::NewerThan(generation)) if live.generation <= generation => {}
+                // It was held up by what doesn't hold up a person.
+                (Err(Error::NotReady { .. }), _) if wish.insist && !insist => {}
                 _ => return outcome,
             }
         }
     }
 
     /// The task that renews this connection: the one under way, or a new one.
-    fn join_renewal(&self, id: &ConnectionId, wish: Wish) -> Result<watch::Receiver<Option<Outcome>>> {
+    fn join_renewal(&self, id: &ConnectionId, wish: Wish) -> Result<Running> {
         let mut renewals = lock(&self.renewals);
         if let Some(under_way) = renewals.get(id) {
             return Ok(under_way.clone());
@@ -116,7 +129,8 @@ impl Broker {
             return Err(Error::StillRenewing);
         }
         let (answer, waiting) = watch::channel(None);
-        renewals.insert(id.clone(), waiting.clone());
+        let running = Running { insist: wish.insist, answer: waiting };
+        renewals.insert(id.clone(), running.clone());
         let (broker, id) = (self.clone(), id.clone());
         tokio::spawn(async move {
             let under_way = UnderWay { broker: &broker, id: &id };
@@ -125,7 +139,7 @@ impl Broker {
             drop(under_way);
             answer.send_replace(Some(outcome));
         });
-        Ok(waiting)
+        Ok(running)
     }
 
     /// Returns when no renewal is under way; no new one begins. For a graceful stop.
@@ -134,7 +148,7 @@ impl Broker {
         let all_done = async {
             loop {
                 let Some(mut one) = lock(&self.renewals).values().next().cloned() else { break };
-                let _ = one.wait_for(Option::is_some).await;
+                let _ = one.answer.wait_for(Option::is_some).await;
             }
         };
         if self.clock.timeout(CLAIM, all_done).await.is_none() {
@@ -176,7 +190,7 @@ impl Broker {
             }
             let deed = match deed(&plan, old.as_ref(), run_grant_anew) {
                 Some(deed) => deed,
-                None => return self.fail_unsent(&row, no_refresh_token(self.now_ms())).await,
+                None => return self.nothing_to_renew_with(&row, wish).await,
             };
 
             // 1. CLAIM
@@ -221,7 +235,14 @@ impl Broker {
         // 2. SEND: this is the renewal's own task; one connection, one request, no redirect, a deadline shorter than the claim.
         let fetched = match self.egress.fetch(request, Bounds::PROVIDER).await {
             Ok(fetched) => fetched,
-            Err(error) => return Err(Stop::Failed(Box::new(explain::unreachable(&error, self.now_ms())))),
+            Err(error) => {
+                let mut explained = explain::unreachable(&error, self.now_ms());
+                if error.what.may_have_arrived() && matches!(plan.rendered.recovery, Recovery::Family) {
+                    // Sent a second time, the refresh token could end the grant, and with it the access token that is still good.
+                    explained.retry_after = row.token_expires_at.map(|at| left(at, self.now_ms()));
+                }
+                return Err(Stop::Failed(Box::new(explained)));
+            }
         };
         let held = Held {
             connection: row.id.clone(),
@@ -427,6 +448,21 @@ impl Broker {
         }
     }
 
+    /// There is no refresh token, and the grant doesn't run by itself. Recorded only when the access token is of no use any more, expired or refused by
+    /// the API: a caller who wishes for more life than is left, or a person who asks for a renewal, ends no connection that works.
+    async fn nothing_to_renew_with(&self, row: &Connection, wish: Wish) -> Outcome {
+        let explained = no_refresh_token(self.now_ms());
+        let refused_by_api = matches!(wish, Wish { enough: Enough::NewerThan(_), insist: false });
+        if row.token_set.is_none() {
+            let (state, failure) = (row.state.status(), row.state.failure().cloned());
+            return Err(Error::NotReady { connection: row.name.clone(), state, failure, retry_after: None });
+        }
+        if !refused_by_api && row.token_expires_at.is_none_or(|at| at > self.now_ms()) {
+            return Err(self.not_ready(row, explained.failure, None));
+        }
+        self.fail_unsent(row, explained).await
+    }
+
     /// Records a failure before anything was sent: claim and record in one transaction.
     async fn fail_unsent(&self, row: &Connection, explained: Explained) -> Outcome {
         let attempt = self.new_attempt();
@@ -488,7 +524,7 @@ impl Broker {
         }
         tracing::info!(connection = %row.id, kind = ?failure.kind, code = failure.code, "renewal failed");
         self.due.notify_one();
-        Err(self.not_ready(row, failure, retry_at.map(|at| Duration::from_millis((at - now).unsigned_abs()))))
+        Err(self.not_ready(row, failure, retry_at.map(|at| left(at, now))))
     }
 
     fn not_ready(&self, row: &Connection, failure: Failure, retry_after: Option<Duration>) -> Error {
@@ -511,7 +547,11 @@ impl Broker {
         if tokens.refresh_token.is_none() && plan.rendered.grant == GrantKind::AuthorizationCode {
             return None;
         }
-        let life = (expires - self.now_ms()).max(0);
+        let life = expires - self.now_ms();
+        if life <= 0 {
+            // One of the two clocks is wrong, and the next token will be as old: asking at once, again and again, helps nobody.
+            return Some(self.now_ms() + millis(ALREADY_EXPIRED));
+        }
         let ahead = (life / 2).min(15 * 60 * 1000);
         #[expect(clippy::cast_possible_truncation, reason = "a tenth of at most 15 minutes")]
         let jitter = (ahead as f64 * 0.1 * self.rng.unit()) as i64;
@@ -568,6 +608,11 @@ fn request_parts<'a>(
     }
 }
 
+/// From `now` to `at`, both Unix milliseconds.
+fn left(at: i64, now: i64) -> Duration {
+    Duration::from_millis(at.saturating_sub(now).max(0).unsigned_abs())
+}
+
 fn missing(field: &'static str) -> Error {
     crate::error::invalid(
         field,
@@ -590,7 +635,7 @@ fn no_refresh_token(now: i64) -> Explained {
         failure: Failure {
             kind: FailureKind::Grant,
             code: None,
-            message: "The access token has expired and the provider gave no refresh token.".to_owned(),
+            message: "The provider gave no refresh token, so the access token can't be renewed without a person.".to_owned(),
             remedy: "Authorise the connection again. To avoid it, ask for a refresh token: many providers give one only for a scope like `offline_access` or when it is enabled in the application's settings there.".to_owned(),
             at: now,
             next_try_at: None,
