@@ -95,13 +95,8 @@ impl Broker {
         let live = self.fresh(live, FRESH).await?;
         let api = self.api_access(&live).await?;
         let uri = target(api, &request)?;
-        self.record(
-            caller,
-            "proxy.call",
-            live.id.as_str(),
-            "ok",
-            Some(format!("{} {}{}", request.method, uri.host().unwrap_or(""), request.path)),
-        )?;
+        let called = format!("{} {}{}", request.method, uri.host().unwrap_or(""), request.path);
+        self.record_in_turn(caller, "proxy.call", live.id.as_str(), Some(called)).await?;
 
         let mut headers = request.headers;
         clean_request(&mut headers);

@@ -48,7 +48,7 @@ impl Broker {
         self.require_grip(caller, &live.id, &live.name, Grip::Connection)?;
         let live = self.fresh(live, min_ttl.unwrap_or(FRESH)).await?;
         // Written down before it leaves; when that can't be, it doesn't leave.
-        self.record(caller, "token.read", live.id.as_str(), "ok", None)?;
+        self.record_in_turn(caller, "token.read", live.id.as_str(), None).await?;
         let now = self.now_ms();
         Ok(HandedToken {
             access_token: live.access_token.clone(),
