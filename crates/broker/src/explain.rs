@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use keyholder_oauth::{FailureKind, FailureShape, Secret, TokenFailure};
+use keyholder_oauth::{DiscoveryError, FailureKind, FailureShape, Secret, TokenFailure};
 use keyholder_provider::{GrantKind, KnownError};
+use zeroize::Zeroizing;
 
 use crate::egress::{EgressError, EgressFault};
 use crate::error::Error;
@@ -34,6 +35,7 @@ pub(crate) fn refusal(
     secrets: &[&Secret],
     now: i64,
 ) -> Explained {
+    let refused = &masked_refusal(refused, secrets);
     let remedy = known
         .iter()
         .find(|known| names(refused, &known.code))
@@ -42,12 +44,21 @@ pub(crate) fn refusal(
         retry_after: refused.retry_after,
         failure: Failure {
             kind: refused.kind,
-            code: refused.code.as_deref().map(|code| masked(code, secrets)),
-            message: sentence(masked(&refused.to_string(), secrets)),
+            code: refused.code.clone(),
+            message: sentence(refused.to_string()),
             remedy,
             at: now,
             next_try_at: None,
         },
+    }
+}
+
+/// A refusal without the secrets that the provider echoed.
+pub(crate) fn masked_refusal(refused: &TokenFailure, secrets: &[&Secret]) -> TokenFailure {
+    TokenFailure {
+        code: refused.code.as_deref().map(|code| masked(code, secrets)),
+        description: refused.description.as_deref().map(|text| masked(text, secrets)),
+        ..refused.clone()
     }
 }
 
@@ -89,16 +100,20 @@ pub(crate) fn unreachable(error: &EgressError, now: i64) -> Explained {
 
 /// Explains why no request could be made.
 pub(crate) fn no_request(error: &Error, now: i64) -> Explained {
-    if let Error::Egress(egress) | Error::DiscoveryUnreachable(egress) = error {
-        return unreachable(egress, now);
-    }
+    let (kind, remedy) = match error {
+        Error::Egress(egress) | Error::DiscoveryUnreachable(egress) => return unreachable(egress, now),
+        Error::Discovery { cause: DiscoveryError::Status(408 | 429 | 500..), .. } => {
+            (FailureKind::Transient, "It is tried again by itself.")
+        }
+        _ => (FailureKind::Setup, "Correct the integration; the connection is then tried again."),
+    };
     Explained {
         retry_after: None,
         failure: Failure {
-            kind: FailureKind::Setup,
+            kind,
             code: None,
             message: sentence(error.to_string()),
-            remedy: "Correct the integration; the connection is then tried again.".to_owned(),
+            remedy: remedy.to_owned(),
             at: now,
             next_try_at: None,
         },
@@ -181,12 +196,30 @@ pub(crate) fn sentence(text: String) -> String {
     out
 }
 
-/// Replaces every secret that stands in `text`. Very short ones are left: they would mask ordinary words, and guess nothing.
+/// Replaces every secret that stands in `text`, as it is or form-encoded, also where the text was cut in the middle of one. Very short ones are
+/// left: they would mask ordinary words, and guess nothing.
 fn masked(text: &str, secrets: &[&Secret]) -> String {
-    secrets
-        .iter()
-        .filter(|secret| secret.expose().len() >= 4)
-        .fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "****"))
+    let mut text = text.to_owned();
+    for secret in secrets.iter().map(|secret| secret.expose()).filter(|secret| secret.len() >= SHORTEST) {
+        let encoded: Zeroizing<String> =
+            Zeroizing::new(url::form_urlencoded::byte_serialize(secret.as_bytes()).collect());
+        for form in [secret, encoded.as_str()] {
+            text = mask_cut_end(text.replace(form, "****"), form);
+        }
+    }
+    text
+}
+
+const SHORTEST: usize = 4;
+
+/// A text that was cut ends in `…`; what stands before it may be the first part of a secret.
+fn mask_cut_end(text: String, secret: &str) -> String {
+    let Some(kept) = text.strip_suffix('…') else { return text };
+    let part = (SHORTEST..secret.len()).rev().filter_map(|end| secret.get(..end)).find(|part| kept.ends_with(part));
+    match part {
+        Some(part) => format!("{}****…", &kept[..kept.len() - part.len()]),
+        None => text,
+    }
 }
 
 #[cfg(test)]
@@ -212,6 +245,16 @@ mod tests {
         let explained = refusal(Deed::Refresh, &echoed, &[], &[&token], 0);
         assert!(explained.failure.message.contains("****"));
         assert!(!explained.failure.message.contains("rt-12345"));
+    }
+
+    #[test]
+    fn an_echo_is_masked_when_it_is_encoded_or_cut() {
+        let token = Secret::new("a+b/cdefgh");
+        let shown = |text: &str| masked(text, &[&token]);
+        assert_eq!(shown("client_secret=a%2Bb%2Fcdefgh is wrong"), "client_secret=**** is wrong");
+        assert_eq!(shown("unknown token a+b/cde…"), "unknown token ****…");
+        assert_eq!(shown("unknown token a%2Bb%2…"), "unknown token ****…");
+        assert_eq!(shown("nothing of it…"), "nothing of it…");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! `clock` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `escrow` → `open` (the struct, and how it starts) → `access` →
 //! `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `token_set` → `live` (tokens in memory) →
-//! `renew` → `recover` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `scheduler` → `doctor`.
+//! `renew` → `recover` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `seal` → `scheduler` → `doctor`.
 
 mod access;
 mod audit;
@@ -27,6 +27,7 @@ mod recover;
 mod renew;
 mod revoke;
 mod scheduler;
+mod seal;
 pub mod store;
 mod test;
 mod token;
@@ -45,5 +46,6 @@ pub use manage::{ConnectionEdit, IntegrationEdit, NewConnection, NewIntegration,
 pub use open::{Broker, Opened, Settings};
 pub use renew::RenewalNote;
 pub use revoke::RevocationOutcome;
+pub use seal::SealStatus;
 pub use test::{TestReport, TestStep};
 pub use token::HandedToken;

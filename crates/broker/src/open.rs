@@ -124,6 +124,7 @@ impl Broker {
         }));
         broker.load_own_providers().await?;
         let recovered = broker.commit_escrow().await?;
+        broker.reseal_in_background();
         Ok(Opened { broker, new_root_key, recovered })
     }
 

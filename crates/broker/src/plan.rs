@@ -35,6 +35,15 @@ pub(crate) struct Plan {
     pub(crate) client: Client,
     /// Secrets of the connection: its password, and secret variables.
     pub(crate) secrets: SecretInput,
+    /// Secret variables of the integration.
+    pub(crate) integration_secrets: SecretInput,
+}
+
+impl Plan {
+    /// All that may be sent and must not be shown when a provider echoes it; tokens, codes and verifiers come beside.
+    pub(crate) fn sensitive(&self) -> impl Iterator<Item = &Secret> {
+        self.client.secret.iter().chain(self.secrets.values()).chain(self.integration_secrets.values())
+    }
 }
 
 /// The key of [`SecretInput`] that holds the password grant's password; no variable can be named so.
@@ -82,7 +91,7 @@ impl Broker {
         };
         let rendered = definition.render(method, &values, &choice, discovered.as_ref())?;
         let client = Client { id: integration.client_id.clone(), secret: integration.client_secret.clone() };
-        Ok(Plan { rendered, client, secrets })
+        Ok(Plan { rendered, client, secrets, integration_secrets: integration.secret_variables.clone() })
     }
 
     /// The issuer's document: from memory while it is fresh, else fetched; a stale one serves while the issuer can't be reached.
@@ -230,16 +239,16 @@ pub(crate) fn read_secrets(json: &[u8]) -> Result<SecretInput> {
 }
 
 fn integration_place(integration: &Integration) -> Place<'_> {
-    Place {
-        tenant: integration.tenant.as_str(),
-        table: "integrations",
-        row: integration.id.as_str(),
-        column: "secrets",
-        generation: integration.generation,
-    }
+    integration_place_of(&integration.tenant, integration.id.as_str(), integration.generation)
 }
 
-fn connection_place<'a>(tenant: &'a Tenant, row: &'a str) -> Place<'a> {
+/// Where an integration's secrets are sealed to.
+pub(crate) fn integration_place_of<'a>(tenant: &'a Tenant, row: &'a str, generation: i64) -> Place<'a> {
+    Place { tenant: tenant.as_str(), table: "integrations", row, column: "secrets", generation }
+}
+
+/// Where a connection's secrets are sealed to.
+pub(crate) fn connection_place<'a>(tenant: &'a Tenant, row: &'a str) -> Place<'a> {
     Place { tenant: tenant.as_str(), table: "connections", row, column: "secrets", generation: 0 }
 }
 

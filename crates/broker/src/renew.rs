@@ -284,8 +284,7 @@ impl Broker {
                 Err(Stop::RunGrantAnew)
             }
             Err(refused) => {
-                let secrets: Vec<&Secret> =
-                    plan.client.secret.iter().chain(&refresh_token).chain(plan.secrets.values()).collect();
+                let secrets: Vec<&Secret> = plan.sensitive().chain(&refresh_token).collect();
                 Err(Stop::Failed(Box::new(explain::refusal(
                     deed,
                     &refused,

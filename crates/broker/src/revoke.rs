@@ -5,7 +5,7 @@ use keyholder_provider::RevokedToken;
 
 use crate::egress::Bounds;
 use crate::error::Result;
-use crate::explain::sentence;
+use crate::explain::{masked_refusal, sentence};
 use crate::manage::{ShownConnection, shown};
 use crate::model::{Caller, Connection};
 use crate::open::Broker;
@@ -53,25 +53,26 @@ impl Broker {
 
     /// Ends it here first, so that nothing is handed out any more, then tells the provider.
     pub(crate) async fn revoke_row(&self, connection: &Connection) -> Result<RevocationOutcome> {
-        let tokens = match &connection.token_set {
-            Some(sealed) => {
-                Some(self.open_tokens(&connection.tenant, connection.id.as_str(), connection.generation, sealed)?)
-            }
-            None => None,
-        };
-        let plan = match &tokens {
-            Some(tokens) => Some(self.plan(connection, Some(tokens)).await),
-            None => None,
-        };
         let (id, now) = (connection.id.clone(), self.now_ms());
-        let waiting = self
+        let (last, waiting) = self
             .store
             .write(move |tx| {
+                // Read in the same transaction: a renewal may have committed since `connection` was read.
+                let last = tx.connection_by_id(&id)?;
                 tx.revoke_connection(&id, now)?;
-                tx.take_pending_of(&id)
+                Ok((last, tx.take_pending_of(&id)?))
             })
             .await?;
         self.live.forget(&connection.id);
+        let last = last.as_ref().unwrap_or(connection);
+        let tokens = match &last.token_set {
+            Some(sealed) => Some(self.open_tokens(&last.tenant, last.id.as_str(), last.generation, sealed)?),
+            None => None,
+        };
+        let plan = match &tokens {
+            Some(tokens) => Some(self.plan(last, Some(tokens)).await),
+            None => None,
+        };
         for pending in waiting {
             self.drop_pending(&pending).await;
         }
@@ -108,7 +109,10 @@ impl Broker {
             Ok(reply) => {
                 match read_revocation_reply(reply.status, &reply.headers, reply.body.expose(), self.now_ms()) {
                     Ok(()) => RevocationOutcome::Revoked,
-                    Err(refused) => RevocationOutcome::Failed(sentence(refused.to_string())),
+                    Err(refused) => {
+                        let secrets: Vec<&Secret> = plan.sensitive().chain([token]).collect();
+                        RevocationOutcome::Failed(sentence(masked_refusal(&refused, &secrets).to_string()))
+                    }
                 }
             }
         }

@@ -61,7 +61,7 @@ impl Broker {
             let id = connection.clone();
             let again_at = now + millis(HANDED_OUT);
             // Out of the way of the next look; the renewal sets the real time.
-            self.store.write(move |tx| tx.postpone(&id, Some(again_at))).await?;
+            self.store.write(move |tx| tx.postpone(&id, again_at, now)).await?;
             self.renew_in_background(connection, &integration, generation);
         }
         if full {
@@ -104,6 +104,8 @@ impl Broker {
         let swept = self.store.write(move |tx| tx.sweep(now, now - millis(KEEP_REPLIES))).await?;
         for pending in &swept.unconfirmed {
             self.drop_pending(pending).await;
+            let (id, now) = (pending.connection.clone(), self.now_ms());
+            self.store.write(move |tx| tx.end_consent(&id, None, now)).await?;
         }
         for session in swept.sessions {
             let now = self.now_ms();

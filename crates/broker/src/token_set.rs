@@ -95,7 +95,8 @@ impl Broker {
     }
 }
 
-fn token_place<'a>(tenant: &'a Tenant, row: &'a str, generation: i64) -> Place<'a> {
+/// Where a token set is sealed to.
+pub(crate) fn token_place<'a>(tenant: &'a Tenant, row: &'a str, generation: i64) -> Place<'a> {
     Place { tenant: tenant.as_str(), table: "connections", row, column: "token_set", generation }
 }
 

@@ -145,7 +145,8 @@ impl Broker {
             .map_err(|error| Error::Exchange(explain::unreachable(&error, self.now_ms()).failure))?;
         read_token_reply(&plan.rendered.reply, reply.status, &reply.headers, reply.body.expose(), self.now_ms())
             .map_err(|refused| {
-                let secrets: Vec<&Secret> = plan.client.secret.iter().chain([callback.code()]).collect();
+                let verifier = verifier.map(|verifier| Secret::new(verifier.expose()));
+                let secrets: Vec<&Secret> = plan.sensitive().chain([callback.code()]).chain(&verifier).collect();
                 Error::Exchange(
                     explain::refusal(Deed::Exchange, &refused, &plan.rendered.known_errors, &secrets, self.now_ms())
                         .failure,

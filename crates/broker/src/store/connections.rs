@@ -24,7 +24,7 @@ sql! {
     IDS_OF_INTEGRATION = "SELECT id FROM connections WHERE integration = ?1";
     DUE = "SELECT id, integration, generation FROM connections WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2";
     NEXT_DUE = "SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL";
-    POSTPONE = "UPDATE connections SET due_at = ?2 WHERE id = ?1";
+    POSTPONE = "UPDATE connections SET due_at = ?2 WHERE id = ?1 AND due_at <= ?3";
     CLAIM = "UPDATE connections SET attempt = ?3, attempt_owner = ?4, attempt_deadline = ?5 \
         WHERE id = ?1 AND generation = ?2 AND (attempt IS NULL OR attempt_deadline <= ?6) AND state <> 'revoked'";
     COMMIT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
@@ -170,9 +170,9 @@ impl Tx<'_> {
         Ok(self.row(&NEXT_DUE, &[], |row| row.opt_i(0))?.flatten())
     }
 
-    /// Moves a connection's due time; `None`: not by the scheduler.
-    pub fn postpone(&self, id: &ConnectionId, due_at: Option<i64>) -> StoreResult<()> {
-        self.execute(&POSTPONE, &[Val::T(id.as_str()), Val::opt_i(due_at)]).map(drop)
+    /// Moves the due time of a connection that is due at `now`; a renewal in between has set a better one.
+    pub fn postpone(&self, id: &ConnectionId, due_at: i64, now: i64) -> StoreResult<()> {
+        self.execute(&POSTPONE, &[Val::T(id.as_str()), Val::I(due_at), Val::I(now)]).map(drop)
     }
 
     /// Step 1 of renewal: takes the right to send. `false`: the generation moved on, or somebody else's request may still be in flight.

@@ -10,6 +10,7 @@ mod consents;
 mod engine;
 mod history;
 mod integrations;
+mod sealed;
 mod setup;
 mod upkeep;
 
@@ -22,6 +23,7 @@ pub use connections::{CommitTokens, Filter, RecordFailure};
 pub use consents::NewSession;
 pub use engine::Store;
 pub use history::{AuditRow, NewAudit};
+pub use sealed::SealedRow;
 pub use upkeep::{IdempotencyRow, Swept};
 
 /// Where the store lives.

@@ -7,6 +7,7 @@
 mod root_key;
 
 use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
@@ -94,8 +95,7 @@ pub struct WrappedKey {
 
 /// The key ring: opens with any data key, seals with the newest.
 pub struct Vault {
-    keys: BTreeMap<u32, DataKey>,
-    newest: u32,
+    ring: RwLock<BTreeMap<u32, DataKey>>,
 }
 
 struct DataKey(hmac::Key);
@@ -103,31 +103,43 @@ struct DataKey(hmac::Key);
 impl Vault {
     /// Opens the data keys with the root key.
     pub fn open(root: &RootKey, wrapped: &[WrappedKey]) -> Result<Self, VaultError> {
-        let mut keys = BTreeMap::new();
-        for key in wrapped {
-            if key.root_key != root.fingerprint() {
-                return Err(VaultError::WrongRootKey { expected: key.root_key.clone(), found: root.fingerprint() });
-            }
-            let plain = root.unwrap_key(key)?;
-            keys.insert(key.id, DataKey(hmac::Key::new(hmac::HMAC_SHA256, &plain)));
-        }
-        let newest = *keys.keys().next_back().ok_or(VaultError::UnknownDataKey(0))?;
-        Ok(Self { keys, newest })
+        let vault = Self { ring: RwLock::default() };
+        wrapped.iter().try_for_each(|key| vault.add(root, key))?;
+        if vault.newest() == 0 { Err(VaultError::UnknownDataKey(0)) } else { Ok(vault) }
     }
 
-    /// Number of the data key that seals.
+    /// Puts one more data key on the ring; the one with the highest number seals.
+    pub fn add(&self, root: &RootKey, key: &WrappedKey) -> Result<(), VaultError> {
+        if key.root_key != root.fingerprint() {
+            return Err(VaultError::WrongRootKey { expected: key.root_key.clone(), found: root.fingerprint() });
+        }
+        let plain = root.unwrap_key(key)?;
+        let data_key = DataKey(hmac::Key::new(hmac::HMAC_SHA256, &plain));
+        self.ring.write().unwrap_or_else(PoisonError::into_inner).insert(key.id, data_key);
+        Ok(())
+    }
+
+    /// Number of the data key that seals; they count from 1.
     pub fn newest(&self) -> u32 {
-        self.newest
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        ring.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// Number of the data key a value was sealed with.
+    pub fn key_of(sealed: &[u8]) -> Option<u32> {
+        let [FORMAT, rest @ ..] = sealed else { return None };
+        rest.first_chunk::<4>().map(|id| u32::from_be_bytes(*id))
     }
 
     /// Seals `plain` to its place.
     pub fn seal(&self, rng: &Rng, place: &Place<'_>, plain: &[u8]) -> Result<Vec<u8>, VaultError> {
         let salt: [u8; SALT] = rng.bytes();
         let nonce: [u8; NONCE] = rng.bytes();
-        let key = self.derive(self.newest, &salt)?;
+        let newest = self.newest();
+        let key = self.derive(newest, &salt)?;
         let mut out = Vec::with_capacity(HEADER + plain.len() + AES_256_GCM.tag_len());
         out.push(FORMAT);
-        out.extend_from_slice(&self.newest.to_be_bytes());
+        out.extend_from_slice(&newest.to_be_bytes());
         out.extend_from_slice(&salt);
         out.extend_from_slice(&nonce);
         // Encrypted in a buffer that is wiped: on failure no plain text is left behind.
@@ -159,7 +171,8 @@ impl Vault {
     }
 
     fn derive(&self, id: u32, salt: &[u8; SALT]) -> Result<LessSafeKey, VaultError> {
-        let data_key = self.keys.get(&id).ok_or(VaultError::UnknownDataKey(id))?;
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        let data_key = ring.get(&id).ok_or(VaultError::UnknownDataKey(id))?;
         let mut input = b"keyholder value v1".to_vec();
         input.extend_from_slice(salt);
         cipher(hmac::sign(&data_key.0, &input).as_ref())
