@@ -193,13 +193,12 @@ fn check_host(api: &ApiAccess, chosen: &str) -> Result<()> {
     Err(Error::HostNotAllowed { host: chosen.chars().take(100).collect(), allowed: api.hosts.clone() })
 }
 
-/// Dot segments would climb out of the base URL's path, also percent-encoded; a backslash is a slash to some servers.
+/// Dot segments would climb out of the base URL's path, and out of a key's limits, also where a server decodes them or the slash first; a backslash is
+/// a slash to some servers.
 fn check_path(path: &str) -> Result<()> {
-    let climbs = path.split('/').any(|segment| {
-        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
-        plain == "." || plain == ".."
-    });
-    if climbs || path.contains('\\') || path.to_ascii_lowercase().contains("%5c") || !path.starts_with('/') {
+    let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\");
+    let climbs = plain.split('/').any(|segment| segment == "." || segment == "..");
+    if climbs || plain.contains('\\') || !path.starts_with('/') {
         return Err(invalid(
             "path",
             "it has `.` or `..` segments or a backslash",
@@ -275,7 +274,8 @@ pub(crate) fn call(
 
 /// A small body of known length is read and kept; any other streams through and can't be repeated.
 async fn keep_small(body: Body, length: Option<u64>) -> Result<(Body, Option<Bytes>)> {
-    match length {
+    // A request without a body says nothing of its length.
+    match length.or(body.size_hint().exact()) {
         Some(length) if length <= KEPT_BODY => {
             let kept = body.collect().await.map_err(|_| Error::Gone("the request's body broke off"))?.to_bytes();
             Ok((full(kept.clone()), Some(kept)))
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn paths_that_climb_are_refused() {
-        for path in ["/../x", "/a/..", "/a/%2e%2E/b", "/./x", "/a\\..\\b", "/a%5c..", "x"] {
+        for path in ["/../x", "/a/..", "/a/%2e%2E/b", "/a%2F..%2fb", "/./x", "/a\\..\\b", "/a%5c..", "x"] {
             assert!(check_path(path).is_err(), "{path}");
         }
         for path in ["/", "/a..b", "/...", "/a/%2f/b", "/.well-known/x"] {

@@ -69,6 +69,8 @@ pub fn table() -> Vec<Route> {
         delete("/v1/keys/{key}", Admin, keys::revoke, "Revoke an API key").answers::<keys::KeyBody>(),
 
         get("/v1/audit", Admin, operations::audit, "Read the audit").query(PAGE).answers::<operations::AuditList>(),
+        get("/v1/seal", Admin, operations::seal_status, "Which data keys seal how much").answers::<operations::SealBody>(),
+        post("/v1/seal/rotate", Admin, operations::seal_rotate, "Make a new data key and seal everything anew with it, in the background").answers::<operations::SealBody>(),
         get("/v1/doctor", Admin, operations::doctor, "What is wrong with this installation, and what to do").answers::<operations::DoctorReply>(),
 
         open("get", "/connect/{token}", connect::page, "The page behind a connect link"),

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use keyholder_broker::Verdict;
+use keyholder_broker::{SealStatus, Verdict};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -50,6 +50,32 @@ pub struct CheckBody {
     verdict: &'static str,
     message: String,
     remedy: Option<String>,
+}
+
+/// Which data keys hold how much.
+#[derive(Serialize, JsonSchema)]
+pub struct SealBody {
+    /// Number of the data key that seals.
+    newest: u32,
+    /// How many long-lived values each data key sealed, by number.
+    values: std::collections::BTreeMap<u32, u64>,
+    /// How many of them still wait to be sealed anew.
+    left: u64,
+}
+
+pub(crate) async fn seal_status(State(app): State<App>) -> Result<Json<SealBody>, ApiError> {
+    Ok(Json(seal_body(app.broker.seal_status().await?)))
+}
+
+pub(crate) async fn seal_rotate(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+) -> Result<Json<SealBody>, ApiError> {
+    Ok(Json(seal_body(app.broker.seal_rotate(&caller).await?)))
+}
+
+fn seal_body(status: SealStatus) -> SealBody {
+    SealBody { newest: status.newest, values: status.values, left: status.left }
 }
 
 pub(crate) async fn audit(
