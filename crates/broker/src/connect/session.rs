@@ -19,8 +19,8 @@ use crate::store::NewSession;
 /// How long an invitation can be used.
 const SESSION_LIFE: Duration = Duration::from_secs(60 * 60);
 
-/// What a new connect session shall be.
-#[derive(Clone, Debug, Default)]
+/// What a new connect session shall be. Without `Debug`: variables may be secret.
+#[derive(Clone, Default)]
 pub struct NewConnectSession {
     /// Id or name of the integration.
     pub integration: String,

@@ -14,8 +14,8 @@ use crate::open::Broker;
 use crate::plan::PASSWORD;
 use crate::store::{Filter, Tx};
 
-/// What a new connection shall be.
-#[derive(Clone, Debug, Default)]
+/// What a new connection shall be. Without `Debug`: variables may be secret.
+#[derive(Clone, Default)]
 pub struct NewConnection {
     /// Unique in the tenant.
     pub name: String,
@@ -33,8 +33,8 @@ pub struct NewConnection {
     pub tags: Values,
 }
 
-/// What shall change; `None` leaves a field as it is.
-#[derive(Clone, Debug, Default)]
+/// What shall change; `None` leaves a field as it is. Without `Debug`: variables may be secret.
+#[derive(Clone, Default)]
 pub struct ConnectionEdit {
     /// New user name.
     pub username: Option<String>,
@@ -193,8 +193,13 @@ impl Broker {
         }
         let sealed = self.seal_connection_secrets(&connection.tenant, connection.id.as_str(), &secrets)?;
         let (id, now) = (connection.id.clone(), self.now_ms());
+        let runs_by_itself = method.grant != GrantKind::AuthorizationCode;
         self.store
-            .write(move |tx| tx.put_connection_input(&id, edit.username.as_deref(), &variables, sealed.as_deref(), now))
+            .write(move |tx| {
+                tx.put_connection_input(&id, edit.username.as_deref(), &variables, sealed.as_deref(), now)?;
+                // A corrected password may be all that was missing; a dead consent stays dead.
+                if runs_by_itself { tx.try_again(&id) } else { Ok(()) }
+            })
             .await?;
         self.live.forget(&connection.id);
         self.record(caller, "connection.edit", connection.id.as_str(), "ok", None)?;

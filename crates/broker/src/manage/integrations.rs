@@ -11,8 +11,8 @@ use crate::model::{Caller, Integration, IntegrationId, SecretInput, Values};
 use crate::open::Broker;
 use crate::store::StoreError;
 
-/// What a new integration shall be.
-#[derive(Clone, Debug, Default)]
+/// What a new integration shall be. Without `Debug`: variables may be secret.
+#[derive(Clone, Default)]
 pub struct NewIntegration {
     /// Unique in the tenant.
     pub name: String,
@@ -36,8 +36,8 @@ pub struct NewIntegration {
     pub variables: Values,
 }
 
-/// What shall change; `None` leaves a field as it is.
-#[derive(Clone, Debug, Default)]
+/// What shall change; `None` leaves a field as it is. Without `Debug`: variables may be secret.
+#[derive(Clone, Default)]
 pub struct IntegrationEdit {
     /// New name.
     pub name: Option<String>,

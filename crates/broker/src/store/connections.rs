@@ -46,6 +46,7 @@ sql! {
         token_expires_at = NULL, due_at = NULL, retry_at = NULL, attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, updated_at = ?2 WHERE id = ?1";
     REVIVE = "UPDATE connections SET state = 'draft', updated_at = ?2 WHERE id = ?1 AND state = 'revoked'";
     PUT_SECRETS = "UPDATE connections SET secrets = ?2, username = coalesce(?3, username), variables = ?4, retry_at = NULL, updated_at = ?5 WHERE id = ?1";
+    TRY_AGAIN = "UPDATE connections SET state = 'failing' WHERE id = ?1 AND state = 'reconnect'";
     REMOVE = "DELETE FROM connections WHERE id = ?1";
     REMOVE_EVENTS = "DELETE FROM events WHERE connection = ?1";
     REMOVE_SESSIONS = "DELETE FROM connect_sessions WHERE connection = ?1";
@@ -295,6 +296,11 @@ impl Tx<'_> {
         let variables = to_json(variables);
         let values = [Val::T(id.as_str()), Val::opt_b(secrets), Val::opt_t(username), Val::T(&variables), Val::I(now)];
         self.execute(&PUT_SECRETS, &values).map(drop)
+    }
+
+    /// A connection whose grant runs by itself is tried again at its next use.
+    pub fn try_again(&self, id: &ConnectionId) -> StoreResult<()> {
+        self.execute(&TRY_AGAIN, &[Val::T(id.as_str())]).map(drop)
     }
 
     /// Removes a connection and all that hangs on it; the audit stays.
