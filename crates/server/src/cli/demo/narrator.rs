@@ -1,0 +1,78 @@
+//! Numbered steps, as a person reads them.
+
+use std::cell::Cell;
+
+use super::super::error::{CliError, Result};
+use super::super::output::{Out, Tint, clean};
+
+/// Tells the steps.
+pub(super) struct Narrator<'a> {
+    out: &'a Out,
+    /// With what a person would type to do the same.
+    pub(super) at_length: bool,
+    steps: Cell<usize>,
+}
+
+/// What a step has to tell when it held.
+pub(super) struct Held<T> {
+    pub(super) value: T,
+    pub(super) line: String,
+    /// The same as a command, where there is one.
+    pub(super) command: Option<String>,
+}
+
+impl<T> Held<T> {
+    /// A value for the steps to come, and what is told.
+    pub(super) fn new(value: T, line: impl Into<String>) -> Self {
+        Self { value, line: line.into(), command: None }
+    }
+
+    /// The same done by hand.
+    pub(super) fn by_hand(self, command: impl Into<String>) -> Self {
+        Self { command: Some(command.into()), ..self }
+    }
+}
+
+impl<'a> Narrator<'a> {
+    /// A narrator before the first step.
+    pub(super) fn new(out: &'a Out, at_length: bool) -> Self {
+        Self { out, at_length, steps: Cell::new(0) }
+    }
+
+    /// How many steps were told.
+    pub(super) fn steps(&self) -> usize {
+        self.steps.get()
+    }
+
+    /// Runs a step and tells how it went. A step that doesn't hold ends the story.
+    pub(super) async fn step<T>(&self, title: &str, work: impl Future<Output = Result<Held<T>>>) -> Result<T> {
+        self.steps.set(self.steps.get() + 1);
+        let head = |mark: &str, tint| {
+            let title = self.out.paint(&format!("{title:<22}"), Tint::Bold);
+            format!("{:>2} {} {title}", self.steps.get(), self.out.paint(mark, tint))
+        };
+        match work.await {
+            Ok(held) => {
+                self.out.line(format!("{} {}", head("✓", Tint::Green), clean(&held.line)))?;
+                if let Some(command) = held.command.filter(|_| self.at_length) {
+                    self.out.line(format!("{:>28}{}", "", self.out.paint(&clean(&command), Tint::Dim)))?;
+                }
+                Ok(held.value)
+            }
+            Err(error) => {
+                self.out.line(format!("{} {error}", head("✗", Tint::Red)))?;
+                Err(CliError::Said)
+            }
+        }
+    }
+
+    /// Something between two steps.
+    pub(super) fn aside(&self, text: &str) -> Result {
+        text.lines().try_for_each(|line| self.out.line(format!("     {line}")))
+    }
+}
+
+/// Goes on only if something holds; `otherwise` says what was found instead.
+pub(super) fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result {
+    if holds { Ok(()) } else { Err(CliError::Failed(otherwise())) }
+}

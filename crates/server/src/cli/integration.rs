@@ -1,0 +1,287 @@
+//! `keyholder integration`: registrations at providers.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::Context;
+use super::error::{CliError, Result};
+use super::output::{Cell, Out, Tint, clean, pairs, relative, text, words};
+use super::values::{object, pair, scopes, secret_from_stdin, secret_from_terminal};
+
+/// Manage your registrations at providers
+#[derive(Subcommand)]
+#[command(
+    after_help = "Example:\n  keyholder integration add login --provider oidc --client-id app-1 --var issuer=https://login.example.com --scope 'openid offline_access'"
+)]
+pub(crate) enum Integration {
+    Add(Add),
+    /// List the integrations
+    #[command(after_help = "Example:\n  keyholder integration list")]
+    List,
+    /// Show an integration, with the redirect URI to register
+    #[command(after_help = "Example:\n  keyholder integration show login")]
+    Show {
+        /// Name or id
+        integration: String,
+    },
+    Edit(Edit),
+    /// Remove an integration that has no connections
+    #[command(after_help = "Example:\n  keyholder integration rm login")]
+    Rm {
+        /// Name or id
+        integration: String,
+    },
+}
+
+/// Add an integration
+///
+/// Without --client-secret and --client-secret-stdin the secret is asked for on the terminal; a secret on the command line can be
+/// seen by other users of the machine and stays in the shell's history.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  keyholder integration add login --provider oidc --client-id app-1 --var issuer=https://login.example.com\n  pass show crm | keyholder integration add crm --provider oauth2 --method client_credentials --client-id app-2 \\\n      --client-secret-stdin --var token_url=https://auth.example.com/token --var api_base_url=https://api.example.com"
+)]
+pub(crate) struct Add {
+    /// Name, unique
+    name: String,
+    /// Provider, as `keyholder provider list` names it
+    #[arg(long, value_name = "PROVIDER")]
+    provider: String,
+    /// One of the provider's methods [default: its first]
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
+    /// Client id, as the provider gave it
+    #[arg(long, value_name = "ID")]
+    client_id: String,
+    #[command(flatten)]
+    secret: SecretFlags,
+    /// Scope to ask for; may be repeated
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// Value for one of the provider's variables; may be repeated
+    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = pair)]
+    variables: Vec<(String, String)>,
+    /// Audience or resource to ask tokens for
+    #[arg(long, value_name = "AUDIENCE")]
+    audience: Option<String>,
+    /// How the client authenticates: basic, raw_basic, post, json or none [default: as the provider says]
+    #[arg(long, value_name = "WAY")]
+    client_auth: Option<String>,
+    /// What stands before the token in API calls; may be empty [default: as the provider says, mostly Bearer]
+    #[arg(long, value_name = "PREFIX")]
+    header_prefix: Option<String>,
+}
+
+#[derive(Args)]
+struct SecretFlags {
+    /// Read the client secret from standard input
+    #[arg(long)]
+    client_secret_stdin: bool,
+    /// Client secret; better by --client-secret-stdin
+    #[arg(long, value_name = "SECRET", conflicts_with = "client_secret_stdin")]
+    client_secret: Option<String>,
+}
+
+impl SecretFlags {
+    fn given(&self) -> Result<Option<String>> {
+        if self.client_secret_stdin { secret_from_stdin().map(Some) } else { Ok(self.client_secret.clone()) }
+    }
+}
+
+/// Change an integration; what is not named stays
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  keyholder integration edit login --scope 'openid offline_access email'\n  pass show login | keyholder integration edit login --client-secret-stdin"
+)]
+pub(crate) struct Edit {
+    /// Name or id
+    integration: String,
+    /// New name
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// New client id
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    #[command(flatten)]
+    secret: SecretFlags,
+    /// New scopes, all of them; they count from the next consent on
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// New value of a variable, an empty one takes it away; may be repeated
+    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = pair)]
+    variables: Vec<(String, String)>,
+    /// New audience
+    #[arg(long, value_name = "AUDIENCE")]
+    audience: Option<String>,
+    /// New client authentication
+    #[arg(long, value_name = "WAY")]
+    client_auth: Option<String>,
+    /// New header prefix
+    #[arg(long, value_name = "PREFIX")]
+    header_prefix: Option<String>,
+    /// Back to what the provider says: audience, client-auth or header-prefix; may be repeated
+    #[arg(long = "reset", value_name = "FIELD", value_parser = ["audience", "client-auth", "header-prefix"])]
+    reset: Vec<String>,
+}
+
+impl Integration {
+    pub(crate) async fn run(self, context: &Context) -> Result {
+        let (api, out) = (context.api()?, &context.out);
+        match self {
+            Integration::Add(add) => {
+                let added = api.post(&["integrations"], &add.body()?).await?;
+                if out.json { out.json(&added) } else { tell_next(out, &added) }
+            }
+            Integration::List => {
+                let items = api.list(&["integrations"], &[]).await?;
+                if out.json {
+                    return out.json(&json!({"items": items}));
+                }
+                let rows: Vec<Vec<Cell>> = items.iter().map(row).collect();
+                out.table(&["NAME", "PROVIDER", "METHOD", "CLIENT ID", "SCOPES"], &rows)
+            }
+            Integration::Show { integration } => {
+                let shown = api.get(&["integrations", &integration]).await?;
+                if out.json { out.json(&shown) } else { show(out, &shown) }
+            }
+            Integration::Edit(edit) => {
+                let changed = api.patch(&["integrations", &edit.integration], &edit.body()?).await?;
+                if out.json { out.json(&changed) } else { show(out, &changed) }
+            }
+            Integration::Rm { integration } => {
+                api.delete(&["integrations", &integration]).await?;
+                if out.json { Ok(()) } else { out.line(format!("The integration {integration} is gone.")) }
+            }
+        }
+    }
+}
+
+impl Add {
+    fn body(&self) -> Result<Value> {
+        let public = self.client_auth.as_deref() == Some("none");
+        let secret = match self.secret.given()? {
+            None if !public => secret_from_terminal("Client secret (empty for none): ")?,
+            given => given,
+        };
+        Ok(json!({
+            "name": self.name,
+            "provider": self.provider,
+            "method": self.method,
+            "client_id": self.client_id,
+            "client_secret": secret,
+            "scopes": scopes(&self.scopes),
+            "audience": self.audience,
+            "header_prefix": self.header_prefix,
+            "client_auth": self.client_auth,
+            "variables": object(&self.variables),
+        }))
+    }
+}
+
+impl Edit {
+    /// Only what shall change; `null` takes a field away.
+    fn body(&self) -> Result<Value> {
+        let secret = self.secret.given()?;
+        let named = [
+            ("name", &self.name),
+            ("client_id", &self.client_id),
+            ("client_secret", &secret),
+            ("audience", &self.audience),
+            ("client_auth", &self.client_auth),
+            ("header_prefix", &self.header_prefix),
+        ];
+        let mut body = Map::new();
+        for (field, value) in named {
+            body.extend(value.as_ref().map(|value| (field.to_owned(), json!(value))));
+        }
+        body.extend(self.reset.iter().map(|field| (field.replace('-', "_"), Value::Null)));
+        if !self.scopes.is_empty() {
+            body.insert("scopes".to_owned(), json!(scopes(&self.scopes)));
+        }
+        if !self.variables.is_empty() {
+            body.insert("variables".to_owned(), object(&self.variables));
+        }
+        if body.is_empty() {
+            return Err(CliError::Usage("say what shall change; see `keyholder integration edit --help`".to_owned()));
+        }
+        Ok(Value::Object(body))
+    }
+}
+
+/// What to copy, and what to do now.
+fn tell_next(out: &Out, added: &Value) -> Result {
+    let name = clean(text(added, "name"));
+    out.line(format!("The integration {name} is there."))?;
+    if text(added, "grant") != "authorization_code" {
+        return out.line(format!("Next: keyholder connect {name}"));
+    }
+    out.line("Register this redirect URI at the provider, exactly as it stands, letter case included:")?;
+    out.line(format!("\n  {}\n", out.paint(&clean(text(added, "redirect_uri")), Tint::Bold)))?;
+    match text(added, "redirect_note") {
+        "" => {}
+        note => out.line(clean(note))?,
+    }
+    out.line(format!("Then: keyholder connect {name}"))
+}
+
+fn row(integration: &Value) -> Vec<Cell> {
+    vec![
+        text(integration, "name").into(),
+        text(integration, "provider").into(),
+        text(integration, "method").into(),
+        text(integration, "client_id").into(),
+        words(&integration["scopes"]).into(),
+    ]
+}
+
+fn show(out: &Out, integration: &Value) -> Result {
+    let secret = if integration["has_client_secret"] == true { "kept, never shown" } else { "none" };
+    out.facts(&[
+        ("name", Cell::tinted(text(integration, "name"), Tint::Bold)),
+        ("id", text(integration, "id").into()),
+        ("provider", text(integration, "provider").into()),
+        ("method", text(integration, "method").into()),
+        ("client id", text(integration, "client_id").into()),
+        ("client secret", secret.into()),
+        ("client auth", text(integration, "client_auth").into()),
+        ("scopes", words(&integration["scopes"]).into()),
+        ("audience", text(integration, "audience").into()),
+        ("header prefix", integration["header_prefix"].as_str().map_or(String::new(), |p| format!("“{p}”")).into()),
+        ("variables", pairs(&integration["variables"]).into()),
+        ("secret variables", words(&integration["secret_variables"]).into()),
+        ("redirect URI", text(integration, "redirect_uri").into()),
+        ("", Cell::tinted(text(integration, "redirect_note"), Tint::Dim)),
+        ("made", relative(&integration["created_at"], out.now_ms()).into()),
+    ])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: Integration,
+    }
+
+    fn edit(words: &[&str]) -> Result<Value> {
+        let words = ["x", "edit", "crm"].iter().chain(words);
+        match Line::try_parse_from(words).unwrap().command {
+            Integration::Edit(edit) => edit.body(),
+            _ => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn an_edit_sends_only_what_shall_change() {
+        assert_eq!(
+            edit(&["--name", "new", "--reset", "header-prefix", "--var", "a=", "--scope", "x y"]).unwrap(),
+            json!({"name": "new", "header_prefix": null, "variables": {"a": ""}, "scopes": ["x", "y"]})
+        );
+        assert!(matches!(edit(&[]), Err(CliError::Usage(_))));
+    }
+}
