@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use keyholder_broker::clock::{Clock, Rng};
-use keyholder_broker::egress::{AllowRule, Egress, Policy, Rules};
+use keyholder_broker::egress::{Egress, Policy, Rules};
 use keyholder_broker::store::Location;
 use keyholder_broker::vault::RootKeySource;
 use keyholder_broker::{Broker, Error, Opened, Settings};
@@ -216,12 +216,6 @@ fn root_key(
 fn log(text: &str) -> (String, bool) {
     let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| *part != "json").collect();
     (parts.join(","), text.split(',').any(|part| part.trim() == "json"))
-}
-
-/// The rule that lets a client reach one server.
-pub(crate) fn only(url: &Url) -> Option<AllowRule> {
-    let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
-    host.parse().ok()
 }
 
 #[cfg(test)]
