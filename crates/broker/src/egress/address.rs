@@ -47,7 +47,7 @@ impl Policy {
     /// The check before DNS: scheme, and addresses written into the URL (which never reach the resolver).
     pub(super) fn check_uri(&self, uri: &Uri) -> Result<(), String> {
         let host = uri.host().ok_or("the URL has no host")?;
-        let port = uri.port_u16();
+        let port = port_of(uri);
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let literal = bare.parse::<IpAddr>().ok();
         let listed = self.lists_host(bare, port) || literal.is_some_and(|address| self.lists_address(address, port));
@@ -66,43 +66,30 @@ impl Policy {
     }
 
     /// The check after DNS: which of a name's addresses may be connected to.
-    pub(super) fn permits(&self, host: &str, address: IpAddr) -> Result<(), String> {
-        // The port isn't known to a resolver; `check_uri` has seen rules that name one.
-        if is_public(address) || self.lists_host_any_port(host) || self.lists_address_any_port(address) {
+    pub(super) fn permits(&self, host: &str, address: IpAddr, port: u16) -> Result<(), String> {
+        if is_public(address) || self.lists_host(host, port) || self.lists_address(address, port) {
             Ok(())
         } else {
             Err(refusal(address))
         }
     }
 
-    fn lists_host(&self, host: &str, port: Option<u16>) -> bool {
+    fn lists_host(&self, host: &str, port: u16) -> bool {
         self.rules.0.iter().any(|rule| {
             matches!(rule, AllowRule::Host(pattern, only)
-                if host_matches(pattern, host) && (only.is_none() || *only == port))
+                if host_matches(pattern, host) && only.is_none_or(|only| only == port))
         })
     }
 
-    fn lists_host_any_port(&self, host: &str) -> bool {
-        self.rules.0.iter().any(|rule| matches!(rule, AllowRule::Host(pattern, _) if host_matches(pattern, host)))
-    }
-
-    fn lists_address(&self, address: IpAddr, port: Option<u16>) -> bool {
+    fn lists_address(&self, address: IpAddr, port: u16) -> bool {
         self.rules.0.iter().any(|rule| match rule {
             AllowRule::Network(network, bits) => within(address, *network, *bits),
-            AllowRule::Socket(only, at) => *only == address && Some(*at) == port,
+            AllowRule::Socket(only, at) => *only == address && *at == port,
             AllowRule::Host(..) => false,
         })
     }
 
-    fn lists_address_any_port(&self, address: IpAddr) -> bool {
-        self.rules.0.iter().any(|rule| match rule {
-            AllowRule::Network(network, bits) => within(address, *network, *bits),
-            AllowRule::Socket(only, _) => *only == address,
-            AllowRule::Host(..) => false,
-        })
-    }
-
-    fn lists_loopback(&self, port: Option<u16>) -> bool {
+    fn lists_loopback(&self, port: u16) -> bool {
         self.lists_address(Ipv4Addr::LOCALHOST.into(), port) || self.lists_address(Ipv6Addr::LOCALHOST.into(), port)
     }
 }
@@ -143,6 +130,11 @@ impl FromStr for AllowRule {
             && !name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         fits.then(|| AllowRule::Host(host.to_ascii_lowercase(), port)).ok_or_else(bad)
     }
+}
+
+/// The port a request goes to.
+pub(super) fn port_of(uri: &Uri) -> u16 {
+    uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 })
 }
 
 fn refusal(address: IpAddr) -> String {
@@ -272,8 +264,11 @@ mod tests {
         assert!(check("http://files.test:81/").is_ok());
         assert!(check("http://files.test/").is_err());
         assert!(check("ftp://files.test:81/").is_err());
-        assert!(policy.permits("x.internal", "192.168.0.1".parse().unwrap()).is_ok());
-        assert!(policy.permits("evil.example", "192.168.0.1".parse().unwrap()).is_err());
+        let permits = |name: &str, address: &str, port| policy.permits(name, address.parse().unwrap(), port).is_ok();
+        assert!(permits("x.internal", "192.168.0.1", 443));
+        assert!(!permits("evil.example", "192.168.0.1", 443));
+        assert!(permits("files.test", "192.168.0.1", 81) && !permits("files.test", "192.168.0.1", 443));
+        assert!(permits("localhost", "127.0.0.1", 8790) && !permits("localhost", "127.0.0.1", 22));
         for wrong in ["10.0.0.0/33", "300.1.2", "a/b", "host:99999"] {
             assert!(wrong.parse::<Rules>().is_err(), "{wrong}");
         }

@@ -8,23 +8,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Uri;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::TokioIo;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::net::TcpStream;
+use tower::ServiceExt as _;
 
-use super::{BadTrust, Policy};
+use super::address::port_of;
+use super::{BadTrust, BoxError, Policy};
 
 /// TLS over TCP over checked addresses.
-pub(super) type Connector = HttpsConnector<HttpConnector<GuardedResolver>>;
+pub(super) type Connector = HttpsConnector<GuardedTcp>;
 
 pub(super) fn build(policy: &Arc<Policy>, extra_ca: Option<&[u8]>) -> Result<Connector, BadTrust> {
-    let mut http = HttpConnector::new_with_resolver(GuardedResolver(Arc::clone(policy)));
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    http.set_connect_timeout(Some(Duration::from_secs(10)));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -35,7 +36,7 @@ pub(super) fn build(policy: &Arc<Policy>, extra_ca: Option<&[u8]>) -> Result<Con
         .with_tls_config(tls)
         .https_or_http()
         .enable_http1()
-        .wrap_connector(http))
+        .wrap_connector(GuardedTcp(Arc::clone(policy))))
 }
 
 /// The system's authorities; where the system has none, Mozilla's; and the extra file.
@@ -55,6 +56,29 @@ fn roots(extra_ca: Option<&[u8]>) -> Result<RootCertStore, BadTrust> {
         }
     }
     Ok(roots)
+}
+
+/// TCP to an address that the policy permits. A rule may name a port, which a resolver is not told, so each connection has a resolver of its own.
+#[derive(Clone)]
+pub(super) struct GuardedTcp(Arc<Policy>);
+
+impl tower::Service<Uri> for GuardedTcp {
+    type Response = TokioIo<TcpStream>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let resolver = GuardedResolver { policy: Arc::clone(&self.0), port: port_of(&uri) };
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(Duration::from_secs(10)));
+        Box::pin(async move { Ok(tcp.oneshot(uri).await?) })
+    }
 }
 
 /// Why the resolver gave no address.
@@ -78,7 +102,10 @@ impl std::error::Error for Refused {}
 
 /// The system's resolver, behind the policy: what it answers is what is connected to, so a name can't point elsewhere a moment later.
 #[derive(Clone)]
-pub(super) struct GuardedResolver(Arc<Policy>);
+struct GuardedResolver {
+    policy: Arc<Policy>,
+    port: u16,
+}
 
 impl tower::Service<Name> for GuardedResolver {
     type Response = std::vec::IntoIter<SocketAddr>;
@@ -90,13 +117,13 @@ impl tower::Service<Name> for GuardedResolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let policy = Arc::clone(&self.0);
+        let Self { policy, port } = self.clone();
         Box::pin(async move {
             let found = lookup(name.as_str()).await?;
             let mut refusal = Refused::Dns("the name has no address".to_owned());
             let mut permitted = Vec::new();
             for address in found {
-                match policy.permits(name.as_str(), address.ip()) {
+                match policy.permits(name.as_str(), address.ip(), port) {
                     Ok(()) => permitted.push(address),
                     Err(why) => refusal = Refused::Policy(why),
                 }
