@@ -1,9 +1,9 @@
 //! The pages' style: one file, from this server, under a name that changes with its content.
 
-use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use http::header;
 
+use super::input::InPath;
 use super::problem::{ApiError, Refusal};
 
 const STYLE: &str = include_str!("../assets/keyholder.css");
@@ -15,7 +15,7 @@ pub(super) fn style_path() -> String {
     format!("/assets/keyholder-{short}.css")
 }
 
-pub(super) async fn file(Path(file): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn file(InPath(file): InPath) -> Result<Response, ApiError> {
     if format!("/assets/{file}") != style_path() {
         return Err(Refusal::NoRoute.into());
     }

@@ -4,7 +4,7 @@ mod page;
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::header::{COOKIE, HOST, HeaderMap, HeaderValue, ORIGIN, SET_COOKIE};
 use keyholder_broker::{Completed, Error, Finished, View};
@@ -12,12 +12,12 @@ use keyholder_oauth::Secret;
 use url::Url;
 
 use super::App;
-use super::input::read_body;
+use super::input::{InPath, read_body};
 use super::problem::{ApiError, Problem, Refusal};
 use page::{Mark, Message};
 
 /// `GET /connect/{token}`: an invitation, or the question whether this is the right account.
-pub(super) async fn page(State(app): State<App>, Path(token): Path<String>, headers: HeaderMap) -> Response {
+pub(super) async fn page(State(app): State<App>, InPath(token): InPath, headers: HeaderMap) -> Response {
     if let Some(elsewhere) = canonical(&app, &headers, &format!("/connect/{token}")) {
         return elsewhere;
     }
@@ -34,7 +34,7 @@ pub(super) async fn page(State(app): State<App>, Path(token): Path<String>, head
 /// `POST /connect/{token}`: what the person typed, or the yes or no.
 pub(super) async fn answer(
     State(app): State<App>,
-    Path(token): Path<String>,
+    InPath(token): InPath,
     headers: HeaderMap,
     request: Request,
 ) -> Response {
@@ -55,7 +55,7 @@ pub(super) async fn answer(
 /// `GET /callback/{integration}`.
 pub(super) async fn callback(
     State(app): State<App>,
-    Path(integration): Path<String>,
+    InPath(integration): InPath,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {

@@ -1,7 +1,7 @@
 //! `ANY /v1/connections/{connection}/proxy/{path}`.
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
@@ -9,15 +9,16 @@ use keyholder_broker::ProxyRequest;
 
 use super::App;
 use super::caller::Authenticated;
+use super::input::decoded;
 use super::problem::ApiError;
 
 pub(super) async fn proxy(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path((connection, _)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
+    let connection = connection_of(head.uri.path())?;
     let proxied = ProxyRequest {
         method: head.method,
         path: raw_tail(head.uri.path()).to_owned(),
@@ -30,6 +31,11 @@ pub(super) async fn proxy(
     Ok(response.map(Body::new))
 }
 
+/// Only this segment is decoded: what stands behind it belongs to the API, which may mean other bytes than UTF-8.
+fn connection_of(path: &str) -> Result<String, ApiError> {
+    decoded(path.split('/').nth(3).unwrap_or_default())
+}
+
 /// What stands behind `/proxy`, still percent-encoded: decoding and encoding again could change what the API sees.
 fn raw_tail(path: &str) -> &str {
     // `/v1/connections/{connection}/proxy/…`: the fifth slash begins the tail.
@@ -38,7 +44,13 @@ fn raw_tail(path: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::raw_tail;
+    use super::{connection_of, raw_tail};
+
+    #[test]
+    fn the_connections_name_is_decoded_and_nothing_else() {
+        assert_eq!(connection_of("/v1/connections/a%20%C3%A4%zz%/proxy/%FF").unwrap(), "a ä%zz%");
+        assert!(connection_of("/v1/connections/%FF/proxy/x").is_err());
+    }
 
     #[test]
     fn the_tail_stays_as_it_was_sent() {

@@ -6,6 +6,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
+use keyholder_broker::model::Caller;
 use keyholder_broker::{Error, FieldError, Idempotency, KeptReply};
 
 use super::App;
@@ -44,10 +45,18 @@ pub(super) async fn layer(
         Idempotency::UnderWay => return Err(Refusal::KeyUnderWay.into()),
         Idempotency::First => {}
     }
-    let response = next.run(Request::from_parts(head, Body::from(body))).await;
+    let request = Request::from_parts(head, Body::from(body));
+    // In a task of its own: a caller that goes away must not leave its key "under way" for good.
+    let first = tokio::spawn(async move { first(&app, &caller, &key, request, next).await });
+    first.await.map_err(|_| Error::Internal("a request ended without an answer"))?
+}
+
+/// Does the work of a first request, and keeps its reply.
+async fn first(app: &App, caller: &Caller, key: &str, request: Request, next: Next) -> Result<Response, ApiError> {
+    let response = next.run(request).await;
     let status = response.status();
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-        app.broker.forget_reply(&caller, &key).await?;
+        app.broker.forget_reply(caller, key).await?;
         return Ok(response);
     }
     let (head, body) = response.into_parts();
@@ -58,7 +67,7 @@ pub(super) async fn layer(
         content_type: content_type.to_owned(),
         body: String::from_utf8_lossy(&body).into_owned(),
     };
-    app.broker.keep_reply(&caller, &key, &kept).await?;
+    app.broker.keep_reply(caller, key, &kept).await?;
     Ok(Response::from_parts(head, Body::from(body)))
 }
 

@@ -1,8 +1,6 @@
 //! Reading requests: what can't be read is refused with a problem document that names the field.
 
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
-use axum::response::IntoResponse;
-use http::StatusCode;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use keyholder_broker::{Error, FieldError, Page};
@@ -32,9 +30,7 @@ pub(super) async fn read_body(request: Request) -> Result<bytes::Bytes, ApiError
     match Limited::new(request.into_body(), BODY_LIMIT).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(BODY_LIMIT).into()),
-        Err(_) => {
-            Err(Refusal::Unreadable(StatusCode::BAD_REQUEST, "the body broke off; send it again".to_owned()).into())
-        }
+        Err(_) => Err(Refusal::Unreadable("the body broke off; send it again".to_owned()).into()),
     }
 }
 
@@ -44,8 +40,9 @@ fn refused_json(error: &serde_json::Error) -> ApiError {
     let place = format!("line {}, column {}", error.line(), error.column());
     let text = error.to_string();
     let quoted = text.split('`').nth(1).unwrap_or("body");
-    let known = text.contains("unknown field");
-    if matches!(error.classify(), Category::Data) && (known || text.contains("missing field")) {
+    // Only at its beginning is the text serde's own: further on it may quote a value.
+    let known = text.starts_with("unknown field");
+    if matches!(error.classify(), Category::Data) && (known || text.starts_with("missing field")) {
         let (reason, remedy) = if known {
             let expected =
                 text.split_once("expected ").map_or("", |(_, rest)| rest.split(" at line").next().unwrap_or(""));
@@ -58,7 +55,7 @@ fn refused_json(error: &serde_json::Error) -> ApiError {
     let detail = match error.classify() {
         Category::Data => {
             let expected = text
-                .split_once("expected ")
+                .rsplit_once(", expected ")
                 .map_or("another type", |(_, rest)| rest.split(" at line").next().unwrap_or(""));
             format!("the JSON has a value of the wrong type at {place}: expected {expected}")
         }
@@ -66,7 +63,48 @@ fn refused_json(error: &serde_json::Error) -> ApiError {
             format!("the body is not valid JSON at {place}; send a JSON object")
         }
     };
-    Refusal::Unreadable(StatusCode::BAD_REQUEST, detail).into()
+    Refusal::Unreadable(detail).into()
+}
+
+/// The one parameter of the path, decoded.
+pub(super) struct InPath(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for InPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(text)) => Ok(Self(text)),
+            Err(_) => Err(bad_path()),
+        }
+    }
+}
+
+fn bad_path() -> ApiError {
+    Refusal::Unreadable("the path isn't percent-encoded UTF-8; encode names as UTF-8".to_owned()).into()
+}
+
+/// One segment of a path, percent-decoded.
+pub(super) fn decoded(segment: &str) -> Result<String, ApiError> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment;
+    while let Some((plain, after)) = rest.split_once('%') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            // A percent sign that encodes nothing stands for itself, as in the other paths.
+            None => {
+                bytes.push(b'%');
+                rest = after;
+            }
+        }
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).map_err(|_| bad_path())
 }
 
 /// The query, as a struct.
@@ -80,8 +118,7 @@ impl<T: DeserializeOwned + 'static, S: Send + Sync> FromRequestParts<S> for InQu
             Ok(Query(value)) => Ok(Self(value)),
             Err(rejection) => {
                 let why = format!("the query can't be read: {}", rejection.body_text());
-                debug_assert!(rejection.into_response().status().is_client_error());
-                Err(Refusal::Unreadable(StatusCode::BAD_REQUEST, why).into())
+                Err(Refusal::Unreadable(why).into())
             }
         }
     }

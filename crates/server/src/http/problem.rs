@@ -87,7 +87,7 @@ impl From<&Failure> for FailureBody {
 #[derive(Clone, Debug)]
 pub enum Refusal {
     /// A body, query or path that can't be read.
-    Unreadable(StatusCode, String),
+    Unreadable(String),
     /// No API key was sent.
     NoKey,
     /// No such path.
@@ -122,8 +122,8 @@ impl Problem {
     /// The document for a refusal.
     pub fn of_refusal(refusal: &Refusal) -> Self {
         match refusal {
-            Refusal::Unreadable(status, why) => {
-                Self::new(*status, "unreadable", "The request can't be read", why.clone())
+            Refusal::Unreadable(why) => {
+                Self::new(StatusCode::BAD_REQUEST, "unreadable", "The request can't be read", why.clone())
             }
             Refusal::NoKey => Self::new(
                 StatusCode::UNAUTHORIZED,

@@ -61,6 +61,7 @@ pub fn table() -> Vec<Route> {
         post("/v1/connections/{connection}/test", Manage, connections::test, "Test token and API, step by step").answers::<connections::TestReply>(),
         post("/v1/connections/{connection}/revoke", Manage, connections::revoke, "End a connection, at the provider too").answers::<connections::RevokeReply>(),
         any("/v1/connections/{connection}/proxy/{*path}", Call, gateway::proxy, "Call the connection's API with the token put in on the way"),
+        any("/v1/connections/{connection}/proxy/", Call, gateway::proxy, "Call the root of the connection's API"),
 
         post("/v1/connect-sessions", Manage, sessions::create, "Make a link for one person to authorise one connection").takes::<sessions::NewSessionBody>().creates::<sessions::SessionBody>(),
 
@@ -92,7 +93,9 @@ pub(super) fn router(app: App) -> Router {
             if route.method == "post" {
                 handler = handler.route_layer(from_fn_with_state(app.clone(), idempotency::layer));
             }
-            handler = handler.route_layer(from_fn_with_state((app.clone(), scope), caller::layer));
+            let asks_for_key = from_fn_with_state((app.clone(), scope), caller::layer);
+            // A handler of any method is the router's fallback, which only `layer` reaches.
+            handler = if route.method == "any" { handler.layer(asks_for_key) } else { handler.route_layer(asks_for_key) };
         }
         router = router.route(route.path, handler);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::{HeaderName, StatusCode, header};
 use keyholder_broker::model::Status;
 use keyholder_broker::store::Filter;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::App;
 use super::super::caller::Authenticated;
-use super::super::input::{InQuery, Input, PageQuery, cut, duration};
+use super::super::input::{InPath, InQuery, Input, PageQuery, cut, duration};
 use super::super::problem::{ApiError, FailureBody};
 
 /// A connection. Its tokens and secrets are never shown here.
@@ -270,7 +270,7 @@ pub(crate) async fn add(
 pub(crate) async fn show(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(name): Path<String>,
+    InPath(name): InPath,
 ) -> Result<Json<ConnectionBody>, ApiError> {
     Ok(Json(body(&app.broker.connection(&caller, &name).await?)))
 }
@@ -278,7 +278,7 @@ pub(crate) async fn show(
 pub(crate) async fn edit(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(name): Path<String>,
+    InPath(name): InPath,
     Input(edit): Input<ConnectionEditBody>,
 ) -> Result<Json<ConnectionBody>, ApiError> {
     let edit =
@@ -289,7 +289,7 @@ pub(crate) async fn edit(
 pub(crate) async fn remove(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(name): Path<String>,
+    InPath(name): InPath,
 ) -> Result<StatusCode, ApiError> {
     app.broker.remove_connection(&caller, &name).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -298,7 +298,7 @@ pub(crate) async fn remove(
 pub(crate) async fn events(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(name): Path<String>,
+    InPath(name): InPath,
 ) -> Result<Json<EventList>, ApiError> {
     let events = app.broker.history(&caller, &name, 200).await?;
     let items = events
@@ -311,7 +311,7 @@ pub(crate) async fn events(
 pub(crate) async fn authorize(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(name): Path<String>,
+    InPath(name): InPath,
     Input(wish): Input<AuthorizeBody>,
 ) -> Result<Json<AuthorizeReply>, ApiError> {
     let outcome = app.broker.authorize(&caller, &name, wish.owner, wish.return_url).await?;
@@ -331,7 +331,7 @@ pub(crate) async fn authorize(
 pub(crate) async fn complete(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(name): Path<String>,
+    InPath(name): InPath,
     Input(done): Input<CompleteBody>,
 ) -> Result<Json<ConnectionBody>, ApiError> {
     Ok(Json(body(&app.broker.complete(&caller, &name, &done.code, done.owner.as_deref()).await?)))
@@ -343,7 +343,7 @@ type NotCached = [(HeaderName, &'static str); 1];
 pub(crate) async fn token(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(name): Path<String>,
+    InPath(name): InPath,
     InQuery(query): InQuery<TokenQuery>,
 ) -> Result<(NotCached, Json<TokenReply>), ApiError> {
     let min_ttl = query.min_ttl.as_deref().map(|text| duration("min_ttl", text)).transpose()?;
@@ -363,7 +363,7 @@ pub(crate) async fn token(
 pub(crate) async fn refresh(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(name): Path<String>,
+    InPath(name): InPath,
 ) -> Result<Json<RefreshReply>, ApiError> {
     let note = app.broker.refresh(&caller, &name).await?;
     let connection = app.broker.connection(&caller, &name).await?.connection;
@@ -378,7 +378,7 @@ pub(crate) async fn refresh(
 pub(crate) async fn test(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(name): Path<String>,
+    InPath(name): InPath,
 ) -> Result<Json<TestReply>, ApiError> {
     let report = app.broker.test(&caller, &name).await?;
     let steps = report
@@ -392,7 +392,7 @@ pub(crate) async fn test(
 pub(crate) async fn revoke(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(name): Path<String>,
+    InPath(name): InPath,
 ) -> Result<Json<RevokeReply>, ApiError> {
     let (connection, outcome) = app.broker.revoke(&caller, &name).await?;
     let word = match outcome {

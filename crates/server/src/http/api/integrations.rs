@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use keyholder_broker::model::Integration;
 use keyholder_broker::{Error, FieldError, IntegrationEdit, NewIntegration};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::App;
 use super::super::caller::Authenticated;
-use super::super::input::{InQuery, Input, PageQuery, cut};
+use super::super::input::{InPath, InQuery, Input, PageQuery, cut};
 use super::super::problem::ApiError;
 
 /// An integration. Its secrets are never shown.
@@ -121,7 +121,7 @@ pub(crate) async fn list(
 pub(crate) async fn show(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(name): Path<String>,
+    InPath(name): InPath,
 ) -> Result<Json<IntegrationBody>, ApiError> {
     Ok(Json(body(&app, &app.broker.integration(&caller, &name).await?)))
 }
@@ -150,7 +150,7 @@ pub(crate) async fn add(
 pub(crate) async fn edit(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(name): Path<String>,
+    InPath(name): InPath,
     Input(edit): Input<IntegrationEditBody>,
 ) -> Result<Json<IntegrationBody>, ApiError> {
     let client_auth = match edit.client_auth {
@@ -174,7 +174,7 @@ pub(crate) async fn edit(
 pub(crate) async fn remove(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(name): Path<String>,
+    InPath(name): InPath,
 ) -> Result<StatusCode, ApiError> {
     app.broker.remove_integration(&caller, &name).await?;
     Ok(StatusCode::NO_CONTENT)

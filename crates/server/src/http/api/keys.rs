@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use keyholder_broker::model::{Limits, NewKey, Scope, StoredKey};
 use keyholder_broker::{Error, FieldError};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::App;
 use super::super::caller::Authenticated;
-use super::super::input::{InQuery, Input, PageQuery, cut};
+use super::super::input::{InPath, InQuery, Input, PageQuery, cut};
 use super::super::problem::ApiError;
 
 /// An API key.
@@ -100,7 +100,7 @@ pub(crate) async fn create(
 pub(crate) async fn revoke(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    Path(key): Path<String>,
+    InPath(key): InPath,
 ) -> Result<Json<KeyBody>, ApiError> {
     Ok(Json(body(&app.broker.revoke_key(&caller, &key).await?, None)))
 }

@@ -1,7 +1,7 @@
 //! Providers.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use keyholder_provider::{Definition, Variable, parse};
 use schemars::JsonSchema;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::App;
 use super::super::caller::Authenticated;
-use super::super::input::Input;
+use super::super::input::{InPath, Input};
 use super::super::problem::ApiError;
 
 /// A provider.
@@ -142,7 +142,7 @@ pub(crate) async fn list(State(app): State<App>) -> Json<ProviderList> {
     Json(ProviderList { items: app.broker.providers().iter().map(|it| body(it)).collect(), next: None })
 }
 
-pub(crate) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<ProviderBody>, ApiError> {
+pub(crate) async fn show(State(app): State<App>, InPath(id): InPath) -> Result<Json<ProviderBody>, ApiError> {
     Ok(Json(body(&*app.broker.provider(&id)?)))
 }
 
