@@ -284,6 +284,8 @@ pub(crate) struct Discover {
 pub(crate) struct AuthorizePhase {
     pub url: Option<UrlTemplate>,
     pub params: Vec<(String, Template)>,
+    /// Sent only when that scope is asked for.
+    pub scope_params: BTreeMap<String, BTreeMap<String, String>>,
     pub renames: Vec<(String, Option<String>)>,
     pub pkce: Pkce,
     pub nonce: bool,

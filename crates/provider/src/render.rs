@@ -168,7 +168,6 @@ impl Definition {
             inputs.value_of(variable)?;
         }
         let requested_scopes = self.requested_scopes(method, &choice.scopes)?;
-        let asks_openid = requested_scopes.iter().any(|scope| scope == "openid");
         let endpoints = Endpoints { inputs, client_auth: choice.client_auth, discovered };
         let token = endpoints.token()?;
         Ok(Rendered {
@@ -176,7 +175,7 @@ impl Definition {
             issuer: endpoints.issuer()?,
             issuer_required: self.phases.callback.issuer_required
                 || discovered.is_some_and(|document| document.authorization_response_iss_parameter_supported),
-            authorize: endpoints.authorize(asks_openid)?,
+            authorize: endpoints.authorize(&requested_scopes)?,
             refresh: endpoints.refresh(&token)?,
             refresh_sends_scope: self.phases.refresh_sends_scope,
             reply: self.phases.reply.clone(),
@@ -364,17 +363,21 @@ impl Endpoints<'_> {
         Ok(fixed.or(found))
     }
 
-    fn authorize(&self, asks_openid: bool) -> Result<Option<Authorize>, RenderError> {
+    fn authorize(&self, scopes: &[String]) -> Result<Option<Authorize>, RenderError> {
         if self.inputs.method.grant != GrantKind::AuthorizationCode {
             return Ok(None);
         }
         let phase = &self.inputs.definition.phases.authorize;
+        let mut params = self.inputs.params(&phase.params)?;
+        for (name, value) in scopes.iter().filter_map(|scope| phase.scope_params.get(scope)).flatten() {
+            params.set(name.as_str(), value.as_str());
+        }
         Ok(Some(Authorize {
             url: self.required("authorize.url", phase.url.as_ref(), |document| &document.authorization_endpoint)?,
-            params: self.inputs.params(&phase.params)?,
+            params,
             renames: self.inputs.definition.renames(&phase.renames),
             pkce: phase.pkce,
-            nonce: phase.nonce && asks_openid,
+            nonce: phase.nonce && scopes.iter().any(|scope| scope == "openid"),
         }))
     }
 

@@ -106,6 +106,8 @@ pub(crate) struct Authorize {
     #[serde(default)]
     pub params: Table,
     #[serde(default)]
+    pub scope_params: BTreeMap<String, BTreeMap<String, String>>,
+    #[serde(default)]
     pub rename: Table,
     #[serde(default)]
     pub drop: Vec<String>,

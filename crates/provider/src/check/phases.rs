@@ -64,9 +64,16 @@ impl Checker<'_> {
     }
 
     fn authorize(&self, raw: schema::Authorize) -> AuthorizePhase {
+        for (scope, params) in &raw.scope_params {
+            for (name, _) in params.iter().filter(|(_, value)| value.contains("{{")) {
+                let path = ["authorize", "scope_params", scope, name];
+                self.error(&path, "placeholders have no use here", "write a fixed value, or use [authorize.params]");
+            }
+        }
         AuthorizePhase {
             url: self.url(&["authorize", "url"], raw.url),
             params: self.params("authorize", raw.params),
+            scope_params: raw.scope_params,
             renames: self.renames("authorize", raw.rename, raw.drop),
             pkce: raw.pkce,
             nonce: raw.nonce,

@@ -473,3 +473,21 @@ proptest! {
 thread_local! {
     static DEFINITIONS: Catalogue = Catalogue::built_in();
 }
+
+#[test]
+fn a_scope_may_bring_parameters_of_its_own() {
+    let prompt = |scopes: &[&str]| {
+        let definition = Catalogue::built_in().definition("oidc").unwrap();
+        let values = Values::from([("issuer".to_owned(), "https://id.example".to_owned())]);
+        let choice = Choice { scopes: scopes.iter().map(|s| (*s).to_owned()).collect(), ..Choice::default() };
+        let method = definition.method(None).unwrap();
+        let document: Metadata = serde_json::from_value(serde_json::json!({"issuer": "https://id.example",
+            "authorization_endpoint": "https://id.example/a", "token_endpoint": "https://id.example/t"}))
+        .unwrap();
+        let rendered = definition.render(method, &values, &choice, Some(&document)).unwrap();
+        let authorize = rendered.authorize.unwrap();
+        authorize.params.iter().find(|(name, _)| *name == "prompt").map(|(_, value)| value.to_owned())
+    };
+    assert_eq!(prompt(&["openid", "offline_access"]).as_deref(), Some("consent"));
+    assert_eq!(prompt(&["openid"]), None);
+}
