@@ -176,7 +176,6 @@ fn read(url: &Url, status: u16, body: &[u8]) -> Result<Value> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

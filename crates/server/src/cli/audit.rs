@@ -34,8 +34,11 @@ impl Audit {
             return out.json(&json!({"items": items}));
         }
         show(out, &items)?;
+        if !self.follow {
+            return Ok(());
+        }
         let mut last = items.last().map(|item| text(item, "id").to_owned());
-        while self.follow {
+        loop {
             out.clock().sleep(LOOK_EVERY).await;
             let mut query = vec![("limit", "200")];
             query.extend(last.as_deref().map(|last| ("after", last)));
@@ -46,7 +49,6 @@ impl Audit {
             show(out, &more)?;
             last = more.last().map(|item| text(item, "id").to_owned()).or(last);
         }
-        Ok(())
     }
 }
 

@@ -188,7 +188,6 @@ async fn copy(response: Response<Body>, to: &mut (dyn Write + Send), what: &str)
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -66,7 +66,7 @@ impl Connect {
             return authorize_machine(&api, out, text(&connection, "id")).await;
         }
         let connected = if self.no_browser || !is_here(api.base()) {
-            self.from_elsewhere(&api, out, &connection).await?
+            self.anywhere_else(&api, out, &connection).await?
         } else {
             self.in_this_browser(&api, &connection).await?
         };
@@ -133,7 +133,7 @@ impl Connect {
     }
 
     /// The person confirms on Keyholder's page, wherever that is.
-    async fn from_elsewhere(&self, api: &Api, out: &Out, connection: &Value) -> Result<Value> {
+    async fn anywhere_else(&self, api: &Api, out: &Out, connection: &Value) -> Result<Value> {
         let id = text(connection, "id");
         let before = newest_event(api, id).await?;
         let link = api.post(&["connect-sessions"], &self.session(connection, None)).await?;
@@ -314,7 +314,6 @@ fn page(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::cli::api::client_for;

@@ -162,7 +162,6 @@ impl fmt::Display for Problem {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

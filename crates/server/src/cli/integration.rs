@@ -256,7 +256,6 @@ fn show(out: &Out, integration: &Value) -> Result {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use clap::Parser;
 

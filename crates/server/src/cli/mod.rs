@@ -48,16 +48,19 @@ struct Cli {
     command: Command,
 }
 
+/// Apart from a command's own options.
+const EVERYWHERE: &str = "Options of every command";
+
 #[derive(Args)]
 struct Common {
     /// Print the API's JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,
     /// Read this configuration file instead of ./keyholder.toml
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = EVERYWHERE)]
     config: Option<PathBuf>,
     /// The server's data folder, where the API key is found too [default: ./keyholder-data]
-    #[arg(long, global = true, value_name = "FOLDER")]
+    #[arg(long, global = true, value_name = "FOLDER", help_heading = EVERYWHERE)]
     data_dir: Option<PathBuf>,
 }
 

@@ -63,7 +63,6 @@ pub(crate) fn secret_from_terminal(prompt: &str) -> Result<Option<String>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -151,7 +151,6 @@ fn origin(url: &Url) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::cli::api::client_for;

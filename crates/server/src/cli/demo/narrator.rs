@@ -5,6 +5,11 @@ use std::cell::Cell;
 use super::super::error::{CliError, Result};
 use super::super::output::{Out, Tint, clean};
 
+/// What stands behind a step's title is at most so wide, told at length.
+const WIDTH: usize = 90;
+/// As wide as number, mark and title.
+const INDENT: &str = "                            ";
+
 /// Tells the steps.
 pub(super) struct Narrator<'a> {
     out: &'a Out,
@@ -53,9 +58,12 @@ impl<'a> Narrator<'a> {
         };
         match work.await {
             Ok(held) => {
-                self.out.line(format!("{} {}", head("✓", Tint::Green), clean(&held.line)))?;
+                let told = clean(&held.line);
+                let mut lines = if self.at_length { wrapped(&told, WIDTH) } else { vec![told.as_str()] }.into_iter();
+                self.out.line(format!("{} {}", head("✓", Tint::Green), lines.next().unwrap_or_default()))?;
+                lines.try_for_each(|line| self.out.line(format!("{INDENT}{line}")))?;
                 if let Some(command) = held.command.filter(|_| self.at_length) {
-                    self.out.line(format!("{:>28}{}", "", self.out.paint(&clean(&command), Tint::Dim)))?;
+                    self.out.line(format!("{INDENT}{}", self.out.paint(&clean(&command), Tint::Dim)))?;
                 }
                 Ok(held.value)
             }
@@ -72,7 +80,39 @@ impl<'a> Narrator<'a> {
     }
 }
 
+/// Breaks a text between words.
+fn wrapped(text: &str, width: usize) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let (mut start, mut last_space) = (0, None);
+    for (count, (at, character)) in text.char_indices().enumerate() {
+        if character == ' ' {
+            last_space = Some(at);
+        }
+        let begun = text[..start].chars().count();
+        if let Some(space) = last_space.filter(|space| count - begun >= width && *space >= start) {
+            lines.push(&text[start..space]);
+            (start, last_space) = (space + 1, None);
+        }
+    }
+    lines.push(&text[start..]);
+    lines
+}
+
 /// Goes on only if something holds; `otherwise` says what was found instead.
 pub(super) fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result {
     if holds { Ok(()) } else { Err(CliError::Failed(otherwise())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_breaks_between_words() {
+        assert_eq!(wrapped("a bc def", 100), ["a bc def"]);
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("ééé ööö ü", 5), ["ééé", "ööö ü"]);
+        assert_eq!(wrapped("unbreakable", 3), ["unbreakable"]);
+        assert_eq!(wrapped("", 3), [""]);
+    }
 }
