@@ -89,6 +89,12 @@ impl Escrow {
         }
     }
 
+    /// Keeps a reply that can't be read out of the way, for a person to look at.
+    pub(crate) fn set_aside(&self, connection: &ConnectionId, attempt: &AttemptId) -> Result<()> {
+        let path = self.path(connection, attempt);
+        fs::rename(&path, path.with_extension("damaged")).map_err(|e| failed(&path, &e))
+    }
+
     /// Connections and attempts whose replies wait.
     pub(crate) fn waiting(&self) -> Result<Vec<(ConnectionId, AttemptId)>> {
         let entries = fs::read_dir(&self.folder).map_err(|e| failed(&self.folder, &e))?;

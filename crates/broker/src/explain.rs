@@ -210,7 +210,7 @@ fn masked(text: &str, secrets: &[&Secret]) -> String {
     text
 }
 
-const SHORTEST: usize = 4;
+const SHORTEST: usize = 6;
 
 /// A text that was cut ends in `…`; what stands before it may be the first part of a secret.
 fn mask_cut_end(text: String, secret: &str) -> String {

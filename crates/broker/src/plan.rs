@@ -33,6 +33,8 @@ struct Document {
 pub(crate) struct Plan {
     pub(crate) rendered: Rendered,
     pub(crate) client: Client,
+    /// Where the provider describes the account (OpenID Connect Core §5.3), when its document says so.
+    pub(crate) userinfo_endpoint: Option<url::Url>,
     /// Secrets of the connection: its password, and secret variables.
     pub(crate) secrets: SecretInput,
     /// Secret variables of the integration.
@@ -91,7 +93,14 @@ impl Broker {
         };
         let rendered = definition.render(method, &values, &choice, discovered.as_ref())?;
         let client = Client { id: integration.client_id.clone(), secret: integration.client_secret.clone() };
-        Ok(Plan { rendered, client, secrets, integration_secrets: integration.secret_variables.clone() })
+        let userinfo_endpoint = discovered.and_then(|document| document.userinfo_endpoint);
+        Ok(Plan {
+            rendered,
+            client,
+            userinfo_endpoint,
+            secrets,
+            integration_secrets: integration.secret_variables.clone(),
+        })
     }
 
     /// The issuer's document: from memory while it is fresh, else fetched; a stale one serves while the issuer can't be reached.

@@ -3,12 +3,13 @@
 use http::{HeaderMap, HeaderValue, header};
 use keyholder_oauth::read_token_reply;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{AttemptId, ConnectionId, Status};
 use crate::open::Broker;
 use crate::renew::{granted_scope, lock};
 use crate::store::CommitTokens;
 use crate::token_set::succeed;
+use crate::vault::VaultError;
 
 impl Broker {
     /// Commits what waits in escrow; answers how many replies were token sets that are now in place.
@@ -40,7 +41,15 @@ impl Broker {
     /// A dead process's reply for this connection comes before any new renewal: it holds a newer refresh token than the row.
     pub(crate) async fn commit_left_behind(&self, connection: &ConnectionId) -> Result<bool> {
         let Some(attempt) = lock(&self.left_behind).get(connection).cloned() else { return Ok(false) };
-        let committed = self.commit_held(connection, &attempt).await?;
+        let committed = match self.commit_held(connection, &attempt).await {
+            // Trying again repairs no damage, and the connection must not stand still for ever.
+            Err(error @ (Error::Vault(VaultError::Damaged { .. }) | Error::Internal(_))) => {
+                tracing::error!(%connection, %error, "a reply in escrow can't be read; it is set aside");
+                self.escrow.set_aside(connection, &attempt)?;
+                false
+            }
+            done => done?,
+        };
         self.escrow.clear(connection, &attempt)?;
         lock(&self.left_behind).remove(connection);
         if committed {

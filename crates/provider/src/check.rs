@@ -62,6 +62,7 @@ impl Checker<'_> {
         Ok(Definition {
             id,
             aliases: raw.aliases,
+            generic: raw.generic,
             name,
             docs: raw.docs,
             checked: raw.checked,

@@ -19,6 +19,8 @@ pub struct Definition {
     pub id: String,
     /// Other ids under which the catalogue finds it.
     pub aliases: Vec<String>,
+    /// It stands for any server of a kind, so people know the server by its host and not by the definition's name.
+    pub generic: bool,
     /// For people.
     pub name: String,
     /// The provider's page about OAuth.

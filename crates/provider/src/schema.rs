@@ -19,6 +19,8 @@ pub(crate) struct File {
     #[serde(default)]
     pub aliases: Vec<String>,
     pub name: Option<String>,
+    #[serde(default)]
+    pub generic: bool,
     pub docs: Option<String>,
     pub checked: Option<String>,
     #[serde(default)]

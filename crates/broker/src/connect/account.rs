@@ -22,6 +22,11 @@ pub(super) fn account(tokens: &TokenSet, nonce: Option<&Secret>) -> Result<Optio
     Ok(claims.as_ref().and_then(name).or_else(|| name(&tokens.extra)))
 }
 
+/// The account's name in what an address that describes the account answered.
+pub(super) fn described(body: &[u8]) -> Option<String> {
+    name(&serde_json::from_slice(body).ok()?)
+}
+
 fn claims(id_token: &Secret) -> Option<Map<String, Value>> {
     let payload = id_token.expose().split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?).ok()

@@ -1,12 +1,13 @@
 //! Back from the provider.
 
+use http::{HeaderValue, Request, header};
 use keyholder_oauth::{
-    CallbackError, Expected, FailureKind, Grant, ReceivedCallback, Secret, TokenSet, ValidatedCallback, Verifier,
-    random_token, read_token_reply, sha256, token_request,
+    CallbackError, Expected, FailureKind, Grant, ReceivedCallback, Secret, SecretBytes, TokenSet, ValidatedCallback,
+    Verifier, random_token, read_token_reply, sha256, token_request,
 };
 use url::Url;
 
-use super::account::account;
+use super::account::{account, described};
 use super::leave::{ConsentSecrets, Typed};
 use crate::clock::millis;
 use crate::egress::Bounds;
@@ -17,6 +18,9 @@ use crate::open::Broker;
 
 /// How long a grant waits to be confirmed.
 const PENDING_LIFE: std::time::Duration = std::time::Duration::from_secs(15 * 60);
+
+/// Asking for the account's name must not hold up the person.
+const ASKING: Bounds = Bounds { time: std::time::Duration::from_secs(5), bytes: 256 << 10 };
 
 /// Where the browser goes after the callback.
 pub enum Finished {
@@ -85,7 +89,25 @@ impl Broker {
     ) -> Result<Finished> {
         let ConsentSecrets { verifier, nonce, typed } = self.open_consent(consent)?;
         let tokens = self.tokens_for_code(callback, consent, verifier.as_ref(), &typed).await?;
-        let account = account(&tokens, nonce.as_ref()).map_err(|why| {
+        let kept = self.keep_pending(consent, connection, session, nonce.as_ref(), &typed, &tokens).await;
+        if kept.is_err() {
+            // Nobody will ever confirm it.
+            self.revoke_unwanted(connection, typed, &tokens).await;
+        }
+        kept
+    }
+
+    /// Seals the tokens as a grant that waits to be confirmed; answers where the browser goes.
+    async fn keep_pending(
+        &self,
+        consent: &Consent,
+        connection: &Connection,
+        session: &ConnectSession,
+        nonce: Option<&Secret>,
+        typed: &Typed,
+        tokens: &TokenSet,
+    ) -> Result<Finished> {
+        let named = account(tokens, nonce).map_err(|why| {
             Error::Exchange(Failure {
                 kind: FailureKind::Setup,
                 code: None,
@@ -95,10 +117,14 @@ impl Broker {
                 next_try_at: None,
             })
         })?;
+        let account = match named {
+            Some(account) => Some(account),
+            None => self.ask_for_account(consent, typed, tokens).await,
+        };
         let code = random_token(self.rng.bytes());
         let id = PendingId::new(&self.clock, &self.rng);
         let pending = PendingGrant {
-            sealed: self.seal_pending(&consent.tenant, &id, &tokens, &typed)?,
+            sealed: self.seal_pending(&consent.tenant, &id, tokens, typed)?,
             id,
             tenant: consent.tenant.clone(),
             connection: connection.id.clone(),
@@ -152,6 +178,28 @@ impl Broker {
                         .failure,
                 )
             })
+    }
+
+    /// Asks the provider whose account it is: at the userinfo endpoint (OpenID Connect Core §5.3), else by the definition's cheap call. A
+    /// provider that doesn't say leaves the person to know.
+    async fn ask_for_account(&self, consent: &Consent, typed: &Typed, tokens: &TokenSet) -> Option<String> {
+        let integration = self.opened_integration(&consent.integration).await.ok()?;
+        let plan = self.plan_for(&integration, &typed.variables, typed.secrets.clone(), Some(tokens)).await.ok()?;
+        let api = &plan.rendered.api;
+        let verify =
+            || Some(format!("{}{}", api.base_url.as_ref()?.as_str().trim_end_matches('/'), api.verify_path.as_ref()?));
+        let url = plan.userinfo_endpoint.as_ref().map(ToString::to_string).or_else(verify)?;
+        let token = tokens.access_token.expose();
+        let placed = if api.prefix.is_empty() { token.to_owned() } else { format!("{} {token}", api.prefix) };
+        let mut credential = HeaderValue::from_str(&placed).ok()?;
+        credential.set_sensitive(true);
+        let mut request = Request::get(url).header(header::ACCEPT, "application/json");
+        for (name, value) in api.headers.iter().filter(|(name, _)| *name != header::ACCEPT) {
+            request = request.header(name, value);
+        }
+        let request = request.header(&api.header, credential).body(SecretBytes::new(Vec::new())).ok()?;
+        let reply = self.egress.fetch(request, ASKING).await.ok()?;
+        (reply.status == 200).then(|| described(reply.body.expose()))?
     }
 
     /// The consent came to nothing: recorded, told to the application where it waits for the browser, else shown.

@@ -178,14 +178,25 @@ impl Broker {
         let dropped = async {
             let held = self.open_pending(pending)?;
             let connection = self.connection_of(pending).await?;
-            let integration = self.opened_integration(&connection.integration).await?;
-            let plan =
-                self.plan_for(&integration, &held.typed.variables, held.typed.secrets, Some(&held.tokens)).await?;
-            self.revoke_orphan(&plan, &held.tokens).await;
+            self.revoke_unwanted(&connection, held.typed, &held.tokens).await;
             Ok::<_, Error>(())
         };
         if let Err(error) = dropped.await {
             tracing::warn!(%error, connection = %pending.connection, "an unconfirmed grant could not be revoked at the provider");
+        }
+    }
+
+    /// Revokes at the provider a grant that was made for this connection and will not become its own.
+    pub(crate) async fn revoke_unwanted(&self, connection: &Connection, typed: Typed, tokens: &TokenSet) {
+        let planned = async {
+            let integration = self.opened_integration(&connection.integration).await?;
+            self.plan_for(&integration, &typed.variables, typed.secrets, Some(tokens)).await
+        };
+        match planned.await {
+            Ok(plan) => self.revoke_orphan(&plan, tokens).await,
+            Err(error) => {
+                tracing::warn!(%error, connection = %connection.id, "an unwanted grant could not be revoked at the provider");
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keyholder_oauth::{Secret, random_token, sha256};
-use keyholder_provider::{AskedOf, GrantKind, Presence};
+use keyholder_provider::{AskedOf, Definition, GrantKind, Presence};
 use url::Url;
 
 use crate::clock::millis;
@@ -190,7 +190,7 @@ impl Broker {
             |scope: &str| definition.scopes.known.iter().find(|(name, _)| name == scope).map(|(_, text)| text.clone());
         let asked = if integration.scopes.is_empty() { &definition.scopes.default } else { &integration.scopes };
         Ok(View::Invitation(OpenSession {
-            provider: definition.name.clone(),
+            provider: self.provider_name(&definition, &integration, &connection).await,
             integration: integration.name.clone(),
             scopes: asked.iter().map(|scope| (scope.clone(), meaning(scope))).collect(),
             direct: session.direct && questions.is_empty(),
@@ -198,12 +198,29 @@ impl Broker {
         }))
     }
 
+    /// What people call the provider: the definition's name, or for a generic one the host they will sign in at.
+    async fn provider_name(
+        &self,
+        definition: &Definition,
+        integration: &Integration,
+        connection: &Connection,
+    ) -> String {
+        if definition.generic
+            && let Ok(secrets) = self.connection_secrets(connection)
+            && let Ok(plan) = self.plan_for(integration, &connection.variables, secrets, None).await
+            && let Some(host) = plan.rendered.authorize.as_ref().and_then(|authorize| authorize.url.host_str())
+        {
+            return host.to_owned();
+        }
+        definition.name.clone()
+    }
+
     async fn confirmation(&self, pending: &PendingGrant) -> Result<View> {
         let connection = self.connection_of(pending).await?;
         let integration = self.opened_integration(&connection.integration).await?;
         let held = self.open_pending(pending)?;
         Ok(View::Confirmation {
-            provider: self.definition(&integration.provider)?.name.clone(),
+            provider: self.provider_name(&*self.definition(&integration.provider)?, &integration, &connection).await,
             account: pending.account.clone(),
             connection: connection.name,
             scope: held.tokens.scope.unwrap_or(integration.scopes),

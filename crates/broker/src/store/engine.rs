@@ -1,5 +1,7 @@
 //! The SQLite engine: one writer thread that commits in groups, a few reader threads.
 
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -83,6 +85,10 @@ impl Store {
 }
 
 fn connect(path: &Path) -> StoreResult<Connection> {
+    // For its owner only; SQLite gives the files beside it the same mode.
+    fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(|e| {
+        StoreError::Location(format!("{}: {e}; check that the folder exists and is writable", path.display()))
+    })?;
     let connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
