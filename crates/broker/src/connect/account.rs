@@ -6,7 +6,7 @@ use keyholder_oauth::{Secret, TokenSet};
 use serde_json::{Map, Value};
 
 /// What people recognise first; the names are OpenID Connect Core §5.1's and what many replies use.
-const NAMES: [&str; 7] = ["email", "preferred_username", "upn", "username", "login", "name", "sub"];
+const NAMES: [&str; 8] = ["email", "preferred_username", "upn", "username", "login", "account", "name", "sub"];
 
 /// The account's name, or the reason to refuse the reply.
 ///

@@ -239,7 +239,7 @@ impl Broker {
             })
             .await?;
         let (session, connection) =
-            found.ok_or(Error::Gone("this link is unknown, or its time is over; ask for a new one"))?;
+            found.ok_or(Error::Gone("this link is unknown, already used, or its time is over; ask for a new one if you need to connect again"))?;
         if session.used_at.is_some() {
             return Err(Error::Gone("this link was already used; ask for a new one if you need to connect again"));
         }

@@ -9,7 +9,7 @@ use http::header::{
     X_FRAME_OPTIONS,
 };
 use http::{StatusCode, header};
-use keyholder_broker::{FieldError, OpenSession};
+use keyholder_broker::{FieldError, OpenSession, Question};
 
 use super::super::{App, assets};
 
@@ -94,9 +94,12 @@ pub(super) fn invitation(
     typed: &BTreeMap<String, String>,
     errors: &[FieldError],
 ) -> Response {
-    let wrong = |name: &str| {
-        let field = format!("variables.{name}");
-        errors.iter().find(|e| e.field == field).map(|e| format!("{}; {}", e.reason, e.remedy))
+    let wrong = |question: &Question| {
+        let field = format!("variables.{}", question.name);
+        let error = errors.iter().find(|error| error.field == field)?;
+        // The remedy is often the help, which stands below anyway.
+        let remedy = if error.remedy == question.help { String::new() } else { format!("; {}", error.remedy) };
+        Some(format!("{}{remedy}", error.reason))
     };
     let questions = session.questions.iter().map(|q| Asked {
         name: &q.name,
@@ -105,7 +108,7 @@ pub(super) fn invitation(
         value: if q.secret { "" } else { typed.get(&q.name).unwrap_or(&q.value) },
         required: q.required,
         secret: q.secret,
-        wrong: wrong(&q.name),
+        wrong: wrong(q),
     });
     let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     let template = Invitation {
