@@ -37,6 +37,13 @@ pub struct App {
     pub folder: Arc<TempDir>,
 }
 
+/// A broker after a crash.
+pub struct Restarted {
+    pub app: App,
+    /// Replies that were committed at its start.
+    pub recovered: usize,
+}
+
 impl App {
     /// A well-behaved sandbox that approves every consent as alice.
     pub async fn start() -> Self {
@@ -53,13 +60,15 @@ impl App {
         Self { sandbox, broker, admin, clock, folder }
     }
 
-    /// What a crash leaves: a copy of the data folder as it is now, and a new broker on it.
-    pub async fn crashed(&self) -> Self {
+    /// What a crash leaves: a copy of the data folder as it is now, `changed`, and a new broker on it.
+    pub async fn crashed_with(&self, changed: impl FnOnce(&Path)) -> Restarted {
         let copy = Arc::new(tempfile::tempdir().unwrap());
         copy_folder(self.folder.path(), copy.path());
-        let broker = open(copy.path(), &self.clock, 2).await.unwrap().broker;
-        let admin = admin(&broker).await;
-        Self { sandbox: self.sandbox.clone(), broker, admin, clock: self.clock.clone(), folder: copy }
+        changed(copy.path());
+        let opened = open(copy.path(), &self.clock, 2).await.unwrap();
+        let (sandbox, clock) = (self.sandbox.clone(), self.clock.clone());
+        let app = Self { sandbox, broker: opened.broker, admin: self.admin.clone(), clock, folder: copy };
+        Restarted { app, recovered: opened.recovered }
     }
 
     /// A second process on the same database, with a data folder of its own.

@@ -416,7 +416,7 @@ async fn a_token_that_was_replaced_by_a_new_consent_meanwhile_revokes_nothing() 
 }
 
 /// A consent connection whose provider is the test itself.
-async fn with_fake() -> (App, Fake) {
+pub async fn with_fake() -> (App, Fake) {
     let app = App::start().await;
     let fake = Fake::start().await;
     let mut new = app.plain("authorization_code");
@@ -428,7 +428,7 @@ async fn with_fake() -> (App, Fake) {
 }
 
 /// As [`with_fake`], consented: `at-1` for an hour, and `rt-1`.
-async fn with_fake_refresh() -> (App, Fake) {
+pub async fn with_fake_refresh() -> (App, Fake) {
     let (app, mut fake) = with_fake().await;
     let grant = |request: Arrived| {
         request.json(200, json!({"access_token": "at-1", "expires_in": 3600, "refresh_token": "rt-1"}))
