@@ -77,10 +77,11 @@ impl Call {
         }
         let what = self.output.as_ref().map_or("standard output".to_owned(), |path| path.display().to_string());
         let ended = copy(response, &mut *to, &what).await?;
+        if !ended && self.output.is_none() && std::io::stdout().is_terminal() {
+            // The prompt would stand behind the body.
+            note("");
+        }
         if status.is_client_error() || status.is_server_error() {
-            if !ended && std::io::stdout().is_terminal() {
-                note("");
-            }
             note(format!("the API answered {status}"));
             return Err(CliError::Said);
         }

@@ -114,22 +114,35 @@ impl Connect {
     /// The browser brings the one-time code back to this process, which completes in the person's name.
     async fn in_this_browser(&self, api: &Api, connection: &Value) -> Result<Value> {
         let mut back = Back::listen().await?;
-        let link = api.post(&["connect-sessions"], &self.session(connection, Some(&back.url))).await?;
-        note(format!("Say yes in the browser. If none opens, open this link:\n\n  {}\n", clean(text(&link, "url"))));
-        open_browser(text(&link, "url"));
+        let link = self.direct_link(api, connection, &back.url).await?;
+        note(format!("Say yes in the browser. If none opens, open this link:\n\n  {}\n", clean(&link)));
+        open_browser(&link);
         let (query, page) = back.came_back().await?;
         let answer = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         let outcome = match (answer("code"), answer("error")) {
             (Some(code), None) => {
-                let path = ["connections", text(&link, "connection"), "complete"];
+                let path = ["connections", text(connection, "id"), "complete"];
                 api.post(&path, &json!({"code": code, "owner": connection["owner"]})).await
             }
-            (_, error) => Err(CliError::Failed(
-                answer("error_description").or(error).unwrap_or_else(|| "the browser brought no code back".to_owned()),
-            )),
+            (_, error) => {
+                let why = answer("error_description").or(error);
+                let why = why.unwrap_or_else(|| "the browser brought no code back".to_owned());
+                Err(CliError::Failed(format!("{why}\n  To begin anew, run this again.")))
+            }
         };
         page.show(&outcome).await;
         outcome
+    }
+
+    /// A link that leads to the provider at once. New values for a connection that exists go by an invitation, which takes them.
+    async fn direct_link(&self, api: &Api, connection: &Value, return_url: &str) -> Result<String> {
+        if !self.variables.is_empty() {
+            let session = api.post(&["connect-sessions"], &self.session(connection, Some(return_url))).await?;
+            return Ok(text(&session, "url").to_owned());
+        }
+        let wish = json!({"owner": connection["owner"], "return_url": return_url});
+        let begun = api.post(&["connections", text(connection, "id"), "authorize"], &wish).await?;
+        Ok(text(&begun, "authorize_url").to_owned())
     }
 
     /// The person confirms on Keyholder's page, wherever that is.

@@ -111,7 +111,7 @@ impl Connection {
                 let filters = [("integration", integration), ("state", state), ("owner", owner)];
                 let query: Vec<(&str, &str)> =
                     filters.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
-                list(out, api.list(&["connections"], &query).await?)
+                list(out, api.list(&["connections"], &query).await?, !query.is_empty())
             }
             Connection::Show(Named { connection }) => {
                 let shown = api.get(&["connections", &connection]).await?;
@@ -157,7 +157,7 @@ impl Add {
     async fn run(self, api: &Api, out: &Out) -> Result {
         let password = match (&self.username, self.password_stdin) {
             (_, true) => Some(secret_from_stdin()?),
-            (Some(_), false) => secret_from_terminal("Password: ")?,
+            (Some(_), false) => Some(secret_from_terminal("Password: ")?.ok_or_else(no_password)?),
             (None, false) => None,
         };
         let body = json!({
@@ -181,6 +181,10 @@ impl Add {
         }
         authorize_machine(api, out, &self.name).await
     }
+}
+
+fn no_password() -> CliError {
+    CliError::Usage("the password is missing; pipe it in with --password-stdin".to_owned())
 }
 
 /// Runs a grant that needs no person, and tells what came of it.
@@ -221,9 +225,12 @@ impl Edit {
     }
 }
 
-fn list(out: &Out, items: Vec<Value>) -> Result {
+fn list(out: &Out, items: Vec<Value>, filtered: bool) -> Result {
     if out.json {
         return out.json(&json!({"items": items}));
+    }
+    if items.is_empty() && filtered {
+        return out.line("No connection fits.");
     }
     if items.is_empty() {
         return out.line("There are no connections. Make one with `keyholder connect INTEGRATION`.");

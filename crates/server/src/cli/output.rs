@@ -176,16 +176,16 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
-/// A time as seen from now: `in 52 min`, `3 h ago`. Empty without one.
+/// A time as seen from now, rounded: `in 52 min`, `3 h ago`. Empty without one.
 pub(crate) fn relative(at: &Value, now_ms: i64) -> String {
     let Some(at) = at.as_i64() else { return String::new() };
     let seconds = (at - now_ms) / 1000;
     let (count, unit) = match seconds.unsigned_abs() {
         0 => return "now".to_owned(),
         s @ ..120 => (s, "s"),
-        s @ ..7200 => (s / 60, "min"),
-        s @ ..172_800 => (s / 3600, "h"),
-        s => (s / 86_400, "days"),
+        s @ ..7200 => ((s + 30) / 60, "min"),
+        s @ ..172_800 => ((s + 1800) / 3600, "h"),
+        s => ((s + 43_200) / 86_400, "days"),
     };
     if seconds > 0 { format!("in {count} {unit}") } else { format!("{count} {unit} ago") }
 }
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(told(0), "now");
         assert_eq!(told(59), "in 59 s");
         assert_eq!(told(-119), "119 s ago");
-        assert_eq!(told(52 * 60), "in 52 min");
+        assert_eq!(told(52 * 60 - 1), "in 52 min");
         assert_eq!(told(-3 * 3600), "3 h ago");
         assert_eq!(told(9 * 86_400), "in 9 days");
         assert_eq!(relative(&Value::Null, now), "");

@@ -37,7 +37,7 @@ impl Story<'_> {
         let status = self.provider.status_for(text(&token, "access_token")).await?;
         expect(status == 200, || format!("the API answered {status} to the token"))?;
         Ok(Held::new((), format!("A machine has a token with the scope {}, good for {} min.", text(&token, "scope"), minutes(&token)))
-            .by_hand("keyholder integration add machine --provider oidc --method client_credentials …; keyholder connect machine; keyholder token machine"))
+            .by_hand("keyholder integration add machine --provider oidc --method client_credentials …\nkeyholder connect machine\nkeyholder token machine"))
     }
 
     pub(super) async fn password(&self) -> Result<Held<()>> {
@@ -157,7 +157,7 @@ impl Story<'_> {
         let (elsewhere, _) = self.call(&agent, "calendar", "/admin").await?;
         expect(elsewhere == 403, || format!("a path outside the key's limits answered {elsewhere}"))?;
         let line = "An agent calls alice's API and gets 200. It never saw the token: reading it is refused, and so is any other path.";
-        Ok(Held::new(agent, line).by_hand("keyholder key create agent --scope call --connection calendar --method GET --path /me; keyholder call calendar /me"))
+        Ok(Held::new(agent, line).by_hand("keyholder key create agent --scope call --connection calendar --method GET --path /me\nkeyholder call calendar /me"))
     }
 
     pub(super) async fn on_the_record(&self) -> Result<Held<()>> {

@@ -75,7 +75,7 @@ async fn tell(stage: &Stage, out: &Out, once: bool) -> Result {
     let narrator = Narrator::new(out, !once);
     let ask = !once && io::stdin().is_terminal() && io::stdout().is_terminal();
     let steps = Story::new(stage, &narrator, ask)?.tell().await?;
-    out.line(format!("\n{} All {steps} steps held.", out.paint("✓", Tint::Green)))
+    out.line(format!("{}{} All {steps} steps held.", if once { "\n" } else { "" }, out.paint("✓", Tint::Green)))
 }
 
 /// What to try next, ready to be copied.

@@ -5,10 +5,8 @@ use std::cell::Cell;
 use super::super::error::{CliError, Result};
 use super::super::output::{Out, Tint, clean};
 
-/// What stands behind a step's title is at most so wide, told at length.
-const WIDTH: usize = 90;
-/// As wide as number, mark and title.
-const INDENT: &str = "                            ";
+/// Told at length, a line is at most so wide, behind an indent of five.
+const WIDTH: usize = 74;
 
 /// Tells the steps.
 pub(super) struct Narrator<'a> {
@@ -52,23 +50,25 @@ impl<'a> Narrator<'a> {
     /// Runs a step and tells how it went. A step that doesn't hold ends the story.
     pub(super) async fn step<T>(&self, title: &str, work: impl Future<Output = Result<Held<T>>>) -> Result<T> {
         self.steps.set(self.steps.get() + 1);
-        let head = |mark: &str, tint| {
-            let title = self.out.paint(&format!("{title:<22}"), Tint::Bold);
-            format!("{:>2} {} {title}", self.steps.get(), self.out.paint(mark, tint))
-        };
+        let number = self.steps.get();
         match work.await {
             Ok(held) => {
-                let told = clean(&held.line);
-                let mut lines = if self.at_length { wrapped(&told, WIDTH) } else { vec![told.as_str()] }.into_iter();
-                self.out.line(format!("{} {}", head("✓", Tint::Green), lines.next().unwrap_or_default()))?;
-                lines.try_for_each(|line| self.out.line(format!("{INDENT}{line}")))?;
-                if let Some(command) = held.command.filter(|_| self.at_length) {
-                    self.out.line(format!("{INDENT}{}", self.out.paint(&clean(&command), Tint::Dim)))?;
+                let (mark, told) = (self.out.paint("✓", Tint::Green), clean(&held.line));
+                if !self.at_length {
+                    self.out.line(format!("{number:>2} {mark} {title:<21} {told}"))?;
+                    return Ok(held.value);
                 }
+                self.out.line(format!("{number:>2} {mark} {}", self.out.paint(title, Tint::Bold)))?;
+                wrapped(&told, WIDTH).into_iter().try_for_each(|line| self.out.line(format!("     {line}")))?;
+                let commands = held.command.iter().flat_map(|command| command.lines());
+                for command in commands {
+                    self.out.line(format!("     {}", self.out.paint(&format!("$ {}", clean(command)), Tint::Dim)))?;
+                }
+                self.out.line("")?;
                 Ok(held.value)
             }
             Err(error) => {
-                self.out.line(format!("{} {error}", head("✗", Tint::Red)))?;
+                self.out.line(format!("{number:>2} {} {title:<21} {error}", self.out.paint("✗", Tint::Red)))?;
                 Err(CliError::Said)
             }
         }
@@ -76,7 +76,7 @@ impl<'a> Narrator<'a> {
 
     /// Something between two steps.
     pub(super) fn aside(&self, text: &str) -> Result {
-        text.lines().try_for_each(|line| self.out.line(format!("     {line}")))
+        text.lines().try_for_each(|line| self.out.line(format!("     {line}").trim_end()))
     }
 }
 

@@ -88,7 +88,7 @@ impl<'a> Story<'a> {
                 "The server is at {server} and the practice provider at {provider}; the doctor finds nothing wrong."
             ),
         )
-        .by_hand("keyholder serve; keyholder sandbox; keyholder doctor"))
+        .by_hand("keyholder serve\nkeyholder sandbox\nkeyholder doctor"))
     }
 
     async fn a_stolen_disk(&self) -> Result<Held<()>> {
