@@ -166,6 +166,7 @@ impl Broker {
                 None => Ok(()),
             })
             .await?;
+        self.keys.known.pin().retain(|_, known| known.caller.name != name);
         let new = NewKey {
             name: name.to_owned(),
             scopes: [Scope::Admin].into(),

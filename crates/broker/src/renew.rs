@@ -35,9 +35,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// A provider that asks to wait longer is asked again after this.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// A token that had expired when it came is renewed ahead of need after this.
-const ALREADY_EXPIRED: Duration = Duration::from_secs(60);
-
 /// What a renewal task answers to all who wait for it.
 pub(crate) type Outcome = Result<Arc<Live>>;
 
@@ -546,11 +543,7 @@ impl Broker {
         if tokens.refresh_token.is_none() && plan.rendered.grant == GrantKind::AuthorizationCode {
             return None;
         }
-        let life = expires - self.now_ms();
-        if life <= 0 {
-            // One of the two clocks is wrong, and the next token will be as old: asking at once, again and again, helps nobody.
-            return Some(self.now_ms() + millis(ALREADY_EXPIRED));
-        }
+        let life = (expires - self.now_ms()).max(0);
         let ahead = (life / 2).min(15 * 60 * 1000);
         #[expect(clippy::cast_possible_truncation, reason = "a tenth of at most 15 minutes")]
         let jitter = (ahead as f64 * 0.1 * self.rng.unit()) as i64;
