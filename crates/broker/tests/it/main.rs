@@ -1,9 +1,15 @@
 //! The broker from outside: its verbs against a provider on a real socket, a file database and a clock that the test moves.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
 
+mod access;
 mod app;
+mod checks;
 mod crash;
+mod egress;
 mod fake;
+mod gateway;
 mod grants;
 mod logs;
 mod renewal;
+mod scheduler;
+mod start;

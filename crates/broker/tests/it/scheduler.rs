@@ -1,0 +1,151 @@
+//! What happens by itself: renewal ahead of need, once; and replies kept for repeated requests.
+
+use keyholder_broker::model::Status;
+use keyholder_broker::store::{Location, Store};
+use keyholder_broker::{Idempotency, KeptReply};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use crate::app::{App, START};
+use crate::fake::{Arrived, Fake};
+use crate::renewal::with_fake_refresh;
+
+/// The scheduler at work, until it is dropped.
+struct Scheduler {
+    _stop: oneshot::Sender<()>,
+}
+
+fn start(app: &App) -> Scheduler {
+    let (stop, stopped) = oneshot::channel();
+    let broker = app.broker.clone();
+    tokio::spawn(async move { broker.run_scheduler(async { drop(stopped.await) }).await });
+    Scheduler { _stop: stop }
+}
+
+/// The next request, the clock going on second by second until it comes.
+async fn by_the_clock(app: &App, fake: &mut Fake) -> Arrived {
+    while fake.is_quiet() {
+        app.advance(1);
+        app.broker.doctor(&app.admin).await.unwrap();
+    }
+    fake.next().await
+}
+
+#[tokio::test]
+async fn a_due_token_is_renewed_ahead_by_itself_and_once() {
+    let (app, mut fake) = with_fake_refresh().await;
+    let _scheduler = start(&app);
+    // Due 15 minutes before its end, and a little jitter earlier.
+    for _ in 0..86 {
+        app.advance(30);
+        app.broker.doctor(&app.admin).await.unwrap();
+    }
+    assert!(fake.is_quiet(), "not yet due");
+    let request = by_the_clock(&app, &mut fake).await;
+    assert!(app.now() < START + 2_705_000);
+    assert_eq!(request.member("refresh_token").as_deref(), Some("rt-1"));
+    assert_eq!(app.secret("crm").await, "at-1", "nobody waits for it");
+    request.json(200, json!({"access_token": "at-2", "expires_in": 3600, "refresh_token": "rt-2"}));
+    while app.row("crm").await.generation == 1 {}
+    for _ in 0..20 {
+        app.advance(30);
+        app.broker.doctor(&app.admin).await.unwrap();
+    }
+    assert!(fake.is_quiet(), "once");
+    assert_eq!(app.secret("crm").await, "at-2");
+}
+
+#[tokio::test]
+async fn what_fails_is_tried_again_when_its_time_has_come_and_not_before() {
+    let (app, mut fake) = with_fake_refresh().await;
+    let _scheduler = start(&app);
+    app.advance(2700);
+    for failures in 1..=6 {
+        let request = by_the_clock(&app, &mut fake).await;
+        assert!(app.row("crm").await.retry_at.is_none_or(|at| at <= app.now()), "before its time");
+        request.json(500, json!({}));
+        while app.row("crm").await.failures.transient < failures {}
+        let row = app.row("crm").await;
+        assert_eq!((row.state.status(), row.due_at), (Status::Failing, row.retry_at));
+    }
+    by_the_clock(&app, &mut fake).await.json(200, json!({"access_token": "at-2", "expires_in": 3600}));
+    while app.status("crm").await != Status::Connected {}
+    assert!(app.now() - START < 3_600_000 + 120_000);
+}
+
+#[tokio::test]
+async fn a_dead_grant_is_not_tried_again() {
+    let (app, mut fake) = with_fake_refresh().await;
+    let _scheduler = start(&app);
+    app.advance(2700);
+    by_the_clock(&app, &mut fake).await.json(400, json!({"error": "invalid_grant"}));
+    while app.status("crm").await != Status::Reconnect {}
+    assert_eq!(app.row("crm").await.due_at, None);
+    for _ in 0..200 {
+        app.advance(30);
+        app.broker.doctor(&app.admin).await.unwrap();
+    }
+    assert!(fake.is_quiet());
+}
+
+#[tokio::test]
+async fn a_due_time_that_a_renewal_has_set_meanwhile_stands() {
+    let app = App::start().await;
+    app.machine("crm").await;
+    let row = app.row("crm").await;
+    let store = Store::open(&Location::Sqlite(app.folder.path().join("keyholder.db"))).unwrap();
+    let (id, due, now) = (row.id.clone(), row.due_at.unwrap(), app.now());
+    assert!(due > now);
+    store.write(move |tx| tx.postpone(&id, now + 60_000, now)).await.unwrap();
+    assert_eq!(app.row("crm").await.due_at, Some(due));
+    let id = row.id.clone();
+    store.write(move |tx| tx.postpone(&id, due + 60_000, due)).await.unwrap();
+    assert_eq!(app.row("crm").await.due_at, Some(due + 60_000));
+}
+
+#[tokio::test]
+async fn no_renewal_begins_while_the_process_stops_and_those_under_way_end() {
+    let (app, mut fake) = with_fake_refresh().await;
+    app.advance(3600);
+    let caller = tokio::spawn({
+        let (broker, admin) = (app.broker.clone(), app.admin.clone());
+        async move { broker.token(&admin, "crm", None).await }
+    });
+    let request = fake.next().await;
+    let answer = async { request.json(200, json!({"access_token": "at-2", "expires_in": 3600})) };
+    tokio::join!(app.broker.finish_renewals(), answer);
+    assert_eq!(caller.await.unwrap().unwrap().access_token.expose(), "at-2");
+    app.advance(3600);
+    assert!(app.token("crm").await.is_err());
+    assert!(fake.is_quiet());
+}
+
+#[tokio::test]
+async fn a_repeated_request_gets_the_first_reply_and_another_is_told_apart() {
+    let app = App::start().await;
+    let begin = |hash: u8| app.broker.begin_idempotent(&app.admin, "order-1", [hash; 32]);
+    assert!(matches!(begin(1).await.unwrap(), Idempotency::First));
+    assert!(matches!(begin(1).await.unwrap(), Idempotency::UnderWay));
+    let reply = KeptReply {
+        status: 201,
+        content_type: "application/json".to_owned(),
+        body: "{\"key\":\"planted\"}".to_owned(),
+    };
+    app.broker.keep_reply(&app.admin, "order-1", &reply).await.unwrap();
+    let Idempotency::Replay(kept) = begin(1).await.unwrap() else { panic!("it was kept") };
+    assert_eq!((kept.status, kept.content_type.as_str(), kept.body), (201, "application/json", reply.body));
+    assert!(matches!(begin(2).await.unwrap(), Idempotency::Differs));
+    // Another key's caller has names of its own.
+    let other = app.caller("agent", &[keyholder_broker::model::Scope::Manage], Default::default()).await;
+    assert!(matches!(app.broker.begin_idempotent(&other, "order-1", [1; 32]).await.unwrap(), Idempotency::First));
+    app.broker.forget_reply(&other, "order-1").await.unwrap();
+    assert!(matches!(app.broker.begin_idempotent(&other, "order-1", [9; 32]).await.unwrap(), Idempotency::First));
+
+    // A day later it is forgotten.
+    let _scheduler = start(&app);
+    app.advance(24 * 3600);
+    while app.count("SELECT count(*) FROM idempotency") > 0 {
+        app.broker.doctor(&app.admin).await.unwrap();
+    }
+    assert!(matches!(begin(2).await.unwrap(), Idempotency::First));
+}
