@@ -26,6 +26,7 @@ pub struct Problem {
     pub code: &'static str,
     /// The fields that can't be taken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     pub errors: Vec<Field>,
     /// Why the connection has no token.
     #[serde(skip_serializing_if = "Option::is_none")]

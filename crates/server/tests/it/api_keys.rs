@@ -1,0 +1,157 @@
+//! API keys, the audit and the doctor on the wire.
+
+use serde_json::{Value, json};
+
+use crate::app::{App, Caller, full};
+
+#[tokio::test]
+async fn a_key_is_seen_once_and_works_until_it_is_revoked() {
+    let app = App::start().await;
+    let admin = app.admin();
+    let made = admin.post("/v1/keys", json!({"name": "ci", "scopes": ["read", "token"]})).await.ok(201);
+    let key = made["key"].as_str().unwrap().to_owned();
+    assert!(key.starts_with("khk_") && key.len() > 40, "{}", key.len());
+    assert!(key.starts_with(made["hint"].as_str().unwrap()) && made["hint"].as_str().unwrap().len() < 12);
+    let ci = Caller::of(&app.url, Some(key.clone()));
+    ci.get("/v1/connections").await.ok(200);
+
+    let list = admin.get("/v1/keys").await;
+    assert!(!list.text().contains(&key));
+    let list = list.ok(200);
+    let listed = list["items"].as_array().unwrap().iter().find(|it| it["name"] == "ci").unwrap();
+    assert!(listed.get("key").is_none());
+    admin.post("/v1/keys", json!({"name": "ci", "scopes": ["read"]})).await.problem(409, "name_taken");
+
+    let revoked = admin.delete("/v1/keys/ci").await.ok(200);
+    assert!(revoked["revoked_at"].as_i64().is_some() && revoked.get("key").is_none());
+    let problem = ci.get("/v1/connections").await.problem(401, "unauthenticated");
+    assert!(problem["detail"].as_str().unwrap().contains("revoked"));
+    // The name is free again, and the old key stays dead.
+    admin.post("/v1/keys", json!({"name": "ci", "scopes": ["read"]})).await.ok(201);
+    ci.get("/v1/connections").await.problem(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn what_makes_no_key_is_refused_by_field() {
+    let app = App::start().await;
+    for (body, field) in [
+        (json!({"name": "a/b", "scopes": ["read"]}), "name"),
+        (json!({"name": "k", "scopes": []}), "scopes"),
+        (json!({"name": "k", "scopes": ["everything"]}), "scopes"),
+        (json!({"name": "k", "scopes": ["read"], "expires_at": 1}), "expires_at"),
+        (json!({"name": "k", "scopes": ["call"], "limits": {"methods": ["get"]}}), "limits.methods"),
+        (json!({"name": "k", "scopes": ["call"], "limits": {"paths": ["v3"]}}), "limits.paths"),
+    ] {
+        let problem = app.admin().post("/v1/keys", body).await.problem(422, "invalid");
+        assert_eq!(problem["errors"][0]["field"], field, "{problem}");
+    }
+    assert_eq!(app.admin().get("/v1/keys").await.ok(200)["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn limits_hold_for_every_way_to_a_connection() {
+    let app = App::start().await;
+    app.machine("mine").await;
+    app.machine("other").await;
+    let limits = json!({"connections": ["mine"], "methods": ["GET"], "paths": ["/echo"]});
+    let caller = app.limited_key(&["read", "manage", "token", "call"], limits).await;
+    caller.get("/v1/connections/mine/token").await.ok(200);
+    caller.get("/v1/connections/mine/proxy/echo/deep").await.ok(200);
+    for path in ["", "/token", "/events", "/proxy/echo"] {
+        let problem = caller.get(&format!("/v1/connections/other{path}")).await.problem(403, "limited");
+        assert!(problem["detail"].as_str().unwrap().contains("other connections"), "{path}: {problem}");
+    }
+    for verb in ["authorize", "refresh", "test", "revoke"] {
+        caller.post(&format!("/v1/connections/other/{verb}"), json!({})).await.problem(403, "limited");
+    }
+    caller.delete("/v1/connections/other").await.problem(403, "limited");
+    caller.patch("/v1/connections/other", json!({})).await.problem(403, "limited");
+    caller.get("/v1/connections/mine/proxy/me").await.problem(403, "limited");
+    caller.get("/v1/connections/mine/proxy/echo-not").await.problem(403, "limited");
+    caller.send(http::Method::POST, "/v1/connections/mine/proxy/echo", &[], full("")).await.problem(403, "limited");
+    let list = caller.get("/v1/connections").await.ok(200);
+    let names: Vec<_> = list["items"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
+    assert_eq!(names, ["mine"], "what a key can't use it doesn't see");
+    let refusals = app.audit().await.into_iter().filter(|row| row["outcome"] == "refused").count();
+    assert!(refusals >= 11, "every refusal is on the record: {refusals}");
+    assert_eq!(app.state("other").await, "connected");
+}
+
+#[tokio::test]
+async fn the_audit_is_read_forwards_from_a_cursor() {
+    let app = App::start().await;
+    app.machine("m").await;
+    let admin = app.admin();
+    let newest = admin.get("/v1/audit?limit=2").await.ok(200);
+    assert_eq!(newest["items"].as_array().unwrap().len(), 2);
+    assert_eq!(newest["items"][0]["action"], "connection.authorize", "newest first");
+    let cursor = newest["next"].as_str().unwrap().to_owned();
+    assert_eq!(cursor, newest["items"][0]["id"].as_str().unwrap());
+    let none = admin.get(&format!("/v1/audit?after={cursor}")).await.ok(200);
+    assert_eq!(none, json!({"items": [], "next": null}));
+    admin.get("/v1/connections/m/token").await.ok(200);
+    admin.post("/v1/connections/m/refresh", json!({})).await.ok(200);
+    let more = admin.get(&format!("/v1/audit?after={cursor}")).await.ok(200);
+    let actions: Vec<_> = more["items"].as_array().unwrap().iter().map(|it| it["action"].clone()).collect();
+    assert_eq!(actions, ["token.read", "connection.refresh"], "oldest first");
+    assert!(more["next"].as_str().unwrap() > cursor.as_str());
+}
+
+#[tokio::test]
+async fn every_change_is_on_the_record() {
+    let app = App::start().await;
+    let admin = app.admin();
+    app.consented("alice").await;
+    admin.patch("/v1/connections/alice", json!({})).await.ok(200);
+    admin.get("/v1/connections/alice/token").await.ok(200);
+    admin.get("/v1/connections/alice/proxy/me?q=s3cret").await.ok(200);
+    admin.post("/v1/connections/alice/test", json!({})).await.ok(200);
+    let integration = admin.get("/v1/connections/alice").await.ok(200)["integration"].as_str().unwrap().to_owned();
+    admin.patch(&format!("/v1/integrations/{integration}"), json!({})).await.ok(200);
+    admin.post("/v1/connect-sessions", json!({"integration": integration})).await.ok(201);
+    admin.post("/v1/connections/alice/revoke", json!({})).await.ok(200);
+    admin.delete("/v1/connections/alice").await.ok(204);
+    admin.post("/v1/keys", json!({"name": "k", "scopes": ["read"]})).await.ok(201);
+    admin.delete("/v1/keys/k").await.ok(200);
+    let audit = app.audit().await;
+    assert!(!json!(audit).to_string().contains("s3cret"), "a query may hold a secret: it is not recorded");
+    let actions: Vec<&str> = audit.iter().map(|row| row["action"].as_str().unwrap()).collect();
+    for action in [
+        "integration.create",
+        "integration.edit",
+        "connection.create",
+        "connection.edit",
+        "connection.authorize",
+        "connection.confirm",
+        "token.read",
+        "proxy.call",
+        "connection.test",
+        "session.create",
+        "connection.revoke",
+        "connection.remove",
+        "key.create",
+        "key.revoke",
+    ] {
+        assert!(actions.contains(&action), "{action} is missing in {actions:?}");
+    }
+    let confirm = audit.iter().find(|row| row["action"] == "connection.confirm").unwrap();
+    assert_eq!(confirm["actor"], "person");
+}
+
+#[tokio::test]
+async fn the_doctor_names_what_is_wrong_and_what_to_do() {
+    let app = App::start().await;
+    app.machine("m").await;
+    app.draft("broken", "client_credentials").await;
+    app.fault("token=error:invalid_client,times=1");
+    app.admin().post("/v1/connections/broken/authorize", json!({})).await.problem(502, "setup_refused");
+    let report = app.admin().get("/v1/doctor").await.ok(200);
+    let checks = report["checks"].as_array().unwrap();
+    let verdict =
+        |name: &str| checks.iter().find(|it| it["name"] == name).map_or(Value::Null, |it| it["verdict"].clone());
+    assert_eq!((verdict("database"), verdict("sealing"), verdict("escrow")), (json!("ok"), json!("ok"), json!("ok")));
+    assert_eq!(verdict("public URL"), "warning", "plain http is fine here, but not out there");
+    let broken = checks.iter().find(|it| it["verdict"] == "problem").expect("the broken connection");
+    assert!(broken["message"].as_str().unwrap().contains("`broken`"), "{broken}");
+    assert!(broken["remedy"].as_str().unwrap().contains("client secret"), "{broken}");
+}

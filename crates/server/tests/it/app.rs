@@ -1,0 +1,319 @@
+//! The test app: the real server on a free port, a sandbox beside it, and typed callers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use keyholder::config::{self, Overrides};
+use keyholder_sandbox::{Options, Sandbox};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use crate::person::Person;
+
+/// A request's body: there already, or streamed.
+pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+type Wire = Client<HttpConnector, Body>;
+
+/// A running server with its sandbox. Both end with the test.
+pub struct App {
+    /// `http://127.0.0.1:PORT`.
+    pub url: String,
+    pub sandbox: Sandbox,
+    pub folder: Arc<TempDir>,
+    wire: Wire,
+    admin_key: String,
+    names: AtomicU64,
+}
+
+/// Whoever calls: without a key, or with one.
+#[derive(Clone)]
+pub struct Caller {
+    pub url: String,
+    pub key: Option<String>,
+    wire: Wire,
+}
+
+/// A reply, read to its end.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl App {
+    /// A well-behaved sandbox that takes any redirect URI and approves at once, as alice.
+    pub async fn start() -> Self {
+        Self::with(auto_approving()).await
+    }
+
+    /// A sandbox with these options.
+    pub async fn with(options: Options) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sandbox = Sandbox::with_system(options.at(&listener).unwrap());
+        let serving = sandbox.clone();
+        tokio::spawn(async move { serving.serve(listener, std::future::pending()).await });
+
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let listen: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let overrides =
+            Overrides { listen: Some(listen), data_dir: Some(folder.path().to_owned()), ..Overrides::default() };
+        let mut config = config::load(&overrides).unwrap();
+        config.egress_allow = "127.0.0.1".parse().unwrap();
+        let listener = TcpListener::bind(config.listen).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = config.bound(address);
+        assert_eq!(config.public_url.as_str(), format!("http://{address}/"), "the public URL follows the bound port");
+        let opened = config.open_broker().await.unwrap();
+        let key_file = opened.broker.ensure_admin_key().await.unwrap();
+        tokio::spawn(keyholder::http::run(opened.broker, listener, std::future::pending()));
+
+        Self {
+            url: format!("http://{address}"),
+            sandbox,
+            admin_key: std::fs::read_to_string(key_file).unwrap().trim().to_owned(),
+            folder,
+            wire: wire(),
+            names: AtomicU64::new(0),
+        }
+    }
+
+    /// A caller without a key.
+    pub fn anonymous(&self) -> Caller {
+        Caller { url: self.url.clone(), key: None, wire: self.wire.clone() }
+    }
+
+    /// The administrator.
+    pub fn admin(&self) -> Caller {
+        Caller { key: Some(self.admin_key.clone()), ..self.anonymous() }
+    }
+
+    /// A caller with a new key of exactly these scopes.
+    pub async fn key(&self, scopes: &[&str]) -> Caller {
+        self.limited_key(scopes, json!({})).await
+    }
+
+    /// A caller whose key has limits beside its scopes.
+    pub async fn limited_key(&self, scopes: &[&str], limits: Value) -> Caller {
+        let body = json!({"name": self.unique("key"), "scopes": scopes, "limits": limits});
+        let made = self.admin().post("/v1/keys", body).await.ok(201);
+        Caller { key: made["key"].as_str().map(str::to_owned), ..self.anonymous() }
+    }
+
+    /// A person in a browser of their own.
+    pub fn person(&self) -> Person {
+        Person::new(&self.url, self.wire.clone())
+    }
+
+    /// A name that nothing has yet.
+    pub fn unique(&self, stem: &str) -> String {
+        format!("{stem}-{}", self.names.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What an integration of the sandbox under `oauth2` is made of.
+    pub fn integration_body(&self, name: &str, method: &str) -> Value {
+        let base = self.sandbox.base_url();
+        let mut body = json!({
+            "name": name,
+            "provider": "oauth2",
+            "method": method,
+            "client_id": "sandbox-basic",
+            "client_secret": "sandbox-secret",
+            "scopes": ["read", "write"],
+            "variables": {
+                "token_url": format!("{base}/token"),
+                "revocation_url": format!("{base}/revoke"),
+                "api_base_url": format!("{base}/api"),
+            },
+        });
+        if method == "authorization_code" {
+            body["variables"]["authorization_url"] = format!("{base}/authorize").into();
+        }
+        body
+    }
+
+    /// Adds such an integration.
+    pub async fn integration(&self, name: &str, method: &str) -> Value {
+        self.admin().post("/v1/integrations", self.integration_body(name, method)).await.ok(201)
+    }
+
+    /// A draft connection under an integration of its own.
+    pub async fn draft(&self, name: &str, method: &str) -> Value {
+        let integration = self.unique("integration");
+        self.integration(&integration, method).await;
+        let mut body = json!({"name": name, "integration": integration});
+        if method == "password" {
+            body["username"] = "alice".into();
+            body["password"] = "wonderland".into();
+        }
+        self.admin().post("/v1/connections", body).await.ok(201)
+    }
+
+    /// A connected machine connection.
+    pub async fn machine(&self, name: &str) -> Value {
+        self.draft(name, "client_credentials").await;
+        self.admin().post(&format!("/v1/connections/{name}/authorize"), json!({})).await.ok(200)
+    }
+
+    /// A connection that alice has consented to and confirmed.
+    pub async fn consented(&self, name: &str) -> Person {
+        self.draft(name, "authorization_code").await;
+        let begun = self.admin().post(&format!("/v1/connections/{name}/authorize"), json!({})).await.ok(200);
+        let person = self.person();
+        let page = person.follow(begun["authorize_url"].as_str().unwrap()).await;
+        assert!(page.text().contains("Is this your account?"), "{page:?}");
+        let done = person.post(&page.url, &[("decision", "yes")]).await;
+        assert_eq!(done.status, 200, "{done:?}");
+        person
+    }
+
+    /// The state of a connection.
+    pub async fn state(&self, name: &str) -> String {
+        let shown = self.admin().get(&format!("/v1/connections/{name}")).await.ok(200);
+        shown["state"].as_str().unwrap().to_owned()
+    }
+
+    /// Sets a fault of the sandbox.
+    pub fn fault(&self, fault: &str) {
+        self.sandbox.set_fault(fault.parse().unwrap());
+    }
+
+    /// How many requests with this `grant_type` the sandbox saw.
+    pub fn sent(&self, grant: &str) -> u64 {
+        self.sandbox.counters().grants.get(grant).copied().unwrap_or(0)
+    }
+
+    /// How many requests an endpoint of the sandbox saw.
+    pub fn seen(&self, endpoint: &str) -> u64 {
+        self.sandbox.counters().endpoints.get(endpoint).copied().unwrap_or(0)
+    }
+
+    /// The audit's newest records.
+    pub async fn audit(&self) -> Vec<Value> {
+        let page = self.admin().get("/v1/audit?limit=200").await.ok(200);
+        page["items"].as_array().unwrap().clone()
+    }
+}
+
+/// Any redirect URI, and alice allows everything at once.
+pub fn auto_approving() -> Options {
+    Options { any_redirect: true, auto_approve: Some("alice".to_owned()), ..Options::default() }
+}
+
+/// A client that follows no redirect and knows no cookie.
+pub fn wire() -> Wire {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+/// A body that is there already.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+impl Caller {
+    /// A caller of a server in another process.
+    pub fn of(url: &str, key: Option<String>) -> Self {
+        Self { url: url.trim_end_matches('/').to_owned(), key, wire: wire() }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(Method::GET, path, &[], full("")).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.send(Method::DELETE, path, &[], full("")).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Reply {
+        self.send(Method::POST, path, &[], full(body.to_string())).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Reply {
+        self.send(Method::PATCH, path, &[], full(body.to_string())).await
+    }
+
+    /// Any method, more headers, any body; the reply read to its end.
+    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Body) -> Reply {
+        read(self.open(method, path, headers, body).await).await
+    }
+
+    /// As [`Self::send`], but the reply's body is still on its way.
+    pub async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> http::Response<Incoming> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = format!("{}{path}", self.url).parse().unwrap();
+        if let Some(key) = &self.key {
+            request.headers_mut().insert(AUTHORIZATION, format!("Bearer {key}").parse().unwrap());
+        }
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in headers {
+            request.headers_mut().insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        self.wire.request(request).await.unwrap()
+    }
+}
+
+/// Reads a reply to its end.
+pub async fn read(response: http::Response<Incoming>) -> Reply {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Reply { status: head.status.as_u16(), headers: head.headers, body }
+}
+
+impl Reply {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {} {}", self.status, self.text()))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The JSON of a reply that must have this status.
+    #[track_caller]
+    pub fn ok(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        if self.body.is_empty() {
+            return Value::Null;
+        }
+        assert_eq!(self.header("content-type"), Some("application/json"), "{}", self.text());
+        self.json()
+    }
+
+    /// The problem document of a reply that must have this status and code.
+    #[track_caller]
+    pub fn problem(self, status: u16, code: &str) -> Value {
+        let text = self.text();
+        assert_eq!(self.status, status, "{text}");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{text}");
+        let problem = self.json();
+        assert_eq!(problem["code"], code, "{text}");
+        assert_eq!(problem["type"], format!("urn:keyholder:problem:{code}"), "{text}");
+        assert_eq!(problem["status"], status, "{text}");
+        assert!(problem["title"].as_str().is_some_and(|title| !title.is_empty()), "{text}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{text}");
+        problem
+    }
+}

@@ -1,0 +1,22 @@
+//! The whole program on the wire: a real server on a port of its own, a misbehaving provider on another.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on shall stop")]
+#![allow(clippy::disallowed_methods, reason = "a test opens sockets and reads the environment as a client does")]
+
+mod against_peers;
+mod api_connections;
+mod api_idempotency;
+mod api_input;
+mod api_integrations;
+mod api_keys;
+mod app;
+mod bad_input;
+mod browser;
+mod canary;
+mod connect_pages;
+mod gateway;
+mod house_rules;
+mod openapi;
+mod peers;
+mod person;
+mod process;
+mod routes_covered;

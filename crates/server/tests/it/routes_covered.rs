@@ -1,0 +1,121 @@
+//! Every route of the table, whatever is added to it: no key, the wrong key, the right key, the wrong method.
+
+use keyholder::http::{Route, table};
+use serde_json::json;
+
+use crate::app::{App, full};
+
+const SCOPES: [&str; 4] = ["read", "manage", "token", "call"];
+
+fn method(route: &Route) -> http::Method {
+    let word = if route.method == "any" { "get" } else { route.method };
+    word.to_uppercase().parse().unwrap()
+}
+
+/// The path with something for each parameter that nothing is named by.
+fn path(route: &Route) -> String {
+    let parts = route.path.split('/').map(|part| if part.starts_with('{') { "nothing" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+fn body(route: &Route) -> crate::app::Body {
+    full(if route.method == "post" || route.method == "patch" { "{}" } else { "" })
+}
+
+#[tokio::test]
+async fn every_route_under_v1_asks_for_a_key() {
+    let app = App::start().await;
+    for route in table().iter().filter(|route| route.scope.is_some()) {
+        let reply = app.anonymous().send(method(route), &path(route), &[], body(route)).await;
+        assert_eq!(reply.header("www-authenticate"), Some("Bearer"), "{} {}", route.method, route.path);
+        let problem = reply.problem(401, "unauthenticated");
+        assert!(problem["detail"].as_str().unwrap().contains("Authorization: Bearer"), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_was_never_made_opens_nothing() {
+    let app = App::start().await;
+    let mut stranger = app.anonymous();
+    stranger.key = Some("khk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned());
+    for route in table().iter().filter(|route| route.scope.is_some()) {
+        let problem =
+            stranger.send(method(route), &path(route), &[], body(route)).await.problem(401, "unauthenticated");
+        assert!(problem["detail"].as_str().unwrap().contains("KEYHOLDER_API_KEY"), "{problem}");
+    }
+}
+
+/// The permission matrix: all scopes but the route's own are refused, on the record; the route's own alone gets past.
+#[tokio::test]
+async fn each_route_takes_exactly_its_scope() {
+    let app = App::start().await;
+    for route in table() {
+        let Some(scope) = route.scope.map(|scope| scope.as_str()) else { continue };
+        let others: Vec<_> = SCOPES.into_iter().filter(|other| *other != scope).collect();
+        let place = format!("{} {}", route.method, route.path);
+
+        let lacking = app.key(&others).await;
+        let problem = lacking.send(method(&route), &path(&route), &[], body(&route)).await.problem(403, "forbidden");
+        assert!(problem["detail"].as_str().unwrap().contains(&format!("`{scope}`")), "{place}: {problem}");
+        let newest = app.audit().await.into_iter().find(|row| row["action"] == "access.refused").unwrap();
+        assert_eq!((&newest["object"], &newest["outcome"]), (&json!(scope), &json!("refused")), "{place}");
+
+        let having = app.key(&[scope]).await;
+        let reply = having.send(method(&route), &path(&route), &[], body(&route)).await;
+        assert!(!matches!(reply.status, 401 | 403 | 405), "{place}: {} {}", reply.status, reply.text());
+        assert!(!reply.text().contains("no_route"), "{place}: {}", reply.text());
+    }
+}
+
+/// The administrator's scope holds all others.
+#[tokio::test]
+async fn the_administrator_gets_past_every_route() {
+    let app = App::start().await;
+    for route in table().iter().filter(|route| route.scope.is_some()) {
+        let reply = app.admin().send(method(route), &path(route), &[], body(route)).await;
+        assert!(!matches!(reply.status, 401 | 403 | 405), "{} {}: {}", route.method, route.path, reply.text());
+    }
+}
+
+#[tokio::test]
+async fn open_routes_answer_without_a_key() {
+    let app = App::start().await;
+    for route in table().iter().filter(|route| route.scope.is_none()) {
+        let reply = app.anonymous().send(method(route), &path(route), &[], body(route)).await;
+        assert!(!matches!(reply.status, 401 | 405 | 500), "{} {}: {}", route.method, route.path, reply.text());
+    }
+    assert_eq!(app.anonymous().get("/healthz").await.ok(200)["status"], "ok");
+    assert_eq!(app.anonymous().get("/readyz").await.ok(200)["status"], "ok");
+}
+
+#[tokio::test]
+async fn an_unknown_path_is_a_problem_document() {
+    let app = App::start().await;
+    for path in [
+        "/",
+        "/v1",
+        "/v1/",
+        "/v2/connections",
+        "/v1/nothing",
+        "/v1/connections/a/b/c",
+        "/assets/other.css",
+        "/console/",
+    ] {
+        let problem = app.admin().get(path).await.problem(404, "no_route");
+        assert!(problem["detail"].as_str().unwrap().contains("/openapi.json"), "{path}");
+        app.anonymous().get(path).await.problem(404, "no_route");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_a_problem_document_that_names_the_right_ones() {
+    let app = App::start().await;
+    for route in table().iter().filter(|route| route.method != "any") {
+        let reply = app.admin().send(http::Method::PUT, &path(route), &[], full("{}")).await;
+        let allowed = reply.header("allow").map(str::to_owned);
+        reply.problem(405, "no_method");
+        // RFC 9110 §15.5.6: the field is a must.
+        let allowed = allowed.unwrap_or_else(|| panic!("{}: no Allow", route.path));
+        assert!(allowed.contains(&route.method.to_uppercase()), "{}: {allowed}", route.path);
+    }
+}
