@@ -7,6 +7,7 @@ export function page(title, form) {
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>${escapeHtml(title)} · test provider</title>
+<link rel="icon" href="data:,">
 <style>
   body { font: 16px/1.5 sans-serif; max-width: 24rem; margin: 4rem auto; padding: 0 1rem }
   label, input { display: block; width: 100%; box-sizing: border-box }
