@@ -238,8 +238,9 @@ impl Broker {
                 Ok(connection.map(|connection| (session, connection)))
             })
             .await?;
-        let (session, connection) =
-            found.ok_or(Error::Gone("this link is unknown, already used, or its time is over; ask for a new one if you need to connect again"))?;
+        let (session, connection) = found.ok_or(Error::Gone(
+            "this link is unknown, already used, or its time is over; ask for a new one if you need to connect again",
+        ))?;
         if session.used_at.is_some() {
             return Err(Error::Gone("this link was already used; ask for a new one if you need to connect again"));
         }

@@ -8,7 +8,7 @@ use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::header::{COOKIE, HOST, HeaderMap, HeaderValue, ORIGIN, SET_COOKIE};
 use keyholder_broker::{Completed, Error, Finished, View};
-use keyholder_oauth::Secret;
+use keyholder_oauth::{CallbackError, Secret};
 use url::Url;
 
 use super::App;
@@ -111,15 +111,27 @@ async fn decide(app: &App, code: &str, headers: &HeaderMap, yes: bool) -> Respon
 }
 
 fn failed(app: &App, error: &Error) -> Response {
-    refused(app, &Problem::of(error))
+    let problem = Problem::of(error);
+    match error {
+        // Nothing was used up: the invitation leads there again.
+        Error::Callback(CallbackError::Refused { .. }) => {
+            refused_with(app, &problem, Some("If you changed your mind, open the link again and accept.".to_owned()))
+        }
+        _ => refused(app, &problem),
+    }
 }
 
 fn refused(app: &App, problem: &Problem) -> Response {
+    refused_with(app, problem, None)
+}
+
+/// The page of a problem; `remedy` where the problem itself names none.
+fn refused_with(app: &App, problem: &Problem, remedy: Option<String>) -> Response {
     problem.log();
     let status = http::StatusCode::from_u16(problem.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let (text, remedy) = match &problem.failure {
         Some(failure) => (failure.message.clone(), Some(failure.remedy.clone())),
-        None => (sentence(&problem.detail), None),
+        None => (sentence(&problem.detail), remedy),
     };
     page::message(app, status, Message { mark: Mark::Bad, title: "That didn't work".to_owned(), text, remedy })
 }
