@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::super::api::Api;
 use super::super::connect::{newest_event, outcome_since};
-use super::super::error::{CliError, Result};
+use super::super::error::Result;
 use super::super::output::text;
 use super::browser::Browser;
 use super::narrator::{Held, expect};
@@ -75,21 +75,27 @@ impl Story<'_> {
         self.admin
             .post(&["connections"], &json!({"name": "calendar", "integration": "calendar", "owner": "alice"}))
             .await?;
-        let before = newest_event(&self.admin, "calendar").await?;
-        let wish = json!({"integration": "calendar", "connection": "calendar"});
-        let session = self.admin.post(&["connect-sessions"], &wish).await?;
+        let link = self.link().await?;
         let line = format!(
             "alice gets a link; the redirect URI {} is registered at the provider.",
             text(&calendar, "redirect_uri")
         );
-        Ok(Held::new(Link { url: text(&session, "url").to_owned(), before }, line)
-            .by_hand("keyholder connect calendar"))
+        Ok(Held::new(link, line).by_hand("keyholder connect calendar"))
     }
 
-    pub(super) async fn authorization_code(&self, link: &Link) -> Result<Held<()>> {
-        let who = match self.ask && self.the_person_did_it(link).await? {
-            true => "You said yes",
-            false => {
+    /// An invitation for whoever sits at a browser.
+    async fn link(&self) -> Result<Link> {
+        let before = newest_event(&self.admin, "calendar").await?;
+        let wish = json!({"integration": "calendar", "connection": "calendar"});
+        let session = self.admin.post(&["connect-sessions"], &wish).await?;
+        Ok(Link { url: text(&session, "url").to_owned(), before })
+    }
+
+    pub(super) async fn authorization_code(&self, link: Link) -> Result<Held<()>> {
+        let left = if self.ask { self.ask_the_person(link).await? } else { Some(link) };
+        let who = match left {
+            None => "You said yes",
+            Some(link) => {
                 self.consent(&link.url).await?;
                 "alice says yes, first to the provider, then that it was she who began"
             }
@@ -101,24 +107,25 @@ impl Story<'_> {
         Ok(Held::new((), format!("{who}; connected as {} with PKCE.", text(&me, "account"))))
     }
 
-    /// Offers the link; answers whether the person went through with it rather than pressing Enter.
-    async fn the_person_did_it(&self, link: &Link) -> Result<bool> {
-        self.narrator.aside(&format!(
-            "\nOpen this link and say yes yourself, or press Enter and the demo's own browser does it:\n\n  {}\n",
-            link.url
-        ))?;
+    /// Offers the link. Answers `None` when the person went through with it, after Enter the link that is left to the demo's browser.
+    async fn ask_the_person(&self, mut link: Link) -> Result<Option<Link>> {
+        let offer = "Open this link and say yes yourself, or press Enter and the demo's browser does it:";
+        self.narrator.aside(&format!("{offer}\n\n  {}\n\n", link.url))?;
         let mut enter = BufReader::new(tokio::io::stdin());
         let mut line = String::new();
         let mut pressed = std::pin::pin!(enter.read_line(&mut line));
         loop {
             tokio::select! {
-                _ = &mut pressed => return Ok(false),
+                _ = &mut pressed => return Ok(Some(link)),
                 () = self.clock.sleep(LOOK_EVERY) => {}
             }
             match outcome_since(&self.admin, "calendar", &link.before).await? {
                 None => {}
-                Some(Ok(())) => return Ok(true),
-                Some(Err(why)) => return Err(CliError::Failed(why)),
+                Some(Ok(())) => return Ok(None),
+                Some(Err(why)) => {
+                    link = self.link().await?;
+                    self.narrator.aside(&format!("{why}\nSo nothing is connected. {offer}\n\n  {}\n\n", link.url))?;
+                }
             }
         }
     }

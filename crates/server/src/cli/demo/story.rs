@@ -64,7 +64,7 @@ impl<'a> Story<'a> {
         tell.step("Client credentials", self.client_credentials()).await?;
         tell.step("Password", self.password()).await?;
         let link = tell.step("A person is invited", self.invite()).await?;
-        tell.step("Authorization code", self.authorization_code(&link)).await?;
+        tell.step("Authorization code", self.authorization_code(link)).await?;
         let agent = tell.step("The gateway", self.gateway()).await?;
         tell.step("On the record", self.on_the_record()).await?;
         tell.step("A token expires", self.a_token_expires()).await?;
