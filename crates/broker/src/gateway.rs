@@ -92,6 +92,10 @@ impl Broker {
         let live = self.live(caller, id_or_name).await?;
         let grip = Grip::Call { method: request.method.as_str(), path: &request.path };
         self.require_grip(caller, &live.id, &live.name, grip)?;
+        if request.headers.contains_key(HOST_CHOICE) && !caller.limits.paths.is_empty() {
+            // The limit's paths are those below the base URL; on another host they would mean something else.
+            return Err(Error::Limited("host"));
+        }
         check_path(&request.path)?;
         let live = self.fresh(live, FRESH).await?;
         let api = self.api_access(&live).await?;
@@ -169,10 +173,10 @@ pub(crate) fn target(api: &ApiAccess, request: &ProxyRequest) -> Result<Uri> {
         let chosen = chosen.to_str().unwrap_or_default().to_ascii_lowercase();
         if chosen != authority {
             check_host(api, &chosen)?;
-            // The base path belongs to the base host.
-            path.clone_from(&request.path);
             authority = chosen;
         }
+        // Whoever names a host, even the base URL's own, writes the path from its root.
+        path.clone_from(&request.path);
     }
     if let Some(query) = merged_query(base.query(), request.query.as_deref()) {
         path = format!("{path}?{query}");
@@ -327,6 +331,8 @@ mod tests {
         assert_eq!(built("//evil.example/x", None, None).unwrap(), "https://api.example.com/v2//evil.example/x?key=1");
         assert_eq!(built("/@evil.example", None, None).unwrap(), "https://api.example.com/v2/@evil.example?key=1");
         assert_eq!(built("/x", None, Some("eu.files.example.com")).unwrap(), "https://eu.files.example.com/x?key=1");
+        let own = built("/x", None, Some("api.example.com")).unwrap();
+        assert_eq!(own, "https://api.example.com/x?key=1", "a named host is meant from its root");
         for host in ["evil.example", "files.example.com", "a.files.example.com:1", "a@b.files.example.com", ""] {
             assert!(matches!(built("/x", None, Some(host)), Err(Error::HostNotAllowed { .. })), "{host}");
         }

@@ -2,7 +2,7 @@
 
 /// An error in the text of a definition. Lines and columns count from 1, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}:{column}: {field}: {reason}; {remedy}")]
+#[error("{file}:{line}:{column}: {}{reason}; {remedy}", if field.is_empty() { String::new() } else { format!("{field}: ") })]
 pub struct DefinitionError {
     /// The name given to [`crate::parse`].
     pub file: String,

@@ -1,6 +1,6 @@
 //! Keyholder's ways in: configuration, HTTP server, command line.
 //!
-//! The program is [`cli::run`]; tests start [`http::run`] on a socket of their own.
+//! The program is [`cli::main`]; tests start [`http::run`] on a socket of their own.
 
 pub mod cli;
 pub mod config;

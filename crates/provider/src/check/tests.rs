@@ -74,7 +74,7 @@ fn an_error_is_one_line() {
 
 #[test]
 fn syntax_and_types() {
-    assert_error("schema = 1", "schema = ", "1:10: : ");
+    assert_error("schema = 1", "schema = ", "1:10: string values must be quoted");
     assert_error("schema = 1", "schema = \"1\"", "1:10: schema: invalid type");
     assert_error("name = \"Acme\"", "name = \"Acme\"\nnmae = \"Acme\"", "4:1: nmae: unknown field `nmae`");
     assert_error("[token]\n", "[token]\nclientauth = \"basic\"\n", "17:1: token.clientauth: unknown field");
@@ -88,7 +88,7 @@ fn syntax_and_types() {
         "grant = \"implicit\"",
         "6:9: methods[0].grant: unknown variant `implicit`",
     );
-    assert_error("id = \"acme\"", "id = \"acme\"\nid = \"acme\"", "3:1: : duplicate key");
+    assert_error("id = \"acme\"", "id = \"acme\"\nid = \"acme\"", "3:1: duplicate key");
     assert_appended("[token.reply]\nexpires = \"x\"", "20:1: token.reply.expires: unknown field");
     assert_appended("[refresh]\nrecovery = \"maybe\"", "20:12: refresh.recovery: unknown variant");
 }

@@ -17,6 +17,7 @@ mod key;
 mod output;
 mod provider;
 mod sandbox;
+mod seal;
 mod serve;
 mod signal;
 mod token;
@@ -82,6 +83,8 @@ enum Command {
     Key(key::Key),
     Audit(audit::Audit),
     Doctor(doctor::Doctor),
+    #[command(subcommand)]
+    Seal(seal::Seal),
     Completions(completions::Completions),
 }
 
@@ -168,6 +171,7 @@ async fn dispatch(cli: Cli) -> Result {
         Command::Key(command) => command.run(&context).await,
         Command::Audit(command) => command.run(&context).await,
         Command::Doctor(command) => command.run(&context).await,
+        Command::Seal(command) => command.run(&context).await,
         Command::Completions(command) => command.run(&context),
     }
 }

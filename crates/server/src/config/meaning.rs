@@ -96,7 +96,8 @@ impl Config {
     /// # Errors
     /// The reason, in words for the operator.
     pub async fn open_broker(&self) -> Result<Opened, Box<dyn std::error::Error + Send + Sync>> {
-        make_private_folder(&self.data_dir)?;
+        make_private_folder(&self.data_dir)
+            .map_err(|e| Error::File { what: self.data_dir.display().to_string(), cause: e.to_string() })?;
         let settings = Settings {
             public_url: self.public_url.clone(),
             data_dir: self.data_dir.clone(),
@@ -129,13 +130,9 @@ impl Config {
 }
 
 /// Makes the data folder for its owner only.
-fn make_private_folder(path: &std::path::Path) -> Result<(), Error> {
+fn make_private_folder(path: &std::path::Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|e| Error::File { what: path.display().to_string(), cause: e.to_string() })
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn text(written: &Written, key: &str) -> Option<String> {

@@ -60,6 +60,7 @@ pub fn table() -> Vec<Route> {
         post("/v1/connections/{connection}/refresh", Manage, connections::refresh, "Renew now").answers::<connections::RefreshReply>(),
         post("/v1/connections/{connection}/test", Manage, connections::test, "Test token and API, step by step").answers::<connections::TestReply>(),
         post("/v1/connections/{connection}/revoke", Manage, connections::revoke, "End a connection, at the provider too").answers::<connections::RevokeReply>(),
+        any("/v1/connections/{connection}/proxy/", Call, gateway::proxy, "Call the root of the connection's API"),
         any("/v1/connections/{connection}/proxy/{*path}", Call, gateway::proxy, "Call the connection's API with the token put in on the way"),
         any("/v1/connections/{connection}/proxy/", Call, gateway::proxy, "Call the root of the connection's API"),
 
