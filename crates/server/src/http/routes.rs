@@ -62,7 +62,6 @@ pub fn table() -> Vec<Route> {
         post("/v1/connections/{connection}/revoke", Manage, connections::revoke, "End a connection, at the provider too").answers::<connections::RevokeReply>(),
         any("/v1/connections/{connection}/proxy/", Call, gateway::proxy, "Call the root of the connection's API"),
         any("/v1/connections/{connection}/proxy/{*path}", Call, gateway::proxy, "Call the connection's API with the token put in on the way"),
-        any("/v1/connections/{connection}/proxy/", Call, gateway::proxy, "Call the root of the connection's API"),
 
         post("/v1/connect-sessions", Manage, sessions::create, "Make a link for one person to authorise one connection").takes::<sessions::NewSessionBody>().creates::<sessions::SessionBody>(),
 
