@@ -14,12 +14,15 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use keyholder::config::{self, Overrides};
+use keyholder_broker::clock::{Clock, ManualClock, Rng};
+use keyholder_broker::{Broker, Settings};
 use keyholder_sandbox::{Options, Sandbox};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::person::Person;
+use crate::process;
 
 /// A request's body: there already, or streamed.
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -44,6 +47,14 @@ pub struct Caller {
     wire: Wire,
 }
 
+/// What a command printed and ended with.
+#[derive(Debug)]
+pub struct CommandOutput {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
 /// A reply, read to its end.
 #[derive(Debug)]
 pub struct Reply {
@@ -60,6 +71,16 @@ impl App {
 
     /// A sandbox with these options.
     pub async fn with(options: Options) -> Self {
+        Self::on(options, Clock::System).await
+    }
+
+    /// A server whose clock moves only when the test moves it. The sandbox goes by the machine's, from which it starts.
+    pub async fn on_a_clock() -> (Self, ManualClock) {
+        let clock = ManualClock::starting_at(Clock::System.now_ms());
+        (Self::on(auto_approving(), Clock::Manual(clock.clone())).await, clock)
+    }
+
+    async fn on(options: Options, clock: Clock) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sandbox = Sandbox::with_system(options.at(&listener).unwrap());
         let serving = sandbox.clone();
@@ -75,7 +96,19 @@ impl App {
         let address = listener.local_addr().unwrap();
         let config = config.bound(address);
         assert_eq!(config.public_url.as_str(), format!("http://{address}/"), "the public URL follows the bound port");
-        let opened = config.open_broker().await.unwrap();
+        let opened = match clock {
+            Clock::System => config.open_broker().await.unwrap(),
+            Clock::Manual(_) => {
+                let settings = Settings {
+                    public_url: config.public_url.clone(),
+                    data_dir: config.data_dir.clone(),
+                    database: config.database.clone(),
+                    root_key: config.root_key.clone(),
+                };
+                let egress = config.egress(clock.clone()).unwrap();
+                Broker::open(settings, clock, Rng::System, egress).await.unwrap()
+            }
+        };
         let key_file = opened.broker.ensure_admin_key().await.unwrap();
         tokio::spawn(keyholder::http::run(opened.broker, listener, std::future::pending()));
 
@@ -176,6 +209,16 @@ impl App {
         let done = person.post(&page.url, &[("decision", "yes")]).await;
         assert_eq!(done.status, 200, "{done:?}");
         person
+    }
+
+    /// Runs the binary against this server, with the administrator's key. Blocks: the test needs more than one thread.
+    pub fn command(&self, arguments: &[&str]) -> CommandOutput {
+        let output = tokio::task::block_in_place(|| process::run(self.folder.path(), &self.url, arguments));
+        CommandOutput {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
     }
 
     /// The state of a connection.
