@@ -23,7 +23,7 @@ async fn a_reply_in_escrow_is_committed_at_the_start_after_a_crash() {
     assert_eq!(app.escrow().len(), 1);
 
     // The crash: what is on disk now, and nothing else.
-    let after = app.crashed_with(|folder| relent(folder)).await;
+    let after = app.crashed_with(relent).await;
     assert_eq!(after.recovered, 1);
     let after = after.app;
     let row = after.row("crm").await;

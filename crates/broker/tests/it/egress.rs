@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use axum::http::Request;
+use axum::body::Body;
+use axum::http::{Request, Response};
 use keyholder_broker::clock::{Clock, ManualClock};
 use keyholder_broker::egress::{Bounds, Egress, EgressError, EgressFault, Fetched, Policy};
 use keyholder_oauth::SecretBytes;
@@ -108,7 +109,7 @@ async fn silence_ends_by_the_clock_wherever_it_begins() {
     let answer = async {
         let arrived = fake.next().await;
         let body = futures_util::stream::unfold(body, |mut body| async { Some((body.recv().await?, body)) });
-        arrived.respond(axum::http::Response::new(axum::body::Body::from_stream(body)));
+        arrived.respond(Response::new(Body::from_stream(body)));
         frames.send(Ok("{\"access_")).unwrap();
         tokio::task::yield_now().await;
         clock.advance(Duration::from_secs(30));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, Response, Uri};
+use axum::http::{Method, Response, Uri};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -20,7 +20,6 @@ pub struct Arrived {
     pub method: Method,
     pub path: String,
     pub query: Option<String>,
-    pub headers: HeaderMap,
     pub body: Bytes,
     answer: oneshot::Sender<Response<Body>>,
 }
@@ -72,11 +71,10 @@ async fn receive(
     State(arrive): State<mpsc::UnboundedSender<Arrived>>,
     method: Method,
     uri: Uri,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
     let (answer, answered) = oneshot::channel();
     let (path, query) = (uri.path().to_owned(), uri.query().map(str::to_owned));
-    let _ = arrive.send(Arrived { method, path, query, headers, body, answer });
+    let _ = arrive.send(Arrived { method, path, query, body, answer });
     answered.await.unwrap_or_else(|_| Response::builder().status(500).body(Body::empty()).unwrap())
 }

@@ -3,7 +3,9 @@
 
 mod access;
 mod app;
+mod canary;
 mod checks;
+mod consent;
 mod crash;
 mod egress;
 mod fake;

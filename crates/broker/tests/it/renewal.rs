@@ -361,13 +361,13 @@ async fn two_processes_send_once() {
             async move { broker.token(&admin, "crm", None).await }
         });
         request.json(200, json!({"access_token": "at-2", "expires_in": 3600, "refresh_token": "rt-2"}));
-        waiting
+        Some(waiting)
     };
     let (mine, waiting) = tokio::join!(app.token("crm"), answer);
     assert_eq!(mine.unwrap().access_token.expose(), "at-2");
     // It looks again after 200 ms of this clock, if it saw the claim.
     app.advance(1);
-    assert_eq!(waiting.await.unwrap().unwrap().access_token.expose(), "at-2");
+    assert_eq!(waiting.unwrap().await.unwrap().unwrap().access_token.expose(), "at-2");
     assert!(fake.is_quiet());
 }
 
