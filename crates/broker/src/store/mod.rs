@@ -231,8 +231,16 @@ mod tests {
     async fn every_statement_prepares() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&Location::Sqlite(folder.path().join("k.db"))).unwrap();
-        let tables =
-            [access::ALL, connections::ALL, consents::ALL, history::ALL, integrations::ALL, setup::ALL, upkeep::ALL];
+        let tables = [
+            access::ALL,
+            connections::ALL,
+            consents::ALL,
+            history::ALL,
+            integrations::ALL,
+            sealed::ALL,
+            setup::ALL,
+            upkeep::ALL,
+        ];
         store
             .read(move |tx| {
                 for (name, sql) in tables.into_iter().flatten() {
