@@ -4,15 +4,22 @@
 //! wants the same connection renewed waits for the same task; across processes the claim in the row decides. The task is nobody's future: a caller
 //! that goes away abandons no exchange.
 
+mod failure;
+mod grant;
+
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header;
-use keyholder_oauth::{FailureKind, Grant, Secret, TokenEndpoint, TokenSet, read_token_reply, token_request};
+use keyholder_oauth::{FailureKind, Secret, TokenSet, read_token_reply, token_request};
 use keyholder_provider::{GrantKind, Recovery};
 use tokio::sync::watch;
+
+use self::failure::left;
+pub(crate) use self::grant::granted_scope;
+use self::grant::{deed, request_parts};
 
 use crate::clock::millis;
 use crate::egress::Bounds;
@@ -20,10 +27,10 @@ use crate::error::{Error, Result};
 use crate::escrow::{Held, RawReply};
 use crate::explain::{self, Deed, Explained};
 use crate::live::{Live, to_live};
-use crate::model::{Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Failure, Status};
+use crate::model::{Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Status};
 use crate::open::Broker;
-use crate::plan::{PASSWORD, Plan};
-use crate::store::{CommitTokens, RecordFailure};
+use crate::plan::Plan;
+use crate::store::CommitTokens;
 use crate::token_set::succeed;
 
 /// How long a claim stands: longer than one exchange may take ([`Bounds::PROVIDER`]), so that nobody sends while it may be in flight.
@@ -32,8 +39,6 @@ const CLAIM: Duration = Duration::from_secs(40);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often a foreign claim is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// A provider that asks to wait longer is asked again after this.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// What a renewal task answers to all who wait for it.
 pub(crate) type Outcome = Result<Arc<Live>>;
@@ -444,99 +449,6 @@ impl Broker {
         }
     }
 
-    /// There is no refresh token, and the grant doesn't run by itself. Recorded only when the access token is of no use any more, expired or refused by
-    /// the API: a caller who wishes for more life than is left, or a person who asks for a renewal, ends no connection that works.
-    async fn nothing_to_renew_with(&self, row: &Connection, wish: Wish) -> Outcome {
-        let explained = no_refresh_token(self.now_ms());
-        let refused_by_api = matches!(wish, Wish { enough: Enough::NewerThan(_), insist: false });
-        if row.token_set.is_none() {
-            let (state, failure) = (row.state.status(), row.state.failure().cloned());
-            return Err(Error::NotReady { connection: row.name.clone(), state, failure, retry_after: None });
-        }
-        if !refused_by_api && row.token_expires_at.is_none_or(|at| at > self.now_ms()) {
-            return Err(self.not_ready(row, explained.failure, None));
-        }
-        self.fail_unsent(row, explained).await
-    }
-
-    /// Records a failure before anything was sent: claim and record in one transaction.
-    async fn fail_unsent(&self, row: &Connection, explained: Explained) -> Outcome {
-        let attempt = self.new_attempt();
-        if self.claim(row, &attempt).await? {
-            return self.fail(row, &attempt, explained).await;
-        }
-        Err(self.not_ready(row, explained.failure, None))
-    }
-
-    /// Records why there is no new token, gives the claim back, and answers the reason.
-    async fn fail(&self, row: &Connection, attempt: &Attempt, explained: Explained) -> Outcome {
-        let now = self.now_ms();
-        let Explained { mut failure, retry_after } = explained;
-        let mut failures = row.failures;
-        failures.count(failure.kind);
-        let in_a_row = failures.setup + failures.transient;
-        let wait = match failure.kind {
-            FailureKind::Grant => None,
-            FailureKind::Transient => {
-                Some(self.backoff(Duration::from_secs(2), Duration::from_secs(15 * 60), in_a_row))
-            }
-            FailureKind::Setup => Some(self.backoff(Duration::from_secs(15), Duration::from_secs(3600), in_a_row)),
-        };
-        let retry_at = wait.map(|wait| now + millis(wait.max(retry_after.unwrap_or_default().min(LONGEST_WAIT))));
-        failure.next_try_at = retry_at;
-        let state = match failure.kind {
-            FailureKind::Grant => ConnectionState::Reconnect(failure.clone()),
-            FailureKind::Setup | FailureKind::Transient => ConnectionState::Failing(failure.clone()),
-        };
-        let event = self.event(row, "failed", format!("{} {}", failure.message, failure.remedy));
-        let record = RecordFailure {
-            state,
-            failures,
-            retry_at,
-            // What never worked is not tried by itself: a person is setting it up.
-            due_at: retry_at.filter(|_| row.connected_at.is_some()),
-            now,
-        };
-        let (id, generation, attempt_id) = (row.id.clone(), row.generation, attempt.id.clone());
-        let recorded = self
-            .store
-            .write(move |tx| {
-                let recorded = tx.record_failure(&id, generation, &attempt_id, &record)?;
-                if recorded {
-                    event.write(tx)?;
-                }
-                Ok(recorded)
-            })
-            .await?;
-        if !recorded && failure.kind == FailureKind::Grant {
-            // A sibling may have won in between: its token set is the answer.
-            let id = row.id.clone();
-            if let Some(newer) = self.store.read(move |tx| tx.connection_by_id(&id)).await?
-                && newer.generation > row.generation
-                && let Some(live) = self.live_of(&newer)?
-            {
-                return Ok(live);
-            }
-        }
-        tracing::info!(connection = %row.id, kind = ?failure.kind, code = failure.code, "renewal failed");
-        self.due.notify_one();
-        Err(self.not_ready(row, failure, retry_at.map(|at| left(at, now))))
-    }
-
-    fn not_ready(&self, row: &Connection, failure: Failure, retry_after: Option<Duration>) -> Error {
-        let state = match failure.kind {
-            FailureKind::Grant => Status::Reconnect,
-            FailureKind::Setup | FailureKind::Transient => Status::Failing,
-        };
-        Error::NotReady { connection: row.name.clone(), state, failure: Some(failure), retry_after }
-    }
-
-    /// Doubles with each failure in a row, between half and the whole of it, so that many don't come back at once.
-    fn backoff(&self, first: Duration, most: Duration, in_a_row: i64) -> Duration {
-        let doubled = first.saturating_mul(1 << in_a_row.clamp(1, 20).unsigned_abs().saturating_sub(1).min(20));
-        doubled.min(most).mul_f64(0.5 + self.rng.unit() / 2.0)
-    }
-
     /// When the scheduler renews: expiry − min(15 min, half the life), spread a little earlier by jitter. `None` where only use or a person can tell.
     pub(crate) fn due_at(&self, plan: &Plan, tokens: &TokenSet) -> Option<i64> {
         let expires = tokens.expires_at?;
@@ -566,71 +478,4 @@ impl Drop for UnderWay<'_> {
 /// A map keyed by connection; a panic elsewhere leaves it usable.
 pub(crate) fn lock<T>(map: &Mutex<HashMap<ConnectionId, T>>) -> MutexGuard<'_, HashMap<ConnectionId, T>> {
     map.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What to do for a new token; `None`: only a person can.
-fn deed(plan: &Plan, old: Option<&TokenSet>, run_grant_anew: bool) -> Option<Deed> {
-    let has_refresh_token = old.is_some_and(|tokens| tokens.refresh_token.is_some());
-    match plan.rendered.grant {
-        _ if has_refresh_token && !run_grant_anew => Some(Deed::Refresh),
-        GrantKind::AuthorizationCode => None,
-        machine @ (GrantKind::ClientCredentials | GrantKind::Password) => Some(Deed::Machine(machine)),
-    }
-}
-
-fn request_parts<'a>(
-    row: &'a Connection,
-    plan: &'a Plan,
-    refresh_token: Option<&'a Secret>,
-    deed: Deed,
-) -> Result<(&'a TokenEndpoint, Grant<'a>, Option<&'a str>)> {
-    let scope = plan.rendered.scope.as_deref();
-    match (deed, refresh_token) {
-        (Deed::Refresh, Some(refresh_token)) => {
-            let scope = scope.filter(|_| plan.rendered.refresh_sends_scope);
-            Ok((&plan.rendered.refresh, Grant::RefreshToken { refresh_token }, scope))
-        }
-        (Deed::Machine(GrantKind::Password), _) => {
-            let username = row.username.as_deref().ok_or_else(|| missing("username"))?;
-            let password = plan.secrets.get(PASSWORD).ok_or_else(|| missing("password"))?;
-            Ok((&plan.rendered.token, Grant::Password { username, password }, scope))
-        }
-        (Deed::Machine(_), _) => Ok((&plan.rendered.token, Grant::ClientCredentials, scope)),
-        (Deed::Refresh | Deed::Exchange, _) => Err(Error::Internal("there is nothing to renew with")),
-    }
-}
-
-/// From `now` to `at`, both Unix milliseconds.
-fn left(at: i64, now: i64) -> Duration {
-    Duration::from_millis(at.saturating_sub(now).max(0).unsigned_abs())
-}
-
-fn missing(field: &'static str) -> Error {
-    crate::error::invalid(
-        field,
-        "the connection has none (ending a connection deletes it)",
-        "give it again with `keyholder connection edit` or PATCH /v1/connections/{id}",
-    )
-}
-
-/// Granted scope; what was asked for where the provider is silent, which RFC 6749 §5.1 lets mean "as asked".
-pub(crate) fn granted_scope(plan: &Plan, tokens: &TokenSet) -> Option<String> {
-    match &tokens.scope {
-        Some(scope) => Some(scope.join(" ")),
-        None => Some(plan.rendered.requested_scopes.join(" ")).filter(|scope| !scope.is_empty()),
-    }
-}
-
-fn no_refresh_token(now: i64) -> Explained {
-    Explained {
-        retry_after: None,
-        failure: Failure {
-            kind: FailureKind::Grant,
-            code: None,
-            message: "The provider gave no refresh token, so the access token can't be renewed without a person.".to_owned(),
-            remedy: "Authorise the connection again. To avoid it, ask for a refresh token: many providers give one only for a scope like `offline_access` or when it is enabled in the application's settings there.".to_owned(),
-            at: now,
-            next_try_at: None,
-        },
-    }
 }
