@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keyholder_broker::model::{Failure, Status};
-use keyholder_broker::{Error, HandedToken, IntegrationEdit, Result};
+use keyholder_broker::{ConnectionEdit, Error, HandedToken, IntegrationEdit, Result};
 use keyholder_oauth::FailureKind;
 use keyholder_sandbox::{Options, Rotation, Which};
 use serde_json::json;
@@ -413,6 +413,26 @@ async fn a_token_that_was_replaced_by_a_new_consent_meanwhile_revokes_nothing() 
     assert_eq!(app.secret("crm").await, "new");
     app.broker.finish_renewals().await;
     assert!(fake.is_quiet());
+}
+
+/// Many threads, so that a token may be read just before, and put into memory just after, the connection is ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_token_is_in_memory_after_the_end() {
+    let app = App::start().await;
+    app.machine("crm").await;
+    for _ in 0..40 {
+        // Out of memory, so that the next callers read the row.
+        app.broker.edit_connection(&app.admin, "crm", ConnectionEdit::default()).await.unwrap();
+        let mut callers = JoinSet::new();
+        for _ in 0..8 {
+            let (broker, admin) = (app.broker.clone(), app.admin.clone());
+            callers.spawn(async move { broker.token(&admin, "crm", None).await.map(drop) });
+        }
+        app.broker.revoke(&app.admin, "crm").await.unwrap();
+        callers.join_all().await;
+        assert!(matches!(app.token("crm").await, Err(Error::NotReady { state: Status::Revoked, .. })));
+        app.run("crm").await.unwrap();
+    }
 }
 
 /// A consent connection whose provider is the test itself.
