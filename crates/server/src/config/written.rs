@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::ConfigError;
 
@@ -50,15 +51,15 @@ pub(super) const KEYS: [(&str, &str); 9] = [
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    listen: Option<String>,
-    public_url: Option<String>,
-    data_dir: Option<String>,
-    database_url: Option<String>,
-    root_key_file: Option<String>,
-    root_key_command: Option<String>,
-    egress_allow: Option<String>,
-    ca_file: Option<String>,
-    log: Option<String>,
+    listen: Option<Spanned<String>>,
+    public_url: Option<Spanned<String>>,
+    data_dir: Option<Spanned<String>>,
+    database_url: Option<Spanned<String>>,
+    root_key_file: Option<Spanned<String>>,
+    root_key_command: Option<Spanned<String>>,
+    egress_allow: Option<Spanned<String>>,
+    ca_file: Option<Spanned<String>>,
+    log: Option<Spanned<String>>,
 }
 
 pub(super) fn gather(
@@ -106,10 +107,10 @@ fn file(overrides: &Overrides) -> Result<Option<(PathBuf, String)>, ConfigError>
 
 fn read(text: &str, place: &str) -> Result<Written, ConfigError> {
     let file: File = toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        let start = error.span().map_or(0, |span| span.start);
         ConfigError {
             key: "file",
-            place: format!("{place}, line {line}"),
+            place: line_of(text, start, place),
             reason: error.message().to_owned(),
             remedy: format!("the keys are {}", KEYS.map(|(key, _)| key).join(", ")),
         }
@@ -128,6 +129,30 @@ fn read(text: &str, place: &str) -> Result<Written, ConfigError> {
     Ok(KEYS
         .into_iter()
         .zip(values)
-        .filter_map(|((key, _), value)| Some((key, Placed { value: value?, place: place.to_owned() })))
+        .filter_map(|((key, _), value)| {
+            let value = value?;
+            let place = line_of(text, value.span().start, place);
+            Some((key, Placed { value: value.into_inner(), place }))
+        })
         .collect())
+}
+
+/// `place, line 3`: where a byte of the text stands.
+fn line_of(text: &str, at: usize, place: &str) -> String {
+    let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+    format!("{place}, line {line}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_in_a_file_is_named_with_its_line() {
+        let error = read("# ours\n\nlisen = \"127.0.0.1:1\"\n", "k.toml").unwrap_err();
+        assert_eq!(error.place, "k.toml, line 3");
+        assert!(error.reason.contains("lisen") && error.remedy.contains("listen"), "{error}");
+        assert_eq!(read("listen = 1", "k.toml").unwrap_err().place, "k.toml, line 1");
+        assert_eq!(read("\n\nlisten = \"everywhere\"", "k.toml").unwrap()["listen"].place, "k.toml, line 3");
+    }
 }
