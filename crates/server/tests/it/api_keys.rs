@@ -155,3 +155,25 @@ async fn the_doctor_names_what_is_wrong_and_what_to_do() {
     assert!(broken["message"].as_str().unwrap().contains("`broken`"), "{broken}");
     assert!(broken["remedy"].as_str().unwrap().contains("client secret"), "{broken}");
 }
+
+/// A page that holds only what the key can't see must not look like the end of the list.
+#[tokio::test]
+#[ignore = "Broker::connections leaves out what the key can't see after it has cut the page, so the list ends too early"]
+async fn a_limited_key_finds_its_connection_behind_others() {
+    let app = App::start().await;
+    for name in ["a", "b", "c", "d"] {
+        app.draft(name, "client_credentials").await;
+    }
+    let caller = app.limited_key(&["read"], json!({"connections": ["d"]})).await;
+    let mut found = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = caller.get(&format!("/v1/connections?limit=1&after={after}")).await.ok(200);
+        found.extend(page["items"].as_array().unwrap().iter().map(|it| it["name"].clone()));
+        match page["next"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(found, ["d"]);
+}

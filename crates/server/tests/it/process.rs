@@ -62,6 +62,7 @@ impl Server {
     /// Asks it to stop as a service manager does, and waits for its end.
     pub fn terminate(mut self) -> Ended {
         let mut child = self.child.take().unwrap();
+        wait_until_heard(child.id());
         let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
         assert!(sent.success());
         let status = child.wait().unwrap();
@@ -76,6 +77,18 @@ impl Drop for Server {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// Waits until the process has a handler for SIGTERM (bit 14 of the signals it catches): it prints its address a moment before.
+fn wait_until_heard(process: u32) {
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        if u64::from_str_radix(caught, 16).unwrap() & (1 << 14) != 0 {
+            return;
+        }
+        std::thread::yield_now();
     }
 }
 
