@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use keyholder_oauth::{Secret, random_token, sha256};
-use keyholder_provider::{AskedOf, Definition, GrantKind, Presence};
+use keyholder_provider::{AskedOf, Definition, GrantKind, Method, Presence, Variable};
 use url::Url;
 
+use super::confirm::HeldGrant;
 use crate::clock::millis;
 use crate::error::{Error, Result, invalid};
 use crate::manage::{NewConnection, sort_given};
 use crate::model::{
-    Caller, ConnectSession, Connection, ConnectionState, Integration, PendingGrant, SessionId, Status, Values,
+    Caller, ConnectSession, Connection, ConnectionState, Integration, PendingGrant, SecretInput, SessionId, Status, Values,
 };
 use crate::open::Broker;
+use crate::plan::Plan;
 use crate::renew::{Enough, Wish};
 use crate::store::NewSession;
 
@@ -113,6 +115,8 @@ impl Broker {
     ) -> Result<Authorize> {
         let connection = self.find_connection(caller, id_or_name).await?;
         let integration = self.opened_integration(&connection.integration).await?;
+        let owner = owner.or(connection.owner.clone());
+        let return_url = return_url.map(|url| check_return(url, owner.as_deref())).transpose()?;
         let connection = self.revived(connection).await?;
         self.record(caller, "connection.authorize", connection.id.as_str(), "ok", None)?;
         if self.grant_of(&integration)? != GrantKind::AuthorizationCode {
@@ -121,8 +125,8 @@ impl Broker {
             return Ok(Authorize::Done(Status::Connected));
         }
         let session = ConnectSession {
-            owner: owner.or(connection.owner.clone()),
-            return_url: return_url.map(check_return_url).transpose()?,
+            owner,
+            return_url,
             direct: true,
             ..self.session_for(&connection)
         };
@@ -138,8 +142,13 @@ impl Broker {
                 integration.method
             )));
         }
-        let return_url = new.return_url.map(check_return_url).transpose()?;
         let made_connection = new.connection.is_none();
+        let known_owner = match &new.connection {
+            Some(name) => self.find_connection(caller, name).await?.owner,
+            None => None,
+        };
+        let owner = new.owner.clone().or(known_owner);
+        let return_url = new.return_url.map(|url| check_return(url, owner.as_deref())).transpose()?;
         let connection = match new.connection {
             Some(name) => self.existing_for_session(caller, &integration, &name, &new.variables).await?,
             None => {
@@ -154,16 +163,16 @@ impl Broker {
                 self.add_connection(caller, draft).await?.connection
             }
         };
-        let owner = new.owner.or(connection.owner.clone());
         let session = ConnectSession { owner, return_url, made_connection, ..self.session_for(&connection) };
         let link = self.store_session(session).await?;
         self.record(caller, "session.create", link.session.id.as_str(), "ok", Some(connection.id.to_string()))?;
         Ok(link)
     }
 
-    /// What a link shows: an invitation, or a grant waiting for a yes.
-    pub async fn open_link(&self, token: &str) -> Result<View> {
+    /// What a link shows: an invitation; or, in the browser that began (`browser` is its binding cookie), a grant waiting for a yes.
+    pub async fn open_link(&self, token: &str, browser: Option<&str>) -> Result<View> {
         if let Some(pending) = self.pending_of_link(token).await? {
+            self.check_confirming(&pending, browser).await?;
             return self.confirmation(&pending).await;
         }
         let (session, connection) = self.session_of_link(token).await?;
@@ -171,12 +180,7 @@ impl Broker {
         let definition = self.definition(&integration.provider)?;
         let method = definition.method(Some(&integration.method))?;
         let known = self.connection_secrets(&connection)?;
-        let questions: Vec<_> = definition
-            .variables_of(method)
-            .filter(|v| {
-                v.asked_of == AskedOf::Connection && matches!(v.presence, Presence::Required | Presence::Optional)
-            })
-            .filter(|v| !connection.variables.contains_key(&v.name) && !known.contains_key(&v.name))
+        let questions: Vec<_> = asked_of_person(&definition, method, &connection, &known)
             .map(|v| Question {
                 name: v.name.clone(),
                 label: v.label.clone(),
@@ -188,9 +192,15 @@ impl Broker {
             .collect();
         let meaning =
             |scope: &str| definition.scopes.known.iter().find(|(name, _)| name == scope).map(|(_, text)| text.clone());
-        let asked = if integration.scopes.is_empty() { &definition.scopes.default } else { &integration.scopes };
+        // Values the person has yet to give may be missing for the whole plan; what the integration names is asked for in any case.
+        let plan = self.plan_for(&integration, &connection.variables, known, None).await.ok();
+        let asked = match &plan {
+            Some(plan) => &plan.rendered.requested_scopes,
+            None if integration.scopes.is_empty() => &definition.scopes.default,
+            None => &integration.scopes,
+        };
         Ok(View::Invitation(OpenSession {
-            provider: self.provider_name(&definition, &integration, &connection).await,
+            provider: provider_name(&definition, plan.as_ref()),
             integration: integration.name.clone(),
             scopes: asked.iter().map(|scope| (scope.clone(), meaning(scope))).collect(),
             direct: session.direct && questions.is_empty(),
@@ -198,32 +208,18 @@ impl Broker {
         }))
     }
 
-    /// What people call the provider: the definition's name, or for a generic one the host they will sign in at.
-    async fn provider_name(
-        &self,
-        definition: &Definition,
-        integration: &Integration,
-        connection: &Connection,
-    ) -> String {
-        if definition.generic
-            && let Ok(secrets) = self.connection_secrets(connection)
-            && let Ok(plan) = self.plan_for(integration, &connection.variables, secrets, None).await
-            && let Some(host) = plan.rendered.authorize.as_ref().and_then(|authorize| authorize.url.host_str())
-        {
-            return host.to_owned();
-        }
-        definition.name.clone()
-    }
-
     async fn confirmation(&self, pending: &PendingGrant) -> Result<View> {
         let connection = self.connection_of(pending).await?;
         let integration = self.opened_integration(&connection.integration).await?;
-        let held = self.open_pending(pending)?;
+        let HeldGrant { tokens, typed } = self.open_pending(pending)?;
+        let plan = self.plan_for(&integration, &typed.variables, typed.secrets, Some(&tokens)).await.ok();
+        // A provider that says nothing granted what was asked for (RFC 6749 §5.1).
+        let asked = plan.as_ref().map_or(integration.scopes, |plan| plan.rendered.requested_scopes.clone());
         Ok(View::Confirmation {
-            provider: self.provider_name(&*self.definition(&integration.provider)?, &integration, &connection).await,
+            provider: provider_name(&*self.definition(&integration.provider)?, plan.as_ref()),
             account: pending.account.clone(),
             connection: connection.name,
-            scope: held.tokens.scope.unwrap_or(integration.scopes),
+            scope: tokens.scope.unwrap_or(asked),
         })
     }
 
@@ -332,6 +328,25 @@ impl Broker {
     }
 }
 
+/// What people call the provider: the definition's name, or for a generic one the host they will sign in at.
+fn provider_name(definition: &Definition, plan: Option<&Plan>) -> String {
+    let authorize = plan.filter(|_| definition.generic).and_then(|plan| plan.rendered.authorize.as_ref());
+    authorize.and_then(|authorize| authorize.url.host_str()).unwrap_or(&definition.name).to_owned()
+}
+
+/// A return URL needs an owner: `complete` must be able to tell that the person who comes back is the one who was invited.
+fn check_return(url: String, owner: Option<&str>) -> Result<String> {
+    let url = check_return_url(url)?;
+    if owner.is_none_or(str::is_empty) {
+        return Err(invalid(
+            "owner",
+            "it is missing, but with a return_url your application completes for its own user",
+            "name the user who is to consent, and name the same user when you call complete",
+        ));
+    }
+    Ok(url)
+}
+
 /// The browser is sent there with a one-time code, so it must be https, or http on this machine.
 fn check_return_url(text: String) -> Result<String> {
     let bad = |reason: &str| {
@@ -355,4 +370,18 @@ fn check_return_url(text: String) -> Result<String> {
         return Err(bad("it has a fragment or a user name"));
     }
     Ok(text)
+}
+
+/// The variables that only the person can give: those of the connection that nobody has given yet. Nothing else may be answered; what the
+/// application fixed steers where the person, and the client's secret, are sent.
+pub(super) fn asked_of_person<'a>(
+    definition: &'a Definition,
+    method: &'a Method,
+    connection: &'a Connection,
+    known: &'a SecretInput,
+) -> impl Iterator<Item = &'a Variable> {
+    definition
+        .variables_of(method)
+        .filter(|v| v.asked_of == AskedOf::Connection && matches!(v.presence, Presence::Required | Presence::Optional))
+        .filter(|v| !connection.variables.contains_key(&v.name) && !known.contains_key(&v.name))
 }
