@@ -173,7 +173,10 @@ async fn until(app: &App, name: &str, what: &str, holds: impl Fn(&Value) -> bool
     };
     match tokio::time::timeout(Duration::from_secs(30), looking).await {
         Ok(connection) => connection,
-        Err(_) => panic!("{name} never was {what}: {}", shown(app, name).await),
+        Err(_) => {
+            let history = app.admin().get(&format!("/v1/connections/{name}/events")).await.ok(200);
+            panic!("{name} never was {what}: {}\nits history: {history}", shown(app, name).await)
+        }
     }
 }
 

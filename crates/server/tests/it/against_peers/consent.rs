@@ -153,3 +153,24 @@ async fn a_refusal_reaches_the_application_that_waits_for_the_browser() {
     assert!(query["error_description"].contains("user said no"), "{query:?}");
     assert_eq!(shown(&app, "app").await["failure"]["code"], "access_denied");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_told_everything_that_will_be_asked_for() {
+    let (app, peer) = (App::start().await, OidcProvider::start(&[]));
+    app.admin().post("/v1/providers", json!({"definition": machine::WITH_RESOURCE})).await.ok(201);
+    let mut integration = oidc(&peer, "app", "authorization_code", "c-basic");
+    integration["provider"] = "with-resource".into();
+    // Then it is what the definition's method says.
+    integration["scopes"] = json!([]);
+    app.admin().post("/v1/integrations", integration).await.ok(201);
+    let session = app.admin().post("/v1/connect-sessions", json!({"integration": "app"})).await.ok(201);
+    let person = app.person();
+    let link = session["url"].as_str().unwrap();
+    let page = person.get(link).await.text();
+    let begun = next(&person.post(link, &[]).await).unwrap();
+    let asked = begun.query_pairs().find(|(name, _)| name == "scope").unwrap().1.into_owned();
+    assert_eq!(asked, "openid offline_access read");
+    for scope in asked.split(' ') {
+        assert!(page.contains(&format!("<code>{scope}</code>")), "{scope}: {page}");
+    }
+}

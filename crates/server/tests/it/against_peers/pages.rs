@@ -132,8 +132,58 @@ async fn going_back_after_consent_is_met_by_an_explanation() {
     assert_eq!(browser.goto(&confirmed), 410, "the confirmation was given");
     browser.see("already used");
     assert_eq!(shown(&app, &connection).await["state"], "connected", "and stays given");
+    // The same by the button: nothing of a consent is kept in the browser's cache.
+    browser.goto(&link);
+    browser.see("already used");
+    browser.eval("history.back()");
+    browser.wait_url(&confirmed);
+    browser.see("already used");
+    assert_eq!(shown(&app, &connection).await["state"], "connected");
     assert_eq!(complaints(&browser), [""; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_person_knows_is_asked_for() {
+    let (app, peer, browser) = stage().await;
+    let asks = machine::WITH_RESOURCE
+        .replace("[discover]", ASKED_OF_THE_PERSON)
+        .replace("resource = \"{{audience}}\", prompt", "login_hint = \"{{user}}\", prompt");
+    app.admin().post("/v1/providers", json!({"definition": asks})).await.ok(201);
+    let mut integration = oidc(&peer, "Reports", "authorization_code", "c-basic");
+    integration["provider"] = "with-resource".into();
+    app.admin().post("/v1/integrations", integration).await.ok(201);
+    let (link, connection) = invitation(&app, "Reports").await;
+
+    browser.goto(&link);
+    browser.fill("User name", "Alice Smith");
+    picture(&browser, "asked");
+    browser.click("button", "Continue to Resource Indicators");
+    browser.see("does not match");
+    assert_eq!(browser.attribute("input[name=user]", "aria-invalid").as_deref(), Some("true"));
+    assert_eq!(browser.eval("document.querySelector('input[name=user]').value"), "Alice Smith", "what was typed stays");
+    picture(&browser, "asked-again");
+    assert_eq!(asked(&peer, "/auth"), 0);
+
+    browser.fill("User name", "alice");
+    browser.click("button", "Continue to Resource Indicators");
+    browser.see("Sign in to go on to");
+    assert_eq!(browser.eval("document.querySelector('#username').value"), "alice", "the value arrived");
+    sign_in(&browser, OidcProvider::ALICE);
+    browser.click("button", "Continue");
+    browser.click("button", "Yes, connect it");
+    browser.see("is connected");
+    assert_eq!(shown(&app, &connection).await["variables"], json!({"user": "alice"}));
+    assert_eq!(complaints(&browser), [""; 0]);
+}
+
+const ASKED_OF_THE_PERSON: &str = r#"
+[variables.user]
+label = "User name"
+help = "Your name there, in small letters."
+pattern = "[a-z]+"
+asked_of = "connection"
+
+[discover]"#;
 
 /// The attack: mallory begins, and sends alice the provider's own page with mallory's state.
 #[tokio::test(flavor = "multi_thread")]
