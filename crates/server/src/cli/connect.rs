@@ -105,7 +105,7 @@ impl Connect {
         json!({
             "integration": self.integration,
             "connection": connection["id"],
-            "owner": connection["owner"],
+            "owner": owner(connection),
             "return_url": return_url,
             "variables": object(&self.variables),
         })
@@ -122,7 +122,7 @@ impl Connect {
         let outcome = match (answer("code"), answer("error")) {
             (Some(code), None) => {
                 let path = ["connections", text(connection, "id"), "complete"];
-                api.post(&path, &json!({"code": code, "owner": connection["owner"]})).await
+                api.post(&path, &json!({"code": code, "owner": owner(connection)})).await
             }
             (_, error) => {
                 let why = answer("error_description").or(error);
@@ -140,7 +140,7 @@ impl Connect {
             let session = api.post(&["connect-sessions"], &self.session(connection, Some(return_url))).await?;
             return Ok(text(&session, "url").to_owned());
         }
-        let wish = json!({"owner": connection["owner"], "return_url": return_url});
+        let wish = json!({"owner": owner(connection), "return_url": return_url});
         let begun = api.post(&["connections", text(connection, "id"), "authorize"], &wish).await?;
         Ok(text(&begun, "authorize_url").to_owned())
     }
@@ -324,6 +324,11 @@ fn page(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
         response.headers_mut().insert(name, header::HeaderValue::from_static(value));
     }
     response
+}
+
+/// Whom the consent is for: the connection's owner, else whoever sits at this terminal.
+fn owner(connection: &Value) -> &str {
+    connection["owner"].as_str().unwrap_or("command line")
 }
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ impl Sandbox {
         let listener = TcpListener::bind(self.listen)
             .await
             .map_err(CliError::io(format!("{} can't be listened on; choose another with --listen", self.listen)))?;
+        let stop = signal::stop();
         let address = listener.local_addr().map_err(CliError::io("the listening socket"))?;
         context
             .out
@@ -66,6 +67,6 @@ impl Sandbox {
             faults: self.faults,
             ..Options::default()
         };
-        keyholder_sandbox::run(listener, options, signal::stop()).await.map_err(CliError::io("the sandbox"))
+        keyholder_sandbox::run(listener, options, stop).await.map_err(CliError::io("the sandbox"))
     }
 }

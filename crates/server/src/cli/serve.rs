@@ -46,6 +46,7 @@ impl Serve {
         let opened = config.open_broker().await.map_err(|error| failed(&error))?;
         let key_file = opened.broker.ensure_admin_key().await.map_err(|error| failed(&error))?;
 
+        let stop = signal::stop();
         let out = &context.out;
         out.line(format!("Keyholder listens on http://{address} (public URL {})", config.public_url))?;
         out.line(format!(
@@ -58,7 +59,7 @@ impl Serve {
                 path.display()
             ))?;
         }
-        http::run(opened.broker, listener, signal::stop()).await.map_err(CliError::io("the server"))
+        http::run(opened.broker, listener, stop).await.map_err(CliError::io("the server"))
     }
 }
 
