@@ -68,6 +68,12 @@ impl Broker {
             noted_at: AtomicI64::new(stored.last_used_at.unwrap_or(0)),
         });
         self.keys.known.pin().insert(hash, Arc::clone(&known));
+        // Revoked between the look and the insert, the key would live on in memory: look again.
+        let again = self.store.read(move |tx| tx.key_by_hash(&hash)).await?;
+        if again.is_none_or(|stored| stored.revoked_at.is_some()) {
+            self.keys.known.pin().remove(&hash);
+            return Err(Error::Unauthenticated("this API key was revoked just now"));
+        }
         Ok(known)
     }
 
@@ -109,6 +115,15 @@ impl Broker {
                 Err(Error::Limited(what))
             }
         }
+    }
+
+    /// Refuses a key that is limited to some connections what would reach others: making connections, changing what connections share.
+    pub(crate) fn require_unlimited(&self, caller: &Caller, what: &'static str, object: &str) -> Result<()> {
+        if caller.limits.connections.is_empty() {
+            return Ok(());
+        }
+        self.record(caller, "access.refused", object, "refused", Some(format!("limited to some connections: {what}")))?;
+        Err(Error::Limited("connection"))
     }
 
     /// Makes an API key.

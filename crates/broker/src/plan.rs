@@ -18,7 +18,10 @@ use crate::vault::Place;
 /// A discovery document is asked for again after this.
 const DISCOVERY_FRESH: Duration = Duration::from_secs(3600);
 
-/// Discovery documents that were read, by issuer.
+/// Most documents kept; there are never so many issuers in use, so what is more was only looked at once.
+const DISCOVERED: usize = 4096;
+
+/// Discovery documents that were read, by issuer and address.
 #[derive(Default)]
 pub(crate) struct Discovered {
     documents: papaya::HashMap<String, Arc<Document>>,
@@ -106,14 +109,20 @@ impl Broker {
     /// The issuer's document: from memory while it is fresh, else fetched; a stale one serves while the issuer can't be reached.
     pub(crate) async fn discover(&self, discovery: &Discovery) -> Result<Metadata> {
         let now = self.now_ms();
-        let known = self.discovered.documents.pin().get(&discovery.issuer).cloned();
+        // By address too: a definition may expect another issuer in a document than the one it is fetched from.
+        let place = format!("{} {}", discovery.issuer, discovery.urls.first().map_or("", url::Url::as_str));
+        let known = self.discovered.documents.pin().get(&place).cloned();
         if let Some(known) = known.as_ref().filter(|known| now - known.read_at < millis(DISCOVERY_FRESH)) {
             return Ok(known.metadata.clone());
         }
         match self.fetch_metadata(discovery).await {
             Ok(metadata) => {
                 let document = Document { read_at: now, metadata: metadata.clone() };
-                self.discovered.documents.pin().insert(discovery.issuer.clone(), Arc::new(document));
+                let documents = self.discovered.documents.pin();
+                if documents.len() >= DISCOVERED {
+                    documents.clear();
+                }
+                documents.insert(place, Arc::new(document));
                 Ok(metadata)
             }
             Err(error) => match known {

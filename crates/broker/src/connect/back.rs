@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::explain::{self, Deed, sentence};
 use crate::model::{ConnectSession, Connection, Consent, Failure, PendingGrant, PendingId};
 use crate::open::Broker;
+use crate::store::StoreError;
 
 /// How long a grant waits to be confirmed.
 const PENDING_LIFE: std::time::Duration = std::time::Duration::from_secs(15 * 60);
@@ -139,7 +140,10 @@ impl Broker {
         let now = self.now_ms();
         self.store
             .write(move |tx| {
-                tx.use_session(&pending.session, now)?;
+                if !tx.use_session(&pending.session, now)? {
+                    // Another consent of the same invitation was quicker.
+                    return Err(StoreError::Taken);
+                }
                 tx.add_pending(&pending)?;
                 event.write(tx)
             })

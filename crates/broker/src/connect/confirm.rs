@@ -7,7 +7,7 @@ use super::leave::Typed;
 use crate::error::{Error, Result};
 use crate::live::to_live;
 use crate::manage::ShownConnection;
-use crate::model::{Caller, Connection, PendingGrant, PendingId, Tenant};
+use crate::model::{Caller, ConnectSession, Connection, PendingGrant, PendingId, Tenant};
 use crate::open::Broker;
 use crate::renew::granted_scope;
 use crate::store::CommitTokens;
@@ -53,10 +53,11 @@ impl Broker {
         let pending = self.pending_of_link(code).await?.filter(|pending| pending.connection == connection.id).ok_or(
             Error::Gone("this code is unknown, used, or older than 15 minutes; begin the authorization again"),
         )?;
-        let id = pending.session.clone();
-        let session = self.store.read(move |tx| tx.session(&id)).await?;
-        let expected = session.and_then(|session| session.owner);
-        if expected.is_some() && expected.as_deref() != owner {
+        let session = self.session_of_pending(&pending).await?;
+        if session.return_url.is_none() {
+            return Err(Error::Gone("this grant is confirmed by the person in the browser, not by its application"));
+        }
+        if session.owner.as_deref() != owner {
             self.decline(
                 &pending,
                 "Somebody else than the person who began tried to complete; what was granted was revoked.",
@@ -82,9 +83,7 @@ impl Broker {
             .pending_of_link(code)
             .await?
             .ok_or(Error::Gone("this confirmation is unknown, already given, or older than 15 minutes; begin again"))?;
-        if browser.is_none_or(|value| sha256(value.as_bytes()) != pending.browser_hash) {
-            return Err(Error::WrongBrowser);
-        }
+        self.check_confirming(&pending, browser).await?;
         let outcome = if yes { "ok" } else { "refused" };
         self.record_as(&pending.tenant, "person", "connection.confirm", pending.connection.as_str(), outcome, None)?;
         if yes {
@@ -93,6 +92,23 @@ impl Broker {
         self.decline(&pending, "The person said that this was not the right account; what was granted was revoked.")
             .await?;
         Ok(Completed::Declined)
+    }
+
+    /// Only the browser that began may see and confirm a grant, and only where no application completes it for its own user.
+    pub(crate) async fn check_confirming(&self, pending: &PendingGrant, browser: Option<&str>) -> Result<()> {
+        if browser.is_none_or(|value| sha256(value.as_bytes()) != pending.browser_hash) {
+            return Err(Error::WrongBrowser);
+        }
+        if self.session_of_pending(pending).await?.return_url.is_some() {
+            return Err(Error::Gone("this grant is completed by the application that asked for it; go back there"));
+        }
+        Ok(())
+    }
+
+    async fn session_of_pending(&self, pending: &PendingGrant) -> Result<ConnectSession> {
+        let id = pending.session.clone();
+        let found = self.store.read(move |tx| tx.session(&id)).await?;
+        found.ok_or(Error::Gone("the session of this grant is over; begin the authorization again"))
     }
 
     /// The waiting grant of a one-time code.

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::session::asked_of_person;
 use crate::clock::millis;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid};
 use crate::manage::sort_values;
 use crate::model::{Consent, SecretInput, Tenant, Values};
 use crate::open::Broker;
@@ -54,6 +55,11 @@ impl Broker {
         let password = known.remove(PASSWORD);
         let mut all = connection.variables.clone();
         all.extend(known.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())));
+        for name in typed.keys() {
+            if !asked_of_person(&definition, method, &connection, &known).any(|asked| asked.name == *name) {
+                return Err(invalid(format!("variables.{name}"), "it isn't asked for here", "leave it out"));
+            }
+        }
         all.extend(typed.clone());
         let (variables, mut secrets) = sort_values(&definition, method, AskedOf::Connection, &all)?;
         if let Some(password) = password {

@@ -11,7 +11,8 @@ use crate::clock::millis;
 use crate::error::{Error, Result, invalid};
 use crate::manage::{NewConnection, sort_given};
 use crate::model::{
-    Caller, ConnectSession, Connection, ConnectionState, Integration, PendingGrant, SecretInput, SessionId, Status, Values,
+    Caller, ConnectSession, Connection, ConnectionState, Integration, PendingGrant, SecretInput, SessionId, Status,
+    Values,
 };
 use crate::open::Broker;
 use crate::plan::Plan;
@@ -124,12 +125,7 @@ impl Broker {
             self.wait_for(Duration::from_secs(60), self.renew(&connection.id, wish)).await?;
             return Ok(Authorize::Done(Status::Connected));
         }
-        let session = ConnectSession {
-            owner,
-            return_url,
-            direct: true,
-            ..self.session_for(&connection)
-        };
+        let session = ConnectSession { owner, return_url, direct: true, ..self.session_for(&connection) };
         Ok(Authorize::Person(self.store_session(session).await?))
     }
 

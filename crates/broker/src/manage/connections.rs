@@ -60,6 +60,7 @@ pub struct ShownConnection {
 impl Broker {
     /// Adds a draft connection.
     pub async fn add_connection(&self, caller: &Caller, new: NewConnection) -> Result<ShownConnection> {
+        self.require_unlimited(caller, "no new ones", &new.name)?;
         check_name(&new.name)?;
         let integration = self.integration(caller, &new.integration).await.map_err(|error| match error {
             Error::NotFound { .. } => invalid(
@@ -145,16 +146,19 @@ impl Broker {
         Ok(connection)
     }
 
-    /// A page of connections; those beyond the caller's limits are left out.
+    /// A page of connections; those beyond the caller's limits are passed over.
     pub async fn connections(&self, caller: &Caller, filter: &Filter, page: &Page) -> Result<Vec<ShownConnection>> {
-        let (tenant, filter, page) = (caller.tenant.clone(), filter.clone(), page.clone());
-        let mut rows = self
-            .store
-            .read(move |tx| {
-                let rows = tx.connections(&tenant, &filter, &page.after, page.limit)?;
-                let mut integrations = HashMap::new();
-                let mut out = Vec::with_capacity(rows.len());
-                for row in rows {
+        let (caller, filter, page) = (caller.clone(), filter.clone(), page.clone());
+        let wanted = usize::try_from(page.limit).unwrap_or(0);
+        let read = move |tx: &Tx<'_>| {
+            let (mut after, mut integrations, mut out) = (page.after.clone(), HashMap::new(), Vec::new());
+            loop {
+                let rows = tx.connections(&caller.tenant, &filter, &after, page.limit)?;
+                let Some(last) = rows.last() else { return Ok(out) };
+                after = last.id.to_string();
+                for row in
+                    rows.into_iter().filter(|row| caller.limits.refusal(&row.id, &row.name, Grip::Connection).is_none())
+                {
                     if !integrations.contains_key(&row.integration)
                         && let Some((integration, _)) = tx.integration_by_id(&row.integration)?
                     {
@@ -163,12 +167,13 @@ impl Broker {
                     if let Some(integration) = integrations.get(&row.integration) {
                         out.push(shown(row, integration));
                     }
+                    if out.len() == wanted {
+                        return Ok(out);
+                    }
                 }
-                Ok(out)
-            })
-            .await?;
-        rows.retain(|row| caller.limits.refusal(&row.connection.id, &row.connection.name, Grip::Connection).is_none());
-        Ok(rows)
+            }
+        };
+        Ok(self.store.read(read).await?)
     }
 
     /// Changes what a connection was told. It is tried again at its next use.

@@ -7,7 +7,7 @@ use keyholder_provider::{AskedOf, Definition};
 
 use super::{Page, check_name, sort_values, taken};
 use crate::error::{Error, FieldError, Result, invalid};
-use crate::model::{Caller, Integration, IntegrationId, SecretInput, Values};
+use crate::model::{Caller, Integration, IntegrationId, Scope, SecretInput, Values};
 use crate::open::Broker;
 use crate::store::StoreError;
 
@@ -60,8 +60,10 @@ pub struct IntegrationEdit {
 impl Broker {
     /// Adds an integration. What it needs of the provider (its discovery document) is asked now, so that a mistake shows at once.
     pub async fn add_integration(&self, caller: &Caller, new: NewIntegration) -> Result<Integration> {
+        self.require_unlimited(caller, "no integrations", &new.name)?;
         check_name(&new.name)?;
         check_client_id(&new.client_id)?;
+        check_header_prefix(new.header_prefix.as_deref())?;
         let definition = self.definition_for(&new.provider)?;
         let method = definition.method(new.method.as_deref()).map_err(|e| {
             let names: Vec<_> = definition.methods.iter().map(|m| m.name.as_str()).collect();
@@ -123,11 +125,17 @@ impl Broker {
         id_or_name: &str,
         edit: IntegrationEdit,
     ) -> Result<Integration> {
+        self.require_unlimited(caller, "no integrations", id_or_name)?;
         let mut integration = self.integration(caller, id_or_name).await?;
         let definition = self.definition_for(&integration.provider)?;
+        if edit.variables.iter().any(|(name, value)| integration.variables.get(name) != Some(value)) {
+            // Variables say where client secret and refresh tokens are sent; whoever may send them elsewhere may read them.
+            self.require(caller, Scope::Admin)?;
+        }
         apply(&mut integration, edit, &definition)?;
         check_name(&integration.name)?;
         check_client_id(&integration.client_id)?;
+        check_header_prefix(integration.header_prefix.as_deref())?;
         self.check_integration(&definition, &integration).await?;
         integration.generation += 1;
         integration.updated_at = self.now_ms();
@@ -153,6 +161,7 @@ impl Broker {
 
     /// Removes an integration that has no connections.
     pub async fn remove_integration(&self, caller: &Caller, id_or_name: &str) -> Result<()> {
+        self.require_unlimited(caller, "no integrations", id_or_name)?;
         let integration = self.integration(caller, id_or_name).await?;
         let (tenant, id) = (caller.tenant.clone(), integration.id.clone());
         self.store.write(move |tx| tx.remove_integration(&tenant, &id)).await.map_err(|error| match error {
@@ -201,6 +210,18 @@ impl Broker {
         }
         Ok(())
     }
+}
+
+/// The prefix stands in a header, before a space and the token.
+fn check_header_prefix(prefix: Option<&str>) -> Result<()> {
+    if prefix.is_some_and(|prefix| prefix.len() > 100 || prefix.bytes().any(|b| !(b' '..=b'~').contains(&b))) {
+        return Err(invalid(
+            "header_prefix",
+            "it is too long or holds characters that a header may not have",
+            "write a word like Bearer, or leave it empty",
+        ));
+    }
+    Ok(())
 }
 
 fn check_client_id(client_id: &str) -> Result<()> {

@@ -8,7 +8,7 @@ use keyholder_oauth::Secret;
 use keyholder_provider::{AskedOf, Definition, Method};
 
 use crate::error::{Error, FieldError, Result, invalid};
-use crate::model::{SecretInput, Values};
+use crate::model::{ConnectionId, IntegrationId, KeyId, SecretInput, SessionId, Values};
 use crate::store::StoreError;
 
 pub(crate) use connections::shown;
@@ -37,6 +37,7 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
         && name.trim() == name
         && name.chars().count() <= 100
         && !name.chars().any(|c| c.is_control() || matches!(c, '/' | '\\' | '?' | '#' | '%'))
+        && !is_id(name)
         && name != "."
         && name != "..";
     if fits {
@@ -45,9 +46,17 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
         Err(invalid(
             "name",
             "it can't be used as a name",
-            "use 1 to 100 characters without / \\ ? # %, line breaks, or spaces at the ends",
+            "use 1 to 100 characters without / \\ ? # %, line breaks, or spaces at the ends, and nothing that looks like an id",
         ))
     }
+}
+
+/// A name that is an id could pass for somebody else's.
+fn is_id(name: &str) -> bool {
+    name.parse::<ConnectionId>().is_ok()
+        || name.parse::<IntegrationId>().is_ok()
+        || name.parse::<KeyId>().is_ok()
+        || name.parse::<SessionId>().is_ok()
 }
 
 /// Says which name is taken.

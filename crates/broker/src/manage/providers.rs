@@ -7,7 +7,7 @@ use keyholder_provider::{Definition, Discovery, draft, parse};
 use url::Url;
 
 use crate::error::{Error, Result, invalid};
-use crate::model::{Caller, Tenant};
+use crate::model::{Caller, Scope, Tenant};
 use crate::open::Broker;
 
 impl Broker {
@@ -23,12 +23,22 @@ impl Broker {
 
     /// Adds one of the user's own definitions, or replaces it. A built-in one can't be replaced.
     pub async fn add_provider(&self, caller: &Caller, file: &str, text: &str) -> Result<Arc<Definition>> {
+        self.require_unlimited(caller, "no providers", file)?;
         let definition = Arc::new(parse(file, text).map_err(Error::Definition)?);
         let id = definition.id.clone();
         let (tenant, stored_id, stored_text, now) = (caller.tenant.clone(), id.clone(), text.to_owned(), self.now_ms());
         let own = self.store.read(move |tx| tx.providers(&tenant)).await?;
-        if self.catalogue().definition(&id).is_some() && !own.iter().any(|(known, _)| *known == id) {
-            return Err(Error::Taken { what: "built-in provider", name: id });
+        let replaces = own.iter().any(|(known, _)| *known == id);
+        let names = definition.aliases.iter().chain([&id]);
+        for name in names {
+            // Found under another definition's name, it would take that one's place.
+            if self.catalogue().definition(name).is_some_and(|known| known.id != id || !replaces) {
+                return Err(Error::Taken { what: "provider", name: name.clone() });
+            }
+        }
+        if replaces {
+            // Integrations use it already: whoever may send their secrets elsewhere may read them.
+            self.require(caller, Scope::Admin)?;
         }
         let tenant = caller.tenant.clone();
         self.store.write(move |tx| tx.put_provider(&tenant, &stored_id, &stored_text, now)).await?;

@@ -221,8 +221,8 @@ async fn a_link_is_used_once_and_ends_in_an_hour() {
     link(finish(&app, &back, back.url.query().unwrap()).await.unwrap());
     let used = app.broker.begin_consent(&back.token, None, &Values::new()).await.err().unwrap();
     assert!(matches!(used, Error::Gone(why) if why.contains("already used")));
-    assert!(matches!(app.broker.open_link(&back.token).await.err(), Some(Error::Gone(_))));
-    assert!(matches!(app.broker.open_link("nothing").await.err(), Some(Error::Gone(_))));
+    assert!(matches!(app.broker.open_link(&back.token, None).await.err(), Some(Error::Gone(_))));
+    assert!(matches!(app.broker.open_link("nothing", None).await.err(), Some(Error::Gone(_))));
 
     let token = app.invite("crm").await;
     app.advance(3600);
@@ -259,7 +259,9 @@ async fn the_person_is_asked_for_what_only_the_person_knows() {
         .await
         .unwrap();
     let token = token_of(&link.url);
-    let View::Invitation(page) = app.broker.open_link(token).await.unwrap() else { panic!("nothing was granted yet") };
+    let View::Invitation(page) = app.broker.open_link(token, None).await.unwrap() else {
+        panic!("nothing was granted yet")
+    };
     assert_eq!((page.provider.as_str(), page.direct), ("Acme", false));
     let asked: Vec<_> = page.questions.iter().map(|q| (q.name.as_str(), q.required, q.secret)).collect();
     assert_eq!(asked, [("region", true, false), ("api_key", false, true)]);
@@ -340,7 +342,9 @@ async fn the_page_asks_and_a_no_revokes() {
     let app = draft().await;
     let back = at_the_door(&app).await;
     let code = link(finish(&app, &back, back.url.query().unwrap()).await.unwrap());
-    let View::Confirmation { connection, scope, .. } = app.broker.open_link(&code).await.unwrap() else {
+    let View::Confirmation { connection, scope, .. } =
+        app.broker.open_link(&code, Some(back.begun.browser.expose())).await.unwrap()
+    else {
         panic!("a grant waits")
     };
     assert_eq!((connection.as_str(), scope), ("crm", vec!["read".to_owned(), "write".to_owned()]));

@@ -18,10 +18,11 @@ use page::{Mark, Message};
 
 /// `GET /connect/{token}`: an invitation, or the question whether this is the right account.
 pub(super) async fn page(State(app): State<App>, InPath(token): InPath, headers: HeaderMap) -> Response {
-    if let Some(elsewhere) = canonical(&app, &headers, &format!("/connect/{token}")) {
+    if let Some(elsewhere) = canonical(&app, &headers, &token) {
         return elsewhere;
     }
-    match app.broker.open_link(&token).await {
+    let browser = browser_cookie(&app, &headers);
+    match app.broker.open_link(&token, browser.as_deref()).await {
         Err(error) => failed(&app, &error),
         Ok(View::Invitation(session)) if session.direct => leave(&app, &token, &headers, &BTreeMap::new()).await,
         Ok(View::Invitation(session)) => page::invitation(&app, &session, &BTreeMap::new(), &[]),
@@ -40,6 +41,11 @@ pub(super) async fn answer(
 ) -> Response {
     if is_cross_site(&app, &headers) {
         return refused(&app, &Problem::of_refusal(&Refusal::CrossSite));
+    }
+    // Whoever knows no link doesn't get to send a body.
+    let browser = browser_cookie(&app, &headers);
+    if let Err(error) = app.broker.open_link(&token, browser.as_deref()).await {
+        return failed(&app, &error);
     }
     let body = match read_body(request).await {
         Ok(body) => body,
@@ -80,7 +86,7 @@ async fn leave(app: &App, token: &str, headers: &HeaderMap, typed: &BTreeMap<Str
             response
         }
         // What was typed doesn't fit: the same page again, with what is wrong beside the field.
-        Err(Error::Invalid(errors)) => match app.broker.open_link(token).await {
+        Err(Error::Invalid(errors)) => match app.broker.open_link(token, browser.as_deref()).await {
             Ok(View::Invitation(session)) if !session.questions.is_empty() => {
                 page::invitation(app, &session, typed, &errors)
             }
@@ -178,7 +184,7 @@ fn is_cross_site(app: &App, headers: &HeaderMap) -> bool {
 }
 
 /// On one machine the server has two names; the cookie would be lost between them. Everything happens under the public one.
-fn canonical(app: &App, headers: &HeaderMap, path: &str) -> Option<Response> {
+fn canonical(app: &App, headers: &HeaderMap, token: &str) -> Option<Response> {
     let public = app.broker.public_url();
     let host = headers.get(HOST)?.to_str().ok()?;
     let asked = Url::parse(&format!("{}://{host}/", public.scheme())).ok()?;
@@ -186,6 +192,10 @@ fn canonical(app: &App, headers: &HeaderMap, path: &str) -> Option<Response> {
     if asked.host_str() == public.host_str() || !loopback(&asked) || !loopback(public) {
         return None;
     }
-    let target = format!("{}{path}", public.as_str().trim_end_matches('/'));
+    // Tokens are base64url. Anything else is no link, and might not fit a header.
+    if !token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
+        return None;
+    }
+    let target = format!("{}/connect/{token}", public.as_str().trim_end_matches('/'));
     Some(Redirect::temporary(&target).into_response())
 }
