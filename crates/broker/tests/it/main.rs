@@ -3,6 +3,7 @@
 
 mod access;
 mod app;
+mod attacks;
 mod canary;
 mod checks;
 mod consent;
