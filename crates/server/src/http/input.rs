@@ -1,8 +1,11 @@
 //! Reading requests: what can't be read is refused with a problem document that names the field.
 
+use std::time::Duration;
+
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use keyholder_broker::clock::Clock;
 use keyholder_broker::{Error, FieldError, Page};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -11,6 +14,8 @@ use super::problem::{ApiError, Refusal};
 
 /// Most bytes of a JSON or form body.
 pub(super) const BODY_LIMIT: usize = 1 << 20;
+/// Such a body must be there within this.
+const BODY_WITHIN: Duration = Duration::from_secs(15);
 
 /// A JSON body; an empty one counts as `{}`.
 pub(super) struct Input<T>(pub(super) T);
@@ -25,12 +30,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
     }
 }
 
-/// The whole body, within [`BODY_LIMIT`].
+/// The whole body, within [`BODY_LIMIT`] and [`BODY_WITHIN`].
 pub(super) async fn read_body(request: Request) -> Result<bytes::Bytes, ApiError> {
-    match Limited::new(request.into_body(), BODY_LIMIT).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(BODY_LIMIT).into()),
-        Err(_) => Err(Refusal::Unreadable("the body broke off; send it again".to_owned()).into()),
+    read_body_by(&Clock::System, request).await
+}
+
+async fn read_body_by(clock: &Clock, request: Request) -> Result<bytes::Bytes, ApiError> {
+    let unreadable = |why: &str| Err(Refusal::Unreadable(why.to_owned()).into());
+    match clock.timeout(BODY_WITHIN, Limited::new(request.into_body(), BODY_LIMIT).collect()).await {
+        None => unreadable("the body took too long to arrive; send it again, without pauses"),
+        Some(Ok(body)) => Ok(body.to_bytes()),
+        Some(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(BODY_LIMIT).into()),
+        Some(Err(_)) => unreadable("the body broke off; send it again"),
     }
 }
 
@@ -164,7 +175,7 @@ pub(super) fn cut<T>(mut items: Vec<T>, page: &Page, id: impl Fn(&T) -> String) 
 }
 
 /// `60`, `60s`, `5m`, `1h` as a duration.
-pub(super) fn duration(field: &'static str, text: &str) -> Result<std::time::Duration, ApiError> {
+pub(super) fn duration(field: &'static str, text: &str) -> Result<Duration, ApiError> {
     let bad = || -> ApiError {
         Error::Invalid(vec![FieldError::new(
             field,
@@ -181,5 +192,26 @@ pub(super) fn duration(field: &'static str, text: &str) -> Result<std::time::Dur
         "h" => number.saturating_mul(3600),
         _ => return Err(bad()),
     };
-    Ok(std::time::Duration::from_secs(seconds.min(366 * 24 * 3600)))
+    Ok(Duration::from_secs(seconds.min(366 * 24 * 3600)))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use futures_util::FutureExt;
+    use keyholder_broker::clock::ManualClock;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let manual = ManualClock::starting_at(0);
+        let clock = Clock::Manual(manual.clone());
+        let silent = futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
+        let mut reading = std::pin::pin!(read_body_by(&clock, Request::new(Body::from_stream(silent))));
+        assert!(reading.as_mut().now_or_never().is_none());
+        manual.advance(BODY_WITHIN);
+        let ApiError(problem) = reading.await.unwrap_err();
+        assert_eq!((problem.status, problem.detail.contains("too long")), (400, true), "{}", problem.detail);
+    }
 }

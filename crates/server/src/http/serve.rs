@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use keyholder_broker::Broker;
+use keyholder_broker::clock::{Clock, millis};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -17,8 +18,12 @@ use super::{App, routes};
 
 /// A client must send its headers within this.
 const HEADERS_WITHIN: Duration = Duration::from_secs(15);
-/// Most connections at once; more wait in the kernel's queue.
+/// Most connections at once, where the process may have that many open files; more wait in the kernel's queue.
 const CONNECTIONS: usize = 16_384;
+/// After a connection that could not be accepted: those that end meanwhile make room.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Such failures are logged no more often than this.
+const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(1);
 /// Requests under way at a stop get this long.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
@@ -65,26 +70,18 @@ async fn accept_until(
     let service = TowerToHyperService::new(routes::router(app.clone()));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(most_connections()));
+    let mut acceptor = Acceptor { clock: Clock::System, logged_at: i64::MIN };
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = async {
             // The semaphore is never closed.
             let slot = Arc::clone(&slots).acquire_owned().await;
-            (listener.accept().await, slot)
+            (acceptor.next(|| listener.accept()).await, slot)
         };
-        let (accepted, slot) = tokio::select! {
+        let ((stream, _), slot) = tokio::select! {
             () = &mut shutdown => return,
             accepted = accepted => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of file descriptors, say: connections that end make room.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::task::yield_now().await;
-                continue;
-            }
         };
         let _ = stream.set_nodelay(true);
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service.clone()));
@@ -93,5 +90,82 @@ async fn accept_until(
             let _ = connection.await;
             drop(slot);
         });
+    }
+}
+
+/// Accepts in spite of failures, which come in floods: without a free file descriptor every attempt fails at once.
+struct Acceptor {
+    clock: Clock,
+    /// Unix milliseconds.
+    logged_at: i64,
+}
+
+impl Acceptor {
+    async fn next<T, F: Future<Output = io::Result<T>>>(&mut self, mut accept: impl FnMut() -> F) -> T {
+        loop {
+            match accept().await {
+                Ok(accepted) => return accepted,
+                Err(error) => self.say(&error),
+            }
+            self.clock.sleep(ACCEPT_PAUSE).await;
+        }
+    }
+
+    fn say(&mut self, error: &io::Error) {
+        let now = self.clock.now_ms();
+        if now.saturating_sub(self.logged_at) >= millis(ACCEPT_LOG_EVERY) {
+            self.logged_at = now;
+            tracing::warn!(%error, "a connection could not be accepted; it is tried again");
+        }
+    }
+}
+
+/// As many as there may be open files, less a quarter for the calls outwards, the database and escrow.
+fn most_connections() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    most_open_files(&limits).map_or(CONNECTIONS, |files| (files - files / 4).clamp(1, CONNECTIONS))
+}
+
+/// The soft limit in Linux's `/proc/self/limits`; `None` where there is none, or no such file.
+fn most_open_files(limits: &str) -> Option<usize> {
+    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use keyholder_broker::clock::ManualClock;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failed_accept_is_tried_again_after_a_pause() {
+        let manual = ManualClock::starting_at(0);
+        let mut acceptor = Acceptor { clock: Clock::Manual(manual.clone()), logged_at: i64::MIN };
+        let tries = std::cell::Cell::new(0);
+        let accept = || {
+            tries.set(tries.get() + 1);
+            let failed = tries.get() < 3;
+            std::future::ready(if failed { Err(io::Error::other("too many open files")) } else { Ok(tries.get()) })
+        };
+        let mut accepted = Box::pin(acceptor.next(accept));
+        for tried in 1..3 {
+            assert!(accepted.as_mut().now_or_never().is_none());
+            assert!(accepted.as_mut().now_or_never().is_none());
+            assert_eq!(tries.get(), tried, "no try without a pause");
+            manual.advance(ACCEPT_PAUSE);
+        }
+        assert_eq!(accepted.as_mut().await, 3);
+        drop(accepted);
+        assert_eq!(acceptor.logged_at, 0, "said once a second");
+    }
+
+    #[test]
+    fn the_limit_of_open_files_is_read() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+            Max open files            1024                 524288               files     \n";
+        assert_eq!(most_open_files(limits), Some(1024));
+        assert_eq!(most_open_files("Max open files            unlimited            unlimited            files"), None);
+        assert_eq!(most_open_files(""), None);
     }
 }
