@@ -126,36 +126,24 @@ impl Route {
     }
 }
 
-fn get<H, T>(path: &'static str, scope: Scope, handler: H, summary: &'static str) -> Route
-where
-    H: Handler<T, App>,
-    T: 'static,
-{
-    route("get", path, Some(scope), on(MethodFilter::GET, handler), summary)
+/// A constructor of routes for each method.
+macro_rules! methods {
+    ($($name:ident = $filter:ident;)*) => {$(
+        fn $name<H, T>(path: &'static str, scope: Scope, handler: H, summary: &'static str) -> Route
+        where
+            H: Handler<T, App>,
+            T: 'static,
+        {
+            route(stringify!($name), path, Some(scope), on(MethodFilter::$filter, handler), summary)
+        }
+    )*};
 }
 
-fn post<H, T>(path: &'static str, scope: Scope, handler: H, summary: &'static str) -> Route
-where
-    H: Handler<T, App>,
-    T: 'static,
-{
-    route("post", path, Some(scope), on(MethodFilter::POST, handler), summary)
-}
-
-fn patch<H, T>(path: &'static str, scope: Scope, handler: H, summary: &'static str) -> Route
-where
-    H: Handler<T, App>,
-    T: 'static,
-{
-    route("patch", path, Some(scope), on(MethodFilter::PATCH, handler), summary)
-}
-
-fn delete<H, T>(path: &'static str, scope: Scope, handler: H, summary: &'static str) -> Route
-where
-    H: Handler<T, App>,
-    T: 'static,
-{
-    route("delete", path, Some(scope), on(MethodFilter::DELETE, handler), summary)
+methods! {
+    get = GET;
+    post = POST;
+    patch = PATCH;
+    delete = DELETE;
 }
 
 fn any<H, T>(path: &'static str, scope: Scope, handler: H, summary: &'static str) -> Route
