@@ -140,7 +140,7 @@ async fn an_application_completes_for_its_own_user_only() {
 async fn a_refusal_reaches_the_application_that_waits_for_the_browser() {
     let (app, peer) = (App::start().await, OidcProvider::start(&[]));
     draft(&app, oidc(&peer, "app", "authorization_code", "c-basic")).await;
-    let wish = json!({"return_url": "https://app.example/done"});
+    let wish = json!({"owner": "user-1", "return_url": "https://app.example/done"});
     let begun = app.admin().post("/v1/connections/app/authorize", wish).await.ok(200);
     let person = app.person();
     let page = follow_to(&person, person.get(begun["authorize_url"].as_str().unwrap()).await, "/auth?").await;
