@@ -7,13 +7,15 @@
 mod address;
 mod connector;
 mod idle;
+mod sending;
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Uri, header};
+use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
@@ -25,8 +27,9 @@ pub use address::{AllowRule, BadRule, Policy, Rules};
 use connector::{Connector, Refused};
 pub use idle::IDLE;
 use idle::IdleTimeout;
+use sending::Sending;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, millis};
 
 /// Any error of a streamed body.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -161,16 +164,32 @@ impl Egress {
         self.clock.timeout(bounds.time, exchange).await.unwrap_or(Err(EgressFault::Timeout(bounds.time))).map_err(fault)
     }
 
-    /// Sends an API call and answers as soon as the reply's head is there (within `head_within`); the body streams, and
-    /// breaks off when nothing comes for [`IDLE`].
+    /// Sends an API call and answers as soon as the reply's head is there, which must be within `head_within` of the last part of the request's body that
+    /// was sent: an upload may take its time as long as it moves. The reply's body streams, and breaks off when nothing comes for [`IDLE`].
     pub async fn send(&self, request: Request<Body>, head_within: Duration) -> Result<Response<Body>, EgressError> {
         let origin = origin_of(request.uri());
         let fault = |what| EgressError { origin: origin.clone(), what };
         self.policy.check_uri(request.uri()).map_err(|why| fault(EgressFault::Refused(why)))?;
-        match self.clock.timeout(head_within, self.pooled.request(request)).await {
-            None => Err(fault(EgressFault::Timeout(head_within))),
-            Some(Err(error)) => Err(fault(classify(&error))),
-            Some(Ok(response)) => Ok(response.map(|body| IdleTimeout::new(body, self.clock.clone()).boxed_unsync())),
+        let (head, body) = request.into_parts();
+        let (body, moved_at) = Sending::new(body, self.clock.clone());
+        let mut exchange = std::pin::pin!(self.pooled.request(Request::from_parts(head, body.boxed_unsync())));
+        loop {
+            let left = moved_at.load(Ordering::Relaxed) + millis(head_within) - self.clock.now_ms();
+            if left <= 0 {
+                return Err(fault(EgressFault::Timeout(head_within)));
+            }
+            match self.clock.timeout(Duration::from_millis(left.unsigned_abs()), exchange.as_mut()).await {
+                // Perhaps the body has moved meanwhile.
+                None => {}
+                Some(Err(error)) => return Err(fault(classify(&error))),
+                Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    let why = "it switched to another protocol, which nobody had asked for";
+                    return Err(fault(EgressFault::Lost(why.to_owned())));
+                }
+                Some(Ok(response)) => {
+                    return Ok(response.map(|body| IdleTimeout::new(body, self.clock.clone()).boxed_unsync()));
+                }
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! placed → streamed out → streamed back. A 401 renews once and repeats once, if the body could be kept.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use url::Url;
 
+use crate::clock::millis;
 use crate::egress::{Body, full};
 use crate::error::{Error, Result, invalid};
 use crate::live::Live;
@@ -21,13 +23,16 @@ use crate::model::{Caller, Grip};
 use crate::open::Broker;
 use crate::renew::{Enough, Wish};
 
-/// An API's first byte may take this long.
+/// An API's first byte may take this long after the last of the request's.
 const HEAD_WITHIN: Duration = Duration::from_secs(120);
 /// Bodies up to this size are kept, so that they can be sent again after a 401.
 const KEPT_BODY: u64 = 256 << 10;
 const RENEWAL: Duration = Duration::from_secs(45);
 /// A token with this little left is renewed before a call.
 const FRESH: Duration = Duration::from_secs(10);
+
+/// After a renewal that made nothing of a 401, the next 401 may renew again: some paths answer 401 to every token.
+const UNHELPED: Duration = Duration::from_secs(60);
 
 /// Chooses another of the definition's hosts than the base URL's.
 const HOST_CHOICE: &str = "keyholder-host";
@@ -58,6 +63,10 @@ const CALLERS_OWN: [HeaderName; 11] = [
     HeaderName::from_static("x-real-ip"),
     HeaderName::from_static(HOST_CHOICE),
 ];
+
+/// With these some servers take a request for another than it says it is, which would slip past a key's limits on methods and paths.
+const OVERRIDES: [&str; 5] =
+    ["x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"];
 
 /// How a connection's API is called.
 #[derive(Clone, Debug)]
@@ -96,6 +105,7 @@ impl Broker {
             // The limit's paths are those below the base URL; on another host they would mean something else.
             return Err(Error::Limited("host"));
         }
+        check_method(&request.method)?;
         check_path(&request.path)?;
         let live = self.fresh(live, FRESH).await?;
         let api = self.api_access(&live).await?;
@@ -105,6 +115,11 @@ impl Broker {
 
         let mut headers = request.headers;
         clean_request(&mut headers);
+        if !caller.limits.methods.is_empty() || !caller.limits.paths.is_empty() {
+            for name in OVERRIDES {
+                headers.remove(name);
+            }
+        }
         let (body, kept) = keep_small(request.body, request.length).await?;
         let first = self.egress.send(call(api, &live, &request.method, &uri, &headers, body)?, HEAD_WITHIN).await?;
         let response = match kept.filter(|_| first.status() == StatusCode::UNAUTHORIZED) {
@@ -113,7 +128,11 @@ impl Broker {
                 None => first,
                 Some(renewed) => {
                     let again = call(api, &renewed, &request.method, &uri, &headers, full(kept))?;
-                    self.egress.send(again, HEAD_WITHIN).await?
+                    let second = self.egress.send(again, HEAD_WITHIN).await?;
+                    if second.status() == StatusCode::UNAUTHORIZED {
+                        renewed.unhelped_at.store(self.now_ms(), Ordering::Relaxed);
+                    }
+                    second
                 }
             },
         };
@@ -154,8 +173,12 @@ impl Broker {
             .await
     }
 
-    /// A 401 with a token that should be valid: it was revoked, or its life wasn't known. One renewal; `None` when that fails too, and the API's own 401 is the answer.
-    pub(crate) async fn renewed_after_401(&self, live: &Arc<Live>) -> Option<Arc<Live>> {
+    /// A 401 with a token that should be valid: it was revoked, or its life wasn't known. One renewal; `None` when that fails too, or has just made no difference, and the API's own 401 is the answer.
+    async fn renewed_after_401(&self, live: &Arc<Live>) -> Option<Arc<Live>> {
+        let unhelped_at = live.unhelped_at.load(Ordering::Relaxed);
+        if self.now_ms().saturating_sub(unhelped_at) < millis(UNHELPED) {
+            return None;
+        }
         let wish = Wish { enough: Enough::NewerThan(live.generation), insist: false };
         self.wait_for(RENEWAL, self.renew(&live.id, wish)).await.ok()
     }
@@ -171,7 +194,7 @@ pub(crate) fn target(api: &ApiAccess, request: &ProxyRequest) -> Result<Uri> {
     let mut path = format!("{}{}", base.path().trim_end_matches('/'), request.path);
     if let Some(chosen) = request.headers.get(HOST_CHOICE) {
         let chosen = chosen.to_str().unwrap_or_default().to_ascii_lowercase();
-        if chosen != authority {
+        if chosen != authority && Some(chosen.as_str()) != base.host_str() {
             check_host(api, &chosen)?;
             authority = chosen;
         }
@@ -198,12 +221,23 @@ fn check_host(api: &ApiAccess, chosen: &str) -> Result<()> {
     Err(Error::HostNotAllowed { host: chosen.chars().take(100).collect(), allowed: api.hosts.clone() })
 }
 
-/// Dot segments would climb out of the base URL's path, and out of a key's limits, also where a server decodes them or the slash first; a backslash is
-/// a slash to some servers.
+/// TRACE would answer with the credential that was put in (RFC 9110 §9.3.8); CONNECT asks for a tunnel, which this is not.
+fn check_method(method: &Method) -> Result<()> {
+    if matches!(*method, Method::TRACE | Method::CONNECT) {
+        return Err(invalid("method", "the gateway doesn't pass on TRACE and CONNECT", "use another method"));
+    }
+    Ok(())
+}
+
+/// Dot segments would climb out of the base URL's path, and out of a key's limits, also where a server decodes them or the slash first, once or twice, or
+/// cuts a segment's parameters off (`..;a=b`); a backslash is a slash to some servers.
 fn check_path(path: &str) -> Result<()> {
-    let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\");
-    let climbs = plain.split('/').any(|segment| segment == "." || segment == "..");
-    if climbs || plain.contains('\\') || !path.starts_with('/') {
+    let plain = decoded_for_check(path);
+    let climbs = plain.as_ref().is_none_or(|plain| {
+        plain.contains('\\')
+            || plain.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
+    });
+    if climbs || !path.starts_with('/') {
         return Err(invalid(
             "path",
             "it has `.` or `..` segments or a backslash",
@@ -211,6 +245,21 @@ fn check_path(path: &str) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The path with what matters to [`check_path`] decoded as often as it is encoded; `None` when that is more often than anybody does in earnest.
+fn decoded_for_check(path: &str) -> Option<String> {
+    let mut plain = path.to_ascii_lowercase();
+    for _ in 0..8 {
+        let once = [("%2e", "."), ("%2f", "/"), ("%5c", "\\"), ("%3b", ";"), ("%25", "%")]
+            .iter()
+            .fold(plain.clone(), |text, (encoded, meant)| text.replace(encoded, meant));
+        if once == plain {
+            return Some(plain);
+        }
+        plain = once;
+    }
+    None
 }
 
 fn merged_query(own: Option<&str>, callers: Option<&str>) -> Option<String> {
@@ -266,7 +315,7 @@ pub(crate) fn call(
     *request.uri_mut() = uri.clone();
     *request.headers_mut() = headers.clone();
     for (name, value) in &api.headers {
-        request.headers_mut().entry(name.clone()).or_insert_with(|| value.clone());
+        request.headers_mut().insert(name.clone(), value.clone());
     }
     let token = live.access_token.expose();
     let placed = if api.prefix.is_empty() { token.to_owned() } else { format!("{} {token}", api.prefix) };
@@ -333,6 +382,11 @@ mod tests {
         assert_eq!(built("/x", None, Some("eu.files.example.com")).unwrap(), "https://eu.files.example.com/x?key=1");
         let own = built("/x", None, Some("api.example.com")).unwrap();
         assert_eq!(own, "https://api.example.com/x?key=1", "a named host is meant from its root");
+        let on_a_port = ApiAccess { base_url: "https://api.example.com:8443/v2/".parse().unwrap(), ..api() };
+        for host in ["api.example.com", "api.example.com:8443"] {
+            let own = target(&on_a_port, &request("/x", None, Some(host))).unwrap();
+            assert_eq!(own.to_string(), "https://api.example.com:8443/x");
+        }
         for host in ["evil.example", "files.example.com", "a.files.example.com:1", "a@b.files.example.com", ""] {
             assert!(matches!(built("/x", None, Some(host)), Err(Error::HostNotAllowed { .. })), "{host}");
         }
@@ -340,10 +394,14 @@ mod tests {
 
     #[test]
     fn paths_that_climb_are_refused() {
-        for path in ["/../x", "/a/..", "/a/%2e%2E/b", "/a%2F..%2fb", "/./x", "/a\\..\\b", "/a%5c..", "x"] {
+        for path in ["/../x", "/a/..", "/a/%2e%2E/b", "/a%2F..%2fb", "/./x", "/a\\..\\b", "/a%5c..", "x"]
+            .into_iter()
+            .chain(["/a/%252e%252e/b", "/a/%25252E./b", "/a/..;a=b/c", "/a/%2e%2e;/c", "/a/..%3bx/c", "/a/.%253b", "/a%255cb"])
+        {
             assert!(check_path(path).is_err(), "{path}");
         }
-        for path in ["/", "/a..b", "/...", "/a/%2f/b", "/.well-known/x"] {
+        assert!(check_path(&format!("/a%{}2e", "25".repeat(9))).is_err(), "encoded too often");
+        for path in ["/", "/a..b", "/...", "/a/%2f/b", "/.well-known/x", "/a;v=1/b", "/a%252Fb", "/100%25/%253b", "/a;../b"] {
             assert!(check_path(path).is_ok(), "{path}");
         }
     }

@@ -1,6 +1,7 @@
 //! Tokens in memory: what the fresh path reads. No SQL, no deciphering, no lock that another connection shares.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use keyholder_oauth::{Secret, TokenSet};
 use tokio::sync::OnceCell;
@@ -22,6 +23,8 @@ pub(crate) struct Live {
     pub(crate) expires_at: Option<i64>,
     pub(crate) renewed_at: i64,
     pub(crate) scope: Option<String>,
+    /// When the API answered 401 to this token although a 401 had it renewed, Unix milliseconds; far in the past when it never did.
+    pub(crate) unhelped_at: AtomicI64,
     /// How its API is called; made at the first gateway call.
     pub(crate) api: OnceCell<ApiAccess>,
 }
@@ -121,6 +124,7 @@ pub(crate) fn to_live(
         expires_at: tokens.expires_at,
         renewed_at,
         scope,
+        unhelped_at: AtomicI64::new(i64::MIN),
         api: OnceCell::new(),
     }
 }

@@ -16,8 +16,9 @@ use crate::store::RecordFailure;
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 impl Broker {
-    /// There is no refresh token, and the grant doesn't run by itself. Recorded only when the access token is of no use any more, expired or refused by
-    /// the API: a caller who wishes for more life than is left, or a person who asks for a renewal, ends no connection that works.
+    /// There is no refresh token, and the grant doesn't run by itself. Recorded only when the access token is of no use any more: expired, or refused
+    /// by the API where its expiry isn't known. A caller who wishes for more life than is left, a person who asks for a renewal, or a single path that answers 401 to
+    /// everybody ends no connection that works.
     pub(super) async fn nothing_to_renew_with(&self, row: &Connection, wish: Wish) -> Outcome {
         let explained = no_refresh_token(self.now_ms());
         let refused_by_api = matches!(wish, Wish { enough: Enough::NewerThan(_), insist: false });
@@ -25,7 +26,8 @@ impl Broker {
             let (state, failure) = (row.state.status(), row.state.failure().cloned());
             return Err(Error::NotReady { connection: row.name.clone(), state, failure, retry_after: None });
         }
-        if !refused_by_api && row.token_expires_at.is_none_or(|at| at > self.now_ms()) {
+        let is_useless = row.token_expires_at.map_or(refused_by_api, |at| at <= self.now_ms());
+        if !is_useless {
             return Err(self.not_ready(row, explained.failure, None));
         }
         self.fail_unsent(row, explained).await

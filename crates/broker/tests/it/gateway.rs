@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::fake::Fake;
+use crate::renewal::with_fake;
 
 pub fn get(path: &str) -> ProxyRequest {
     request(Method::GET, path, empty(), Some(0))
@@ -147,16 +148,63 @@ async fn the_caller_chooses_neither_host_nor_a_way_out_of_the_base_path() {
         let refused = app.proxy(get(path)).await.err().unwrap();
         assert!(matches!(refused, Error::Invalid(_)), "{path}: {refused}");
     }
-    for host in ["evil.example", "127.0.0.1", "127.0.0.1:1", "169.254.169.254"] {
+    for host in ["evil.example", "127.0.0.1:1", "169.254.169.254"] {
         let refused = app.proxy(with_headers(get("/echo"), [("keyholder-host", host)])).await.err().unwrap();
-        let Error::HostNotAllowed { host: told, allowed } = &refused else {
-            // The base URL's own host is allowed, at its port only.
-            assert_eq!(host, "127.0.0.1", "{refused}");
-            continue;
-        };
+        let Error::HostNotAllowed { host: told, allowed } = &refused else { panic!("{refused}") };
         assert_eq!((told.as_str(), allowed.as_slice()), (host, ["127.0.0.1".to_owned()].as_slice()));
     }
+    for method in [Method::TRACE, Method::CONNECT] {
+        let refused = app.proxy(request(method, "/echo", empty(), Some(0))).await.err().unwrap();
+        assert!(matches!(&refused, Error::Invalid(errors) if errors[0].field == "method"), "{refused}");
+    }
     assert_eq!(app.seen("api"), 0);
+    // The base URL's own host is allowed, at its port only.
+    let own = app.proxy(with_headers(get("/api/echo"), [("keyholder-host", "127.0.0.1")])).await.unwrap();
+    assert_eq!(own.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_401_ends_no_connection_whose_token_should_still_be_good() {
+    let (app, mut fake) = with_fake().await;
+    let answer = async { fake.next().await.json(200, json!({"access_token": "at-1", "expires_in": 3600})) };
+    tokio::join!(app.consent("crm"), answer);
+    // There is no refresh token, and the API knows no `at-1`.
+    let response = app.proxy(get("/me")).await.unwrap();
+    assert_eq!((response.status(), app.status("crm").await), (StatusCode::UNAUTHORIZED, Status::Connected));
+    assert_eq!(app.secret("crm").await, "at-1");
+    app.advance(3600);
+    assert!(app.proxy(get("/me")).await.is_err());
+    assert_eq!(app.status("crm").await, Status::Reconnect);
+}
+
+#[tokio::test]
+async fn a_key_with_limits_sends_no_header_that_would_change_the_request() {
+    let app = App::start().await;
+    app.machine("crm").await;
+    let overriding = || with_headers(get("/echo"), [("x-http-method-override", "DELETE"), ("x-original-url", "/me")]);
+    let seen = app.echoed(overriding()).await;
+    assert_eq!(seen["headers"]["x-http-method-override"], "DELETE");
+    for limits in [
+        Limits { methods: ["GET".to_owned()].into(), ..Limits::default() },
+        Limits { paths: ["/echo".to_owned()].into(), ..Limits::default() },
+    ] {
+        let caller = app.caller(&format!("{limits:?}").len().to_string(), &[Scope::Call], limits).await;
+        let seen = read(app.broker.proxy(&caller, "crm", overriding()).await.unwrap()).await;
+        let seen: Value = serde_json::from_slice(&seen).unwrap();
+        let headers = seen["headers"].as_object().unwrap();
+        assert!(headers.keys().all(|name| !name.starts_with("x-")), "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_api_that_switches_protocols_unasked_is_an_error() {
+    let (app, mut fake) = with_api().await;
+    let answer = async {
+        let switch = Response::builder().status(101).header("upgrade", "x").header("connection", "upgrade");
+        fake.next().await.respond(switch.body(axum::body::Body::empty()).unwrap());
+    };
+    let (response, ()) = tokio::join!(app.proxy(get("/contacts")), answer);
+    assert!(matches!(response.err().unwrap(), Error::Egress(_)));
 }
 
 #[tokio::test]
@@ -195,10 +243,15 @@ async fn a_401_that_stays_is_the_answer() {
     let response = app.proxy(get("/me")).await.unwrap();
     assert_eq!((response.status(), app.seen("api"), app.sent("refresh_token")), (StatusCode::UNAUTHORIZED, 2, 1));
 
+    // A path that answers 401 to every token makes no renewal a call.
+    let response = app.proxy(get("/me")).await.unwrap();
+    assert_eq!((response.status(), app.seen("api"), app.sent("refresh_token")), (StatusCode::UNAUTHORIZED, 3, 1));
+
     // Where renewal fails too, the API's own answer is the first one.
+    app.advance(60);
     app.sandbox.revoke(&Which::All);
     let response = app.proxy(get("/me")).await.unwrap();
-    assert_eq!((response.status(), app.seen("api"), app.sent("refresh_token")), (StatusCode::UNAUTHORIZED, 3, 2));
+    assert_eq!((response.status(), app.seen("api"), app.sent("refresh_token")), (StatusCode::UNAUTHORIZED, 4, 2));
     assert_eq!(app.status("crm").await, Status::Reconnect);
 }
 
@@ -298,4 +351,23 @@ async fn an_api_that_says_nothing_is_given_up() {
     let (response, _arrived) = tokio::join!(app.proxy(get("/contacts")), silence);
     let error = response.err().unwrap().to_string();
     assert!(error.contains("did not answer within 120 s"), "{error}");
+}
+
+#[tokio::test]
+async fn a_slow_upload_that_moves_is_not_given_up() {
+    let (app, mut fake) = with_api().await;
+    let clock = app.clock.clone();
+    let frames = futures_util::stream::iter((0..5).map(move |_| {
+        clock.advance(Duration::from_secs(100));
+        Ok::<_, BoxError>(http_body::Frame::data(Bytes::from_static(b"part")))
+    }));
+    let body = http_body_util::StreamBody::new(frames).boxed_unsync();
+    let answer = async {
+        let arrived = fake.next().await;
+        assert_eq!(arrived.body.len(), 20);
+        app.clock.advance(Duration::from_secs(100));
+        arrived.json(200, json!({}));
+    };
+    let (response, ()) = tokio::join!(app.proxy(request(Method::POST, "/upload", body, None)), answer);
+    assert_eq!(response.unwrap().status(), StatusCode::OK);
 }
