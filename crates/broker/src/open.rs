@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
+use std::{fs, io};
 
 use keyholder_provider::Catalogue;
 use tokio::sync::{Notify, Semaphore};
@@ -76,8 +78,8 @@ pub struct Inner {
     pub(crate) stopping: AtomicBool,
     /// Names this process in claims.
     pub(crate) instance: String,
-    /// Held as long as the process lives: two processes on one data folder would both think a claim's owner dead.
-    _lock: std::fs::File,
+    /// Held as long as the process lives: two processes on one data folder or one database would both think a claim's owner dead.
+    _locks: [fs::File; 2],
 }
 
 impl Deref for Broker {
@@ -94,7 +96,12 @@ impl Broker {
     /// # Errors
     /// A wrong or missing root key, a database of another version, a data folder that can't be written.
     pub async fn open(settings: Settings, clock: Clock, rng: Rng, egress: Egress) -> Result<Opened> {
-        let lock = lock_folder(&settings.data_dir)?;
+        make_private(&settings.data_dir)?;
+        let Location::Sqlite(database) = &settings.database;
+        let locks = [
+            lock(&settings.data_dir, &settings.data_dir.join("lock"))?,
+            lock(database, &beside(database))?,
+        ];
         let store = Store::open(&settings.database)?;
         let (root, new_root_key) = root_key(&store, &settings.root_key, &rng).await?;
         let wrapped = store.read(|tx| tx.data_keys()).await?;
@@ -120,9 +127,10 @@ impl Broker {
             vault,
             egress,
             instance,
-            _lock: lock,
+            _locks: locks,
         }));
         broker.load_own_providers().await?;
+        broker.store.write(|tx| tx.forget_unanswered()).await?;
         let recovered = broker.commit_escrow().await?;
         broker.reseal_in_background();
         Ok(Opened { broker, new_root_key, recovered })
@@ -203,16 +211,37 @@ impl Broker {
     }
 }
 
-/// One process a data folder.
-fn lock_folder(folder: &std::path::Path) -> Result<std::fs::File> {
-    let path = folder.join("lock");
+/// One process a data folder, and one a database.
+fn lock(what: &Path, path: &Path) -> Result<fs::File> {
     let failed = |cause: String| Error::File { what: path.display().to_string(), cause };
-    let file = std::fs::File::create(&path).map_err(|e| failed(e.to_string()))?;
+    let opened = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = opened.map_err(|e| failed(e.to_string()))?;
+    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(|e| failed(e.to_string()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::FolderInUse(folder.display().to_string())),
-        Err(std::fs::TryLockError::Error(e)) => Err(failed(e.to_string())),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::FolderInUse(what.display().to_string())),
+        Err(fs::TryLockError::Error(e)) => Err(failed(e.to_string())),
     }
+}
+
+/// `keyholder.db.lock` beside `keyholder.db`, wherever a symbolic link leads there from.
+fn beside(database: &Path) -> PathBuf {
+    let real = fs::canonicalize(database).unwrap_or_else(|_| database.to_owned());
+    let mut name = real.into_os_string();
+    name.push(".lock");
+    name.into()
+}
+
+/// What lies in these folders is nobody else's: the rights of group and others are taken away.
+fn make_private(data_dir: &Path) -> Result<()> {
+    for folder in [data_dir, &data_dir.join("escrow")] {
+        let failed = |e: io::Error| Error::File { what: folder.display().to_string(), cause: e.to_string() };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        if fs::metadata(folder).map_err(failed)?.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Loads the root key; on a new store makes the key (where its source is a file) and the first data key.

@@ -17,6 +17,7 @@ sql! {
     PUT_REPLY = "UPDATE idempotency SET reply = ?4 WHERE tenant = ?1 AND caller = ?2 AND idempotency_key = ?3";
     REPLY = "SELECT request_hash, reply FROM idempotency WHERE tenant = ?1 AND caller = ?2 AND idempotency_key = ?3";
     FORGET_REPLY = "DELETE FROM idempotency WHERE tenant = ?1 AND caller = ?2 AND idempotency_key = ?3";
+    FORGET_UNANSWERED = "DELETE FROM idempotency WHERE reply IS NULL";
 }
 
 /// What a sweep took away and somebody must still act on.
@@ -77,5 +78,10 @@ impl Tx<'_> {
     pub fn forget_reply(&self, tenant: &Tenant, caller: &str, key: &str) -> StoreResult<()> {
         let values = [Val::T(tenant.as_str()), Val::T(caller), Val::T(key)];
         self.execute(&FORGET_REPLY, &values).map(drop)
+    }
+
+    /// The requests under way ended with their process: their keys are free again.
+    pub fn forget_unanswered(&self) -> StoreResult<()> {
+        self.execute(&FORGET_UNANSWERED, &[]).map(drop)
     }
 }

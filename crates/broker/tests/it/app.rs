@@ -75,6 +75,8 @@ impl App {
     pub async fn sibling(&self) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let settings = Settings { data_dir: folder.path().to_owned(), ..settings(self.folder.path()) };
+        // The product refuses a second process on a database; claims must hold against one all the same.
+        std::fs::remove_file(self.folder.path().join("keyholder.db.lock")).unwrap();
         let broker = open_with(settings, &self.clock, 3).await.unwrap().broker;
         Self { sandbox: self.sandbox.clone(), broker, admin: self.admin.clone(), clock: self.clock.clone(), folder }
     }

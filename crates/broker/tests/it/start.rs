@@ -6,7 +6,7 @@ use std::path::Path;
 
 use keyholder_broker::clock::ManualClock;
 use keyholder_broker::vault::RootKeySource;
-use keyholder_broker::{Error, Settings};
+use keyholder_broker::{Error, Idempotency, Settings};
 
 use crate::app::{START, admin, open, open_with, settings};
 
@@ -139,4 +139,43 @@ async fn the_administrators_key_is_made_once_and_again_when_it_is_lost() {
     let lost = keyholder_broker::model::PlainKey(lost.trim().into());
     // The lost key was replaced, so whoever found it can't use it.
     assert!(matches!(broker.authenticate(&lost).await, Err(Error::Unauthenticated(_))));
+}
+
+#[tokio::test]
+async fn a_database_in_use_is_refused_from_another_folder_too() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = open(folder.path(), &clock(), 1).await.unwrap();
+    let link = other.path().join("linked.db");
+    std::os::unix::fs::symlink(folder.path().join("keyholder.db"), &link).unwrap();
+    for database in [folder.path().join("keyholder.db"), link] {
+        let database = keyholder_broker::store::Location::Sqlite(database);
+        let second = Settings { data_dir: other.path().to_owned(), database, ..settings(folder.path()) };
+        assert!(matches!(open_with(second, &clock(), 2).await.err(), Some(Error::FolderInUse(_))));
+    }
+    stop(first.broker).await;
+}
+
+#[tokio::test]
+async fn what_others_may_enter_is_made_private() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let opened = open(folder.path(), &clock(), 1).await.unwrap();
+    assert_eq!((mode(folder.path()), mode(&folder.path().join("escrow"))), (0o700, 0o700));
+    for lock in ["lock", "keyholder.db.lock"] {
+        assert_eq!(mode(&folder.path().join(lock)), 0o600, "{lock}");
+    }
+    stop(opened.broker).await;
+}
+
+#[tokio::test]
+async fn a_request_that_its_process_did_not_survive_frees_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = open(folder.path(), &clock(), 1).await.unwrap();
+    let caller = admin(&opened.broker).await;
+    let begin = async |broker: &keyholder_broker::Broker| broker.begin_idempotent(&caller, "k", [1; 32]).await.unwrap();
+    assert!(matches!(begin(&opened.broker).await, Idempotency::First));
+    assert!(matches!(begin(&opened.broker).await, Idempotency::UnderWay));
+    stop(opened.broker).await;
+    let again = open(folder.path(), &clock(), 2).await.unwrap();
+    assert!(matches!(begin(&again.broker).await, Idempotency::First));
 }

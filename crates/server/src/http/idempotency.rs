@@ -1,9 +1,12 @@
 //! `Idempotency-Key` in front of every POST of the API.
 
+use std::panic::AssertUnwindSafe;
+
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use keyholder_broker::model::Caller;
@@ -51,9 +54,20 @@ pub(super) async fn layer(
     first.await.map_err(|_| Error::Internal("a request ended without an answer"))?
 }
 
-/// Does the work of a first request, and keeps its reply.
+/// Does the work of a first request, and keeps its reply. Where there is none to keep, the key is free again.
 async fn first(app: &App, caller: &Caller, key: &str, request: Request, next: Next) -> Result<Response, ApiError> {
-    let response = next.run(request).await;
+    let Ok(response) = AssertUnwindSafe(next.run(request)).catch_unwind().await else {
+        app.broker.forget_reply(caller, key).await?;
+        return Err(Error::Internal("a request ended without an answer").into());
+    };
+    let kept = keep(app, caller, key, response).await;
+    if kept.is_err() {
+        app.broker.forget_reply(caller, key).await?;
+    }
+    kept
+}
+
+async fn keep(app: &App, caller: &Caller, key: &str, response: Response) -> Result<Response, ApiError> {
     let status = response.status();
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         app.broker.forget_reply(caller, key).await?;
