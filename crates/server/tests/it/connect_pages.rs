@@ -458,7 +458,7 @@ async fn links_and_states_that_nobody_made_are_gone() {
     for url in [format!("/connect/{made_up}"), "/connect/x".to_owned(), format!("/connect/{}", "x".repeat(5000))] {
         assert_refused(&person.get(&url).await, 410, "ask for a new one");
         assert_refused(&person.post(&url, &[]).await, 410, "ask for a new one");
-        assert_refused(&person.post(&url, &[("decision", "yes")]).await, 410, "begin again");
+        assert_refused(&person.post(&url, &[("decision", "yes")]).await, 410, "ask for a new one");
     }
     let callback = format!("/callback/{}", integration["id"].as_str().unwrap());
     assert_refused(&person.get(&format!("{callback}?code=c&state={made_up}")).await, 410, "begin again");
@@ -563,4 +563,16 @@ async fn a_link_under_another_name_of_this_machine_leads_to_the_public_one() {
     let reply = app.anonymous().send(http::Method::GET, path, &[("host", &host)], crate::app::full("")).await;
     assert_eq!(reply.status, 307);
     assert_eq!(reply.header("location"), Some(link(&session)));
+    // What is no token is not sent anywhere: it might not fit a header.
+    let reply = app.anonymous().send(http::Method::GET, "/connect/%0d%0a", &[("host", &host)], crate::app::full("")).await;
+    assert_eq!((reply.status, reply.header("location")), (410, None));
+}
+
+#[tokio::test]
+async fn who_knows_no_link_is_answered_before_the_body_is_there() {
+    let app = App::start().await;
+    let silent = http_body_util::StreamBody::new(futures_util::stream::pending());
+    let body = http_body_util::BodyExt::boxed_unsync(silent);
+    let reply = app.anonymous().send(http::Method::POST, "/connect/x", &[], body).await;
+    assert_eq!(reply.status, 410);
 }
