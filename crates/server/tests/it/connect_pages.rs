@@ -116,8 +116,8 @@ async fn an_invitation_leads_over_the_provider_to_a_yes() {
     assert_refused(&person.get(link(&session)).await, 410, "already used");
     assert_refused(&person.post(link(&session), &[]).await, 410, "already used");
     assert_refused(&person.get(&question.url).await, 410, "ask for a new one");
-    assert_refused(&person.post(&question.url, &[("decision", "yes")]).await, 410, "already given");
-    assert_refused(&person.post(&question.url, &[("decision", "no")]).await, 410, "already given");
+    assert_refused(&person.post(&question.url, &[("decision", "yes")]).await, 410, "already used");
+    assert_refused(&person.post(&question.url, &[("decision", "no")]).await, 410, "already used");
     assert_eq!(app.state(connection).await, "connected", "a no behind a yes changes nothing");
 }
 
@@ -134,7 +134,7 @@ async fn a_no_gives_back_what_was_granted() {
     assert!(done.text().contains("Nothing was connected") && done.text().contains("new link"), "{done:?}");
     assert_eq!(app.seen("revoke"), 1, "the sandbox was told");
     assert_eq!(app.state(session["connection"].as_str().unwrap()).await, "draft");
-    assert_refused(&person.post(&question.url, &[("decision", "yes")]).await, 410, "already given");
+    assert_refused(&person.post(&question.url, &[("decision", "yes")]).await, 410, "already used");
 }
 
 /// A definition that asks the person for two things, one of them secret.
