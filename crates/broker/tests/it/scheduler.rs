@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::app::{App, START};
 use crate::fake::{Arrived, Fake};
-use crate::renewal::with_fake_refresh;
+use crate::renewal::{with_fake, with_fake_refresh};
 
 /// The scheduler at work, until it is dropped.
 struct Scheduler {
@@ -86,6 +86,28 @@ async fn a_dead_grant_is_not_tried_again() {
         app.broker.doctor(&app.admin).await.unwrap();
     }
     assert!(fake.is_quiet());
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_the_revocation_of_what_nobody_confirmed() {
+    let (app, mut fake) = with_fake().await;
+    let token = app.invite("crm").await;
+    let begun = app.leave(&token).await;
+    let back = app.decide(&begun.redirect, "allow", "alice").await;
+    let answer = async { fake.next().await.json(200, json!({"access_token": "at-1", "expires_in": 3600})) };
+    let (finished, ()) = tokio::join!(app.return_with(&back, &begun), answer);
+    finished.unwrap();
+    assert_eq!(app.status("crm").await, Status::Pending);
+
+    app.advance(3600);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let broker = app.broker.clone();
+    let scheduler = tokio::spawn(async move { broker.run_scheduler(async { drop(stopped.await) }).await });
+    let unanswered = fake.next().await;
+    assert_eq!((unanswered.path.as_str(), unanswered.member("token").as_deref()), ("/revoke", Some("at-1")));
+    assert_ne!(app.status("crm").await, Status::Pending);
+    drop(stop);
+    scheduler.await.unwrap();
 }
 
 #[tokio::test]
