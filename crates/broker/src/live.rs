@@ -36,22 +36,23 @@ impl Live {
     }
 }
 
-/// The live tokens, by id and by name.
+/// The live tokens, by id. A name leads to an id, and counts only as long as what is there has that name.
 #[derive(Default)]
 pub(crate) struct LiveTokens {
     by_id: papaya::HashMap<ConnectionId, Arc<Live>>,
-    by_name: papaya::HashMap<(String, String), Arc<Live>>,
+    names: papaya::HashMap<(String, String), ConnectionId>,
 }
 
 impl LiveTokens {
     /// The token of this id or name.
     pub(crate) fn find(&self, tenant: &Tenant, id_or_name: &str) -> Option<Arc<Live>> {
+        let by_id = self.by_id.pin();
         if let Ok(id) = id_or_name.parse::<ConnectionId>() {
-            let found = self.by_id.pin().get(&id).cloned();
-            return found.filter(|live| live.tenant == *tenant);
+            return by_id.get(&id).filter(|live| live.tenant == *tenant).cloned();
         }
         let key = (tenant.as_str().to_owned(), id_or_name.to_owned());
-        self.by_name.pin().get(&key).cloned()
+        let names = self.names.pin();
+        by_id.get(names.get(&key)?).filter(|live| live.name == id_or_name && live.tenant == *tenant).cloned()
     }
 
     /// Puts a token set in, unless a newer one is there.
@@ -59,21 +60,19 @@ impl LiveTokens {
         let newer =
             |there: &Arc<Live>| if there.generation > live.generation { Arc::clone(there) } else { Arc::clone(live) };
         self.by_id.pin().update_or_insert_with(live.id.clone(), newer, || Arc::clone(live));
-        self.by_name.pin().update_or_insert_with(name_key(live), newer, || Arc::clone(live));
+        self.names.pin().insert(name_key(live), live.id.clone());
     }
 
-    /// Takes a connection's token out of memory.
+    /// Takes a connection's token out of memory. Its name leads nowhere then.
     pub(crate) fn forget(&self, id: &ConnectionId) {
-        let by_id = self.by_id.pin();
-        if let Some(live) = by_id.remove(id) {
-            self.by_name.pin().remove(&name_key(live));
-        }
+        self.by_id.pin().remove(id);
     }
 
     /// Takes out what has expired by `now`, so that memory follows use.
     pub(crate) fn drop_expired(&self, now: i64) {
-        self.by_id.pin().retain(|_, live| live.is_valid_at(now));
-        self.by_name.pin().retain(|_, live| live.is_valid_at(now));
+        let by_id = self.by_id.pin();
+        by_id.retain(|_, live| live.is_valid_at(now));
+        self.names.pin().retain(|_, id| by_id.contains_key(id));
     }
 }
 
@@ -131,4 +130,42 @@ pub(crate) fn to_live(
 
 fn name_key(live: &Live) -> (String, String) {
     (live.tenant.as_str().to_owned(), live.name.clone())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, Rng};
+
+    #[test]
+    fn a_name_leads_only_to_what_is_there_and_bears_it() {
+        let (clock, rng, tenant) = (Clock::System, Rng::seeded(1), Tenant::default_tenant());
+        let live = |generation| {
+            Arc::new(Live {
+                id: ConnectionId::new(&clock, &rng),
+                tenant: tenant.clone(),
+                name: "crm".to_owned(),
+                generation,
+                access_token: Secret::new("at"),
+                token_type: "Bearer".to_owned(),
+                expires_at: None,
+                renewed_at: 0,
+                scope: None,
+                unhelped_at: AtomicI64::new(i64::MIN),
+                api: OnceCell::new(),
+            })
+        };
+        let tokens = LiveTokens::default();
+        let (old, new) = (live(7), live(1));
+        tokens.put(&old);
+        tokens.forget(&old.id);
+        assert!(tokens.find(&tenant, "crm").is_none());
+        // Another connection took the name; its generation counts from one.
+        tokens.put(&old);
+        tokens.put(&new);
+        assert_eq!(tokens.find(&tenant, "crm").unwrap().id, new.id);
+        tokens.forget(&old.id);
+        assert_eq!(tokens.find(&tenant, "crm").unwrap().id, new.id);
+    }
 }
