@@ -80,6 +80,11 @@ impl Escrow {
             .map_err(|e| failed(&path, &e))
     }
 
+    /// Whether this attempt's reply is here.
+    pub(crate) fn holds(&self, connection: &ConnectionId, attempt: &AttemptId) -> bool {
+        self.path(connection, attempt).exists()
+    }
+
     /// Forgets a reply that was committed.
     pub(crate) fn clear(&self, connection: &ConnectionId, attempt: &AttemptId) -> Result<()> {
         let path = self.path(connection, attempt);

@@ -18,7 +18,7 @@ impl Broker {
     /// [`Self::retry_left_behind`].
     pub(crate) async fn commit_escrow(&self) -> Result<usize> {
         for (connection, attempt) in self.escrow.waiting()? {
-            lock(&self.left_behind).insert(connection, attempt);
+            self.leave_behind(&connection, &attempt);
         }
         self.retry_left_behind().await
     }
@@ -38,20 +38,43 @@ impl Broker {
         Ok(recovered)
     }
 
-    /// A dead process's reply for this connection comes before any new renewal: it holds a newer refresh token than the row.
+    /// Notes a reply in escrow that comes before the connection's next renewal.
+    pub(crate) fn leave_behind(&self, connection: &ConnectionId, attempt: &AttemptId) {
+        let mut all = lock(&self.left_behind);
+        let attempts = all.entry(connection.clone()).or_default();
+        attempts.push(attempt.clone());
+        // Ids begin with their time: the oldest reply first.
+        attempts.sort();
+    }
+
+    /// Replies left behind for this connection come before any new renewal: one of them may hold a newer refresh token than the row.
     pub(crate) async fn commit_left_behind(&self, connection: &ConnectionId) -> Result<bool> {
-        let Some(attempt) = lock(&self.left_behind).get(connection).cloned() else { return Ok(false) };
-        let committed = match self.commit_held(connection, &attempt).await {
+        let attempts = lock(&self.left_behind).get(connection).cloned().unwrap_or_default();
+        let mut committed = false;
+        for attempt in &attempts {
+            committed |= self.commit_left(connection, attempt).await?;
+            let mut all = lock(&self.left_behind);
+            if let Some(left) = all.get_mut(connection) {
+                left.retain(|one| one != attempt);
+                if left.is_empty() {
+                    all.remove(connection);
+                }
+            }
+        }
+        Ok(committed)
+    }
+
+    async fn commit_left(&self, connection: &ConnectionId, attempt: &AttemptId) -> Result<bool> {
+        let committed = match self.commit_held(connection, attempt).await {
             // Trying again repairs no damage, and the connection must not stand still for ever.
             Err(error @ (Error::Vault(VaultError::Damaged { .. }) | Error::Internal(_))) => {
                 tracing::error!(%connection, %error, "a reply in escrow can't be read; it is set aside");
-                self.escrow.set_aside(connection, &attempt)?;
+                self.escrow.set_aside(connection, attempt)?;
                 false
             }
             done => done?,
         };
-        self.escrow.clear(connection, &attempt)?;
-        lock(&self.left_behind).remove(connection);
+        self.escrow.clear(connection, attempt)?;
         if committed {
             self.live.forget(connection);
         }

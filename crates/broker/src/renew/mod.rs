@@ -210,7 +210,11 @@ impl Broker {
                     self.release(&row, &attempt).await;
                     return Err(error);
                 }
-                Err(Stop::Failed(explained)) => return self.fail(&row, &attempt, *explained).await,
+                Err(Stop::Failed(explained)) => {
+                    let failed = self.fail(&row, &attempt, *explained).await;
+                    self.clear_escrow(&row, &attempt, failed.as_ref().err());
+                    return failed;
+                }
             }
         }
     }
@@ -297,11 +301,24 @@ impl Broker {
             }
         };
 
-        // 5. CLEAR
+        // 5. CLEAR; a refusal's reply once it is recorded.
+        match &outcome {
+            Ok(_) | Err(Stop::RunGrantAnew) => self.clear_escrow(row, attempt, None),
+            Err(Stop::Error(error)) => self.clear_escrow(row, attempt, Some(error)),
+            Err(Stop::Failed(_)) => {}
+        }
+        outcome
+    }
+
+    /// Removes a reply that has been dealt with. One that could not be stored stays: it is the only copy, and the next renewal begins with it.
+    fn clear_escrow(&self, row: &Connection, attempt: &Attempt, error: Option<&Error>) {
+        let not_stored = matches!(error, Some(Error::Store(_) | Error::Vault(_)));
+        if not_stored && self.escrow.holds(&row.id, &attempt.id) {
+            return self.leave_behind(&row.id, &attempt.id);
+        }
         if let Err(error) = self.escrow.clear(&row.id, &attempt.id) {
             tracing::warn!(%error, "a committed reply could not be removed from escrow; it is skipped at the next start");
         }
-        outcome
     }
 
     /// What the row already has, if it is enough.
