@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 use std::{fs, io};
 
 use keyholder_provider::Catalogue;
@@ -14,7 +15,7 @@ use url::Url;
 
 use crate::access::KeyCache;
 use crate::audit::AuditLog;
-use crate::clock::{Clock, Rng};
+use crate::clock::{Clock, Rng, millis};
 use crate::egress::Egress;
 use crate::error::{Error, Result};
 use crate::escrow::Escrow;
@@ -22,8 +23,11 @@ use crate::live::LiveTokens;
 use crate::model::{AttemptId, AuditId, Caller, ConnectionId, Tenant};
 use crate::plan::Discovered;
 use crate::renew::Running;
-use crate::store::{Location, NewAudit, Store};
+use crate::store::{Location, NewAudit, Store, StoreError};
 use crate::vault::{RootKey, RootKeySource, Vault};
+
+/// How often the readiness probe proves that the store can be written; also how long that may take.
+const PROVE_WRITING_EVERY: Duration = Duration::from_secs(5);
 
 /// What the broker must know to start.
 #[derive(Clone, Debug)]
@@ -69,13 +73,15 @@ pub struct Inner {
     /// Renewals under way in this process; everybody who wants the same one waits for the same task.
     pub(crate) renewals: Mutex<HashMap<ConnectionId, Running>>,
     /// Replies in escrow of a process that died, not committed yet.
-    pub(crate) left_behind: Mutex<HashMap<ConnectionId, AttemptId>>,
+    pub(crate) left_behind: Mutex<HashMap<ConnectionId, Vec<AttemptId>>>,
     /// How many renewals run at once at each token endpoint.
     pub(crate) endpoint_slots: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Told when something may be due sooner than the scheduler thinks.
     pub(crate) due: Notify,
     /// Set when the process is stopping: no new renewal begins.
     pub(crate) stopping: AtomicBool,
+    /// When the readiness probe last wrote, Unix milliseconds.
+    written_at: AtomicI64,
     /// Names this process in claims.
     pub(crate) instance: String,
     /// Held as long as the process lives: two processes on one data folder or one database would both think a claim's owner dead.
@@ -120,6 +126,7 @@ impl Broker {
             endpoint_slots: Mutex::default(),
             due: Notify::new(),
             stopping: AtomicBool::new(false),
+            written_at: AtomicI64::new(i64::MIN),
             settings,
             clock,
             rng,
@@ -146,9 +153,17 @@ impl Broker {
         &self.settings.public_url
     }
 
-    /// Can the store be read? For the readiness probe.
+    /// Can the store be read, and written? For the readiness probe, which may come often: a write is tried every few seconds.
     pub async fn ready(&self) -> Result<()> {
-        Ok(self.store.read(|tx| tx.meta("ready").map(drop)).await?)
+        self.store.read(|tx| tx.meta("ready").map(drop)).await?;
+        let (now, written_at) = (self.now_ms(), self.written_at.load(Ordering::Relaxed));
+        if now.saturating_sub(written_at) >= millis(PROVE_WRITING_EVERY) {
+            let written = self.store.write(move |tx| tx.put_meta("ready", &now.to_string()));
+            // A writer that hangs is no writer.
+            self.clock.timeout(PROVE_WRITING_EVERY, written).await.unwrap_or(Err(StoreError::Closed))?;
+            self.written_at.store(now, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Writes down what a caller did or was refused.

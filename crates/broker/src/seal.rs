@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::model::{Caller, Tenant};
 use crate::open::Broker;
 use crate::plan::{connection_place, integration_place_of};
-use crate::store::{SealedRow, StoreError, StoreResult, Tx};
+use crate::store::{SealedRow, StoreResult, Tx};
 use crate::token_set::token_place;
 use crate::vault::{Place, Vault};
 
@@ -99,9 +99,16 @@ impl Broker {
                     let mut changed = 0;
                     for row in &rows {
                         if row.values().any(|value| Vault::key_of(value) != Some(broker.vault.newest())) {
-                            let anew = broker.seal_row_anew(table, row).map_err(|_| table.unreadable())?;
-                            table.write(tx, &anew)?;
-                            changed += 1;
+                            match broker.seal_row_anew(table, row) {
+                                Ok(anew) => {
+                                    table.write(tx, &anew)?;
+                                    changed += 1;
+                                }
+                                // The others don't wait for a row that is damaged; it stays counted as left.
+                                Err(error) => {
+                                    tracing::error!(%error, row = row.id, "a sealed value can't be read and was not sealed anew")
+                                }
+                            }
                         }
                     }
                     Ok((rows.last().map(|row| row.id.clone()), changed))
@@ -157,13 +164,5 @@ impl Table {
             Table::Integrations => tx.reseal_integration(row),
             Table::Connections => tx.reseal_connection(row),
         }
-    }
-
-    fn unreadable(self) -> StoreError {
-        let table = match self {
-            Table::Integrations => "integrations",
-            Table::Connections => "connections",
-        };
-        StoreError::Unreadable { table, column: "a sealed column" }
     }
 }

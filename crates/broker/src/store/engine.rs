@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -46,7 +47,8 @@ impl Store {
             let jobs = Arc::clone(&jobs);
             spawn("keyholder-reader", move || {
                 while let Some(job) = next(&jobs) {
-                    job(&reading);
+                    // A bug in one job must not end the thread: its answer is dropped, which tells its caller.
+                    let _ = catch_unwind(AssertUnwindSafe(|| job(&reading)));
                 }
             })?;
         }
@@ -150,7 +152,8 @@ fn in_savepoint<T>(connection: &Connection, job: impl FnOnce(&Tx<'_>) -> StoreRe
         return Err(StoreError::Closed);
     }
     connection.execute_batch("SAVEPOINT job")?;
-    let result = job(&Tx(connection));
+    // A bug in one job must not end the only thread that writes; what the job did is undone.
+    let result = catch_unwind(AssertUnwindSafe(|| job(&Tx(connection)))).unwrap_or(Err(StoreError::Closed));
     let end = if result.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
     connection.execute_batch(end)?;
     result
@@ -192,6 +195,22 @@ mod tests {
         assert!(matches!(bad, Err(StoreError::Taken)));
         assert_eq!(store.read(|tx| tx.meta("a")).await.unwrap().as_deref(), Some("1"));
         assert_eq!(store.read(|tx| tx.meta("b")).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_is_undone_and_the_store_goes_on() {
+        let (_folder, store) = store();
+        let broken = store.write(|tx| -> StoreResult<()> {
+            tx.put_meta("a", "1")?;
+            panic!("a bug")
+        });
+        assert!(matches!(broken.await, Err(StoreError::Closed)));
+        for _ in 0..=READERS {
+            let broken = store.read(|_| -> StoreResult<()> { panic!("a bug") }).await;
+            assert!(matches!(broken, Err(StoreError::Closed)));
+        }
+        store.write(|tx| tx.put_meta("b", "1")).await.unwrap();
+        assert_eq!(store.read(|tx| Ok((tx.meta("a")?, tx.meta("b")?))).await.unwrap(), (None, Some("1".to_owned())));
     }
 
     #[test]

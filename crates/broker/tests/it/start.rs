@@ -8,7 +8,7 @@ use keyholder_broker::clock::ManualClock;
 use keyholder_broker::vault::RootKeySource;
 use keyholder_broker::{Error, Idempotency, Settings};
 
-use crate::app::{START, admin, open, open_with, settings};
+use crate::app::{App, START, admin, open, open_with, settings};
 
 fn clock() -> ManualClock {
     ManualClock::starting_at(START)
@@ -178,4 +178,16 @@ async fn a_request_that_its_process_did_not_survive_frees_its_key() {
     stop(opened.broker).await;
     let again = open(folder.path(), &clock(), 2).await.unwrap();
     assert!(matches!(begin(&again.broker).await, Idempotency::First));
+}
+
+#[tokio::test]
+async fn a_store_that_takes_no_writes_is_not_ready() {
+    let app = App::start().await;
+    app.broker.ready().await.unwrap();
+    app.refuse("BEFORE UPDATE ON meta");
+    app.broker.ready().await.unwrap();
+    app.advance(5);
+    assert!(app.broker.ready().await.is_err());
+    app.relent();
+    app.broker.ready().await.unwrap();
 }

@@ -14,13 +14,13 @@ pub(super) async fn alive() -> Json<Value> {
     Json(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))
 }
 
-/// Not stopping, and the store can be read.
+/// Not stopping, and the store can be read and written.
 pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
     if !app.serving.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "stopping"})));
     }
     match app.broker.ready().await {
         Ok(()) => (StatusCode::OK, Json(json!({"status": "ok"}))),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "the database can't be read"}))),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "the database can't be read or written"}))),
     }
 }
