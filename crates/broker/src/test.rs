@@ -38,7 +38,7 @@ impl Broker {
         self.record(caller, "connection.test", connection.id.as_str(), "ok", None)?;
         let mut steps = Vec::new();
         let token = match self.live(caller, id_or_name).await {
-            Ok(live) => self.fresh(live, std::time::Duration::ZERO).await,
+            Ok(live) => self.fresh(live, Some(std::time::Duration::ZERO)).await,
             Err(error) => Err(error),
         };
         match token {

@@ -39,14 +39,14 @@ pub struct HandedToken {
 }
 
 impl Broker {
-    /// An access token of a connection, renewed first when less than `min_ttl` (30 s when not given) of it is left.
+    /// An access token of a connection, renewed first when less than `min_ttl` (when not given: 30 s, or a quarter of a shorter life) of it is left.
     ///
     /// A token that is still valid is handed out while its renewal fails or is slow. No `min_ttl` asks for more than nine tenths of a token's
     /// whole life: what the provider makes can't be exceeded.
     pub async fn token(&self, caller: &Caller, id_or_name: &str, min_ttl: Option<Duration>) -> Result<HandedToken> {
         let live = self.live(caller, id_or_name).await?;
         self.require_grip(caller, &live.id, &live.name, Grip::Connection)?;
-        let live = self.fresh(live, min_ttl.unwrap_or(FRESH)).await?;
+        let live = self.fresh(live, min_ttl).await?;
         // Written down before it leaves; when that can't be, it doesn't leave.
         self.record_in_turn(caller, "token.read", live.id.as_str(), None).await?;
         let now = self.now_ms();
@@ -90,11 +90,13 @@ impl Broker {
         }
     }
 
-    /// A token set that is valid for `min_ttl` more, or as good as can be had.
-    pub(crate) async fn fresh(&self, live: Arc<Live>, min_ttl: Duration) -> Result<Arc<Live>> {
+    /// A token set that is valid for `min_ttl` more, or as good as can be had. Without a wish, 30 s are enough, or a quarter of a shorter life: a
+    /// token that lives ten seconds must not be renewed at every use.
+    pub(crate) async fn fresh(&self, live: Arc<Live>, min_ttl: Option<Duration>) -> Result<Arc<Live>> {
         let now = self.now_ms();
         let life = live.expires_at.map_or(i64::MAX, |at| at - live.renewed_at).max(0);
-        let wanted_at = now.saturating_add(millis(min_ttl).min(life / 10 * 9));
+        let wanted = min_ttl.map_or(millis(FRESH).min(life / 4), |min_ttl| millis(min_ttl).min(life / 10 * 9));
+        let wanted_at = now.saturating_add(wanted);
         if live.is_valid_at(wanted_at) && live.is_valid_at(now) {
             return Ok(live);
         }
