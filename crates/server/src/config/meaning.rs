@@ -154,7 +154,24 @@ fn bad(key: &'static str, placed: &Placed, reason: String, remedy: &str) -> Conf
 }
 
 fn public_url(written: &Written, listen: SocketAddr) -> Result<Url, ConfigError> {
-    written.get("public_url").map_or_else(|| Ok(local_url(listen)), |placed| web_url("public_url", placed))
+    let Some(placed) = written.get("public_url") else { return Ok(local_url(listen)) };
+    let url = web_url("public_url", placed)?;
+    if url.scheme() == "http" && !is_loopback(&url) {
+        // Authorization codes and the cookie that binds a consent to its browser would travel in the clear (RFC 6749 §3.1.2.1).
+        let reason = "plain http is only for this machine itself".to_owned();
+        let remedy = "write https://, and let a reverse proxy with a certificate stand in front";
+        return Err(bad("public_url", placed, reason, remedy));
+    }
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 fn web_url(key: &'static str, placed: &Placed) -> Result<Url, ConfigError> {
@@ -253,6 +270,8 @@ mod tests {
         let wrong = [
             ("KEYHOLDER_LISTEN", "everywhere"),
             ("KEYHOLDER_PUBLIC_URL", "keyholder.example"),
+            ("KEYHOLDER_PUBLIC_URL", "http://keyholder.example"),
+            ("KEYHOLDER_PUBLIC_URL", "http://192.0.2.1:8787"),
             ("KEYHOLDER_DATABASE_URL", "mysql://x"),
             ("KEYHOLDER_EGRESS_ALLOW", "10.0.0.0/99"),
         ];
@@ -261,6 +280,11 @@ mod tests {
             assert_eq!(error.place, variable);
             assert!(!error.remedy.is_empty());
         }
+        for url in ["https://keyholder.example", "http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1"] {
+            with(&[("KEYHOLDER_PUBLIC_URL", url)], &Overrides::default()).unwrap();
+        }
+        let everywhere = with(&[("KEYHOLDER_LISTEN", "0.0.0.0:8787")], &Overrides::default()).unwrap();
+        assert_eq!(everywhere.public_url.as_str(), "http://127.0.0.1:8787/");
         let two = [("KEYHOLDER_ROOT_KEY", "x"), ("KEYHOLDER_ROOT_KEY_FILE", "y")];
         assert!(with(&two, &Overrides::default()).unwrap_err().reason.contains("more than one"));
     }

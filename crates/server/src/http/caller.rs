@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
-use http::header::{AUTHORIZATION, HeaderMap};
+use axum::response::{IntoResponse, Response};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderValue};
 use http::request::Parts;
 use keyholder_broker::Error;
 use keyholder_broker::model::{Caller, PlainKey, Scope};
@@ -14,12 +14,14 @@ use keyholder_oauth::Secret;
 use super::App;
 use super::problem::{ApiError, Refusal};
 
-/// Authenticates the caller and checks the route's scope.
-pub(super) async fn layer(
-    State((app, scope)): State<(App, Scope)>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
+/// Authenticates the caller and checks the route's scope. No reply may be kept on the way, unless a called API says otherwise of its own.
+pub(super) async fn layer(State((app, scope)): State<(App, Scope)>, request: Request, next: Next) -> Response {
+    let mut response = authenticated(&app, scope, request, next).await.into_response();
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn authenticated(app: &App, scope: Scope, mut request: Request, next: Next) -> Result<Response, ApiError> {
     let key = shown_key(request.headers()).ok_or(Refusal::NoKey)?;
     let caller = app.broker.authenticate(&key).await?;
     app.broker.require(&caller, scope)?;
