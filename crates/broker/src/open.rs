@@ -104,10 +104,7 @@ impl Broker {
     pub async fn open(settings: Settings, clock: Clock, rng: Rng, egress: Egress) -> Result<Opened> {
         make_private(&settings.data_dir)?;
         let Location::Sqlite(database) = &settings.database;
-        let locks = [
-            lock(&settings.data_dir, &settings.data_dir.join("lock"))?,
-            lock(database, &beside(database))?,
-        ];
+        let locks = [lock(&settings.data_dir, &settings.data_dir.join("lock"))?, lock(database, &beside(database))?];
         let store = Store::open(&settings.database)?;
         let (root, new_root_key) = root_key(&store, &settings.root_key, &rng).await?;
         let wrapped = store.read(|tx| tx.data_keys()).await?;

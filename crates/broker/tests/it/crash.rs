@@ -171,6 +171,32 @@ async fn a_damaged_reply_does_not_stop_its_connection_for_ever() {
 }
 
 #[tokio::test]
+async fn each_reply_in_escrow_of_a_connection_is_looked_at() {
+    let logs = Logs::catch();
+    let (app, mut fake) = with_fake_refresh().await;
+    app.advance(3600);
+    let renewing = renew_into_a_full_disk(&app, &mut fake, &logs).await;
+    let reply = app.escrow().remove(0).file_name().unwrap().to_str().unwrap().to_owned();
+    for last in ["0", "7", "f"] {
+        // Attempts before it, and after it.
+        let (stem, _) = reply.strip_suffix(".reply").unwrap().split_at(reply.len() - ".reply".len() - 1);
+        let other = format!("{stem}{last}.reply");
+        if other == reply {
+            continue;
+        }
+        let after = app
+            .crashed_with(|folder| {
+                relent(folder);
+                std::fs::write(folder.join("escrow").join(other), b"noise").unwrap();
+            })
+            .await;
+        assert_eq!(after.recovered, 1);
+        assert_eq!(after.app.secret("crm").await, "at-2");
+    }
+    renewing.abort();
+}
+
+#[tokio::test]
 async fn a_code_whose_tokens_cannot_be_stored_leaves_no_grant_behind() {
     let (app, mut fake) = with_fake().await;
     app.refuse("BEFORE INSERT ON pending_grants");

@@ -160,3 +160,13 @@ async fn a_wrong_kind_of_authorization_is_no_key() {
     // A key has no business in a URL.
     app.anonymous().get(&format!("/v1/connections?access_token={key}")).await.problem(401, "unauthenticated");
 }
+
+#[tokio::test]
+async fn no_reply_of_the_api_may_be_kept_on_the_way() {
+    let app = App::start().await;
+    app.machine("m").await;
+    for path in ["/v1/connections/m/token", "/v1/connections/m", "/v1/connections/none", "/v1/keys"] {
+        assert_eq!(app.admin().get(path).await.header("cache-control"), Some("no-store"), "{path}");
+        assert_eq!(app.anonymous().get(path).await.header("cache-control"), Some("no-store"), "{path}");
+    }
+}

@@ -564,7 +564,8 @@ async fn a_link_under_another_name_of_this_machine_leads_to_the_public_one() {
     assert_eq!(reply.status, 307);
     assert_eq!(reply.header("location"), Some(link(&session)));
     // What is no token is not sent anywhere: it might not fit a header.
-    let reply = app.anonymous().send(http::Method::GET, "/connect/%0d%0a", &[("host", &host)], crate::app::full("")).await;
+    let reply =
+        app.anonymous().send(http::Method::GET, "/connect/%0d%0a", &[("host", &host)], crate::app::full("")).await;
     assert_eq!((reply.status, reply.header("location")), (410, None));
 }
 
