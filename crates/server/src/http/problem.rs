@@ -240,7 +240,9 @@ impl Problem {
             Error::AuditUnavailable => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "audit", "The audit can't be written", detail)
             }
-            Error::File { .. } | Error::FolderInUse(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "file", "A file can't be written", detail),
+            Error::File { .. } | Error::FolderInUse(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "file", "A file can't be written", detail)
+            }
             Error::Internal(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail),
         }
     }

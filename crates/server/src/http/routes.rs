@@ -95,7 +95,8 @@ pub(super) fn router(app: App) -> Router {
             }
             let asks_for_key = from_fn_with_state((app.clone(), scope), caller::layer);
             // A handler of any method is the router's fallback, which only `layer` reaches.
-            handler = if route.method == "any" { handler.layer(asks_for_key) } else { handler.route_layer(asks_for_key) };
+            handler =
+                if route.method == "any" { handler.layer(asks_for_key) } else { handler.route_layer(asks_for_key) };
         }
         router = router.route(route.path, handler);
     }

@@ -402,8 +402,11 @@ async fn return_urls_that_could_carry_a_code_elsewhere_are_refused() {
         "https://app.example/#f",
         "data:text/html,x",
     ] {
-        let problem =
-            app.admin().post(&at("alice", "/authorize"), json!({"owner": "alice", "return_url": url})).await.problem(422, "invalid");
+        let problem = app
+            .admin()
+            .post(&at("alice", "/authorize"), json!({"owner": "alice", "return_url": url}))
+            .await
+            .problem(422, "invalid");
         assert_eq!(problem["errors"][0]["field"], "return_url", "{url}");
     }
     for url in ["https://app.example/x?a=b", "http://localhost:3000/", "http://127.0.0.1:1/", "http://[::1]:1/"] {

@@ -35,11 +35,7 @@ pub struct Look {
 
 impl Default for Look {
     fn default() -> Self {
-        Self {
-            width: 1280,
-            height: 800,
-            dark: false,
-        }
+        Self { width: 1280, height: 800, dark: false }
     }
 }
 
@@ -47,23 +43,14 @@ impl Browser {
     /// Starts Chromium (`$CHROMIUM`, else `/usr/bin/chromium`) with an empty profile. It reaches nothing but this machine.
     #[track_caller]
     pub fn start() -> Self {
-        Self {
-            wire: Arc::new(Mutex::new(Wire::start())),
-            person: 0,
-        }
+        Self { wire: Arc::new(Mutex::new(Wire::start())), person: 0 }
     }
 
     /// Somebody else's window in the same browser, without the cookies of the first.
     #[track_caller]
     pub fn second_person(&self) -> Self {
-        let person = self
-            .ask(json!({ "do": "new_context" }))
-            .as_u64()
-            .expect("a person's number");
-        Self {
-            wire: Arc::clone(&self.wire),
-            person,
-        }
+        let person = self.ask(json!({ "do": "new_context" })).as_u64().expect("a person's number");
+        Self { wire: Arc::clone(&self.wire), person }
     }
 
     /// Opens an address, waits until it is loaded, and returns the page's HTTP status after redirects.
@@ -71,10 +58,7 @@ impl Browser {
     #[track_caller]
     pub fn goto(&self, url: &str) -> u16 {
         let status = self.ask(json!({ "do": "goto", "url": url }));
-        status
-            .as_u64()
-            .and_then(|status| u16::try_from(status).ok())
-            .unwrap_or(0)
+        status.as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(0)
     }
 
     /// Fills the field with exactly this label.
@@ -164,17 +148,13 @@ impl Browser {
     /// How many elements match a CSS selector now.
     #[track_caller]
     pub fn count(&self, selector: &str) -> u64 {
-        self.ask(json!({ "do": "count", "selector": selector }))
-            .as_u64()
-            .expect("a number")
+        self.ask(json!({ "do": "count", "selector": selector })).as_u64().expect("a number")
     }
 
     /// An attribute of the one element that a CSS selector names.
     #[track_caller]
     pub fn attribute(&self, selector: &str, name: &str) -> Option<String> {
-        self.ask(json!({ "do": "attribute", "selector": selector, "name": name }))
-            .as_str()
-            .map(str::to_owned)
+        self.ask(json!({ "do": "attribute", "selector": selector, "name": name })).as_str().map(str::to_owned)
     }
 
     /// The value of a JavaScript expression in the page.
@@ -186,20 +166,13 @@ impl Browser {
     /// This person's cookies: `{name, value, domain, path, expires, httpOnly, secure, sameSite}` each.
     #[track_caller]
     pub fn cookies(&self) -> Vec<Value> {
-        self.ask(json!({ "do": "cookies" }))
-            .as_array()
-            .cloned()
-            .unwrap_or_default()
+        self.ask(json!({ "do": "cookies" })).as_array().cloned().unwrap_or_default()
     }
 
     /// The whole page as a PNG file. The look stays until the next one.
     #[track_caller]
     pub fn screenshot(&self, path: &Path, look: Look) {
-        let Look {
-            width,
-            height,
-            dark,
-        } = look;
+        let Look { width, height, dark } = look;
         self.ask(json!({ "do": "screenshot", "path": path, "width": width, "height": height, "dark": dark }));
     }
 
@@ -208,12 +181,7 @@ impl Browser {
     #[track_caller]
     pub fn console_errors(&self) -> Vec<String> {
         let problems = self.ask(json!({ "do": "console" }));
-        problems
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|one| one.as_str().unwrap_or_default().to_owned())
-            .collect()
+        problems.as_array().into_iter().flatten().map(|one| one.as_str().unwrap_or_default().to_owned()).collect()
     }
 
     #[track_caller]
@@ -225,11 +193,7 @@ impl Browser {
     fn ask(&self, mut command: Value) -> Value {
         command["person"] = self.person.into();
         // A panic elsewhere left a whole exchange behind it: the wire is still in step.
-        let mut answer = self
-            .wire
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .exchange(&command);
+        let mut answer = self.wire.lock().unwrap_or_else(PoisonError::into_inner).exchange(&command);
         assert_eq!(
             answer["ok"],
             true,
@@ -264,12 +228,7 @@ impl Wire {
             .unwrap_or_else(|error| panic!("node does not start: {error}"));
         let to = child.stdin.take();
         let from = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let mut wire = Self {
-            child,
-            to,
-            from,
-            _scratch: scratch,
-        };
+        let mut wire = Self { child, to, from, _scratch: scratch };
         wire.read(); // it runs
         wire
     }
@@ -282,10 +241,10 @@ impl Wire {
 
     fn read(&mut self) -> Value {
         let mut line = String::new();
-        self.from
-            .read_line(&mut line)
-            .expect("the driver's stdout is UTF-8");
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("the browser's driver ended; its stderr says why (is Chromium there? `make prepare` installs it)"))
+        self.from.read_line(&mut line).expect("the driver's stdout is UTF-8");
+        serde_json::from_str(&line).unwrap_or_else(|_| {
+            panic!("the browser's driver ended; its stderr says why (is Chromium there? `make prepare` installs it)")
+        })
     }
 }
 

@@ -44,10 +44,7 @@ impl OidcProvider {
     pub fn start(env: &[(&str, &str)]) -> Self {
         let folder = tests_folder().join("peers/oidc-provider");
         require(&folder.join("node_modules"));
-        let (process, ready) = Peer::start(
-            Command::new("node").arg("server.mjs").current_dir(folder),
-            env,
-        );
+        let (process, ready) = Peer::start(Command::new("node").arg("server.mjs").current_dir(folder), env);
         Self {
             issuer: text(&ready, "issuer"),
             resource: text(&ready, "resource"),
@@ -66,8 +63,7 @@ impl OidcProvider {
 
     /// How many token requests with this grant type came, whatever became of them.
     pub fn token_requests(&self, grant_type: &str) -> usize {
-        let wanted =
-            |entry: &&Value| entry["path"] == "/token" && entry["grant_type"] == grant_type;
+        let wanted = |entry: &&Value| entry["path"] == "/token" && entry["grant_type"] == grant_type;
         self.log().iter().filter(wanted).count()
     }
 
@@ -129,24 +125,16 @@ impl NanoIdp {
     /// Starts one that answers 429 with `Retry-After: 60` to every token request of the same minute after the first `calls`,
     /// whatever client, grant or outcome. It also demands PKCE.
     pub fn start_limited(calls: u32) -> Self {
-        Self::start_with(&[
-            ("PROFILE", "stricter-dev"),
-            ("RATE", &format!("{calls}/minute")),
-        ])
+        Self::start_with(&[("PROFILE", "stricter-dev"), ("RATE", &format!("{calls}/minute"))])
     }
 
     /// Starts one with `PROFILE` and `RATE` as `tests/peers/nanoidp/serve.py` describes them.
     pub fn start_with(env: &[(&str, &str)]) -> Self {
         let python = tests_folder().join(".venv/bin/python");
         require(&python);
-        let (process, ready) = Peer::start(
-            Command::new(python).arg(tests_folder().join("peers/nanoidp/serve.py")),
-            env,
-        );
-        Self {
-            issuer: text(&ready, "issuer"),
-            process,
-        }
+        let (process, ready) =
+            Peer::start(Command::new(python).arg(tests_folder().join("peers/nanoidp/serve.py")), env);
+        Self { issuer: text(&ready, "issuer"), process }
     }
 }
 
@@ -169,16 +157,10 @@ impl Peer {
             .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         let mut line = String::new();
         let stdout = child.stdout.take().expect("stdout is piped");
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .expect("the peer's stdout is UTF-8");
-        let peer = Self {
-            child,
-            _scratch: scratch,
-        };
-        let ready = serde_json::from_str(&line).unwrap_or_else(|_| {
-            panic!("{command:?} ended before it was ready; its stderr says why")
-        });
+        BufReader::new(stdout).read_line(&mut line).expect("the peer's stdout is UTF-8");
+        let peer = Self { child, _scratch: scratch };
+        let ready = serde_json::from_str(&line)
+            .unwrap_or_else(|_| panic!("{command:?} ended before it was ready; its stderr says why"));
         (peer, ready)
     }
 }
@@ -195,33 +177,22 @@ impl Drop for Peer {
 pub fn http_json(method: &str, url: &str, body: Option<Value>) -> (u16, Value) {
     let (authority, path) = split(url);
     let body = body.map(|value| value.to_string()).unwrap_or_default();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test's own request to a peer, not one of the program under test"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "a test's own request to a peer, not one of the program under test")]
     let mut stream = TcpStream::connect(authority).unwrap_or_else(|error| panic!("{url}: {error}"));
-    stream
-        .set_read_timeout(Some(Duration::from_secs(30)))
-        .expect("a timeout above zero");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout above zero");
     // HTTP/1.0: the reply is never chunked, and its end is the end of the connection.
     let request = format!(
         "{method} {path} HTTP/1.0\r\nHost: {authority}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    stream
-        .write_all(request.as_bytes())
-        .unwrap_or_else(|error| panic!("{url}: {error}"));
+    stream.write_all(request.as_bytes()).unwrap_or_else(|error| panic!("{url}: {error}"));
     let mut reply = String::new();
-    stream
-        .read_to_string(&mut reply)
-        .unwrap_or_else(|error| panic!("{url}: {error}"));
+    stream.read_to_string(&mut reply).unwrap_or_else(|error| panic!("{url}: {error}"));
     read_reply(&reply).unwrap_or_else(|| panic!("{url}: not an HTTP reply: {reply:?}"))
 }
 
 fn split(url: &str) -> (&str, &str) {
-    let rest = url
-        .strip_prefix("http://")
-        .unwrap_or_else(|| panic!("{url}: peers speak plain http"));
+    let rest = url.strip_prefix("http://").unwrap_or_else(|| panic!("{url}: peers speak plain http"));
     match rest.find('/') {
         Some(at) => rest.split_at(at),
         None => (rest, "/"),
@@ -245,16 +216,9 @@ pub fn tests_folder() -> PathBuf {
 
 /// Panics with the remedy when something that `make prepare` installs is missing.
 pub fn require(path: &Path) {
-    assert!(
-        path.exists(),
-        "{} is missing: run `make prepare` once, it installs what the tests need",
-        path.display()
-    );
+    assert!(path.exists(), "{} is missing: run `make prepare` once, it installs what the tests need", path.display());
 }
 
 fn text(reply: &Value, name: &str) -> String {
-    reply[name]
-        .as_str()
-        .unwrap_or_else(|| panic!("the peer's first line has no `{name}`: {reply}"))
-        .to_owned()
+    reply[name].as_str().unwrap_or_else(|| panic!("the peer's first line has no `{name}`: {reply}")).to_owned()
 }
