@@ -150,6 +150,10 @@ impl Broker {
 }
 
 fn end_session(tx: &Tx<'_>, session: &ConnectSession, now: i64) -> StoreResult<()> {
+    if tx.is_awaited(&session.connection)? {
+        // Another session of the same connection is still under way.
+        return Ok(());
+    }
     tx.end_consent(&session.connection, None, now)?;
     let unused = session.made_connection && session.used_at.is_none();
     match tx.connection_by_id(&session.connection)? {

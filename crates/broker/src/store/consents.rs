@@ -31,6 +31,8 @@ sql! {
     PENDING = concat!("SELECT ", pending_columns!(), " FROM pending_grants WHERE id = ?1");
     PENDING_OF_SESSION = concat!("SELECT ", pending_columns!(), " FROM pending_grants WHERE session = ?1");
     PENDING_BY_CODE = concat!("SELECT ", pending_columns!(), " FROM pending_grants WHERE code_hash = ?1");
+    AWAITED = "SELECT count(*) FROM (SELECT id FROM connect_sessions WHERE connection = ?1 \
+        UNION ALL SELECT connection FROM consents WHERE connection = ?1 UNION ALL SELECT id FROM pending_grants WHERE connection = ?1) AS awaited";
     TAKE_PENDING = "DELETE FROM pending_grants WHERE id = ?1";
     TAKE_PENDING_OF = concat!("DELETE FROM pending_grants WHERE connection = ?1 RETURNING ", pending_columns!());
 }
@@ -130,6 +132,11 @@ impl Tx<'_> {
     /// The waiting grant of a one-time code.
     pub fn pending_by_code(&self, code_hash: &[u8; 32]) -> StoreResult<Option<PendingGrant>> {
         self.row(&PENDING_BY_CODE, &[Val::B(code_hash)], read_pending)
+    }
+
+    /// Is there still a session, a consent or a waiting grant that could authorise this connection?
+    pub fn is_awaited(&self, connection: &ConnectionId) -> StoreResult<bool> {
+        Ok(self.row(&AWAITED, &[Val::T(connection.as_str())], |row| row.i(0))?.is_some_and(|count| count > 0))
     }
 
     /// Takes a waiting grant; `false` when it is already taken.

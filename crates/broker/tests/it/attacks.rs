@@ -130,3 +130,22 @@ async fn only_an_administrator_may_send_a_clients_secret_elsewhere() {
     app.broker.edit_integration(&manager, "client_credentials", renamed).await.unwrap();
     app.broker.edit_integration(&app.admin, "client_credentials", elsewhere()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_session_that_ends_takes_no_connection_from_another_one() {
+    let app = draft().await;
+    let first = NewConnectSession { connection: None, ..session(None, Some("ada")) };
+    let made = app.broker.create_session(&app.admin, first).await.unwrap().session;
+    app.advance(45 * 60);
+    let second = NewConnectSession { connection: Some(made.connection.to_string()), ..session(None, Some("ada")) };
+    let link = app.broker.create_session(&app.admin, second).await.unwrap();
+    // The first session's hour is over; whoever sweeps must leave the connection to the second.
+    app.advance(20 * 60);
+    let (_stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let broker = app.broker.clone();
+    tokio::spawn(async move { broker.run_scheduler(async { drop(stopped.await) }).await });
+    while app.count("SELECT count(*) FROM connect_sessions") > 1 {
+        app.broker.doctor(&app.admin).await.unwrap();
+    }
+    assert!(app.broker.open_link(token_of(&link.url), None).await.is_ok());
+}
