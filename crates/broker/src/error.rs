@@ -173,7 +173,7 @@ pub enum Error {
     },
     /// Another process works on the same data folder.
     #[error(
-        "the data folder {0} is in use by another Keyholder; stop that one, or set KEYHOLDER_DATA_DIR to another folder"
+        "{0} is in use by another Keyholder; stop that one, or set KEYHOLDER_DATA_DIR (and KEYHOLDER_DATABASE_URL) to another place"
     )]
     FolderInUse(String),
     /// The program contradicts itself; a bug.

@@ -189,7 +189,7 @@ fn names(refused: &TokenFailure, known: &str) -> bool {
 pub(crate) fn sentence(text: String) -> String {
     let mut chars = text.chars();
     let Some(first) = chars.next() else { return text };
-    let mut out: String = first.to_uppercase().chain(chars).collect();
+    let mut out: String = if text.starts_with("http") { text } else { first.to_uppercase().chain(chars).collect() };
     if !out.ends_with(['.', '!', '?']) {
         out.push('.');
     }

@@ -8,7 +8,7 @@ use keyholder_provider::{AskedOf, GrantKind};
 use super::{Page, check_name, sort_given, sort_values, taken};
 use crate::error::{Error, FieldError, Result, invalid};
 use crate::model::{
-    Caller, Connection, ConnectionId, ConnectionState, Event, EventId, Failures, Grip, Integration, Values,
+    Caller, Connection, ConnectionId, ConnectionState, Event, EventId, Failures, Grip, Integration, Scope, Values,
 };
 use crate::open::Broker;
 use crate::plan::PASSWORD;
@@ -187,6 +187,12 @@ impl Broker {
         let integration = self.opened_integration(&connection.integration).await?;
         let definition = self.definition(&integration.provider)?;
         let method = definition.method(Some(&integration.method))?;
+        if connection.token_set.is_some()
+            && edit.variables.iter().any(|(name, value)| connection.variables.get(name) != Some(value))
+        {
+            // They may be part of the address that the refresh token and the client's secret are sent to.
+            self.require(caller, Scope::Admin)?;
+        }
         let mut old = self.connection_secrets(&connection)?;
         let password = edit.password.or(old.remove(PASSWORD));
         let mut all = connection.variables.clone();

@@ -27,6 +27,12 @@ impl Broker {
             return Err(Error::NotReady { connection: row.name.clone(), state, failure, retry_after: None });
         }
         let is_useless = row.token_expires_at.map_or(refused_by_api, |at| at <= self.now_ms());
+        if !is_useless && wish.insist {
+            return Err(Error::NotPossible(format!(
+                "the provider gave no refresh token, so there is nothing to renew `{}` with; its access token is still valid, and when it ends, authorise again",
+                row.name
+            )));
+        }
         if !is_useless {
             return Err(self.not_ready(row, explained.failure, None));
         }
@@ -57,20 +63,15 @@ impl Broker {
             FailureKind::Setup => Some(self.backoff(Duration::from_secs(15), Duration::from_secs(3600), in_a_row)),
         };
         let retry_at = wait.map(|wait| now + millis(wait.max(retry_after.unwrap_or_default().min(LONGEST_WAIT))));
-        failure.next_try_at = retry_at;
+        // What never worked is not tried by itself: a person is setting it up.
+        let by_itself = retry_at.filter(|_| row.connected_at.is_some());
+        failure.next_try_at = by_itself;
         let state = match failure.kind {
             FailureKind::Grant => ConnectionState::Reconnect(failure.clone()),
             FailureKind::Setup | FailureKind::Transient => ConnectionState::Failing(failure.clone()),
         };
         let event = self.event(row, "failed", format!("{} {}", failure.message, failure.remedy));
-        let record = RecordFailure {
-            state,
-            failures,
-            retry_at,
-            // What never worked is not tried by itself: a person is setting it up.
-            due_at: retry_at.filter(|_| row.connected_at.is_some()),
-            now,
-        };
+        let record = RecordFailure { state, failures, retry_at, due_at: by_itself, now };
         let (id, generation, attempt_id) = (row.id.clone(), row.generation, attempt.id.clone());
         let recorded = self
             .store

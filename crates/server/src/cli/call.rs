@@ -31,7 +31,7 @@ const PIECE: usize = 64 << 10;
 #[derive(Args)]
 #[command(
     override_usage = "keyholder call [OPTIONS] <CONNECTION> [METHOD] <PATH>",
-    after_help = "Example:\n  keyholder call crm /v3/contacts?limit=5\n  keyholder call crm /v3/contacts -d '{\"name\": \"Ada\"}'\n  keyholder call crm PUT /v3/files/1 -H 'Content-Type: image/png' -d @picture.png\n  keyholder call crm https://files.example.com/v1/export -o export.zip"
+    after_help = "Example:\n  keyholder call crm '/v3/contacts?limit=5'\n  keyholder call crm /v3/contacts -d '{\"name\": \"Ada\"}'\n  keyholder call crm PUT /v3/files/1 -H 'Content-Type: image/png' -d @picture.png\n  keyholder call crm https://files.example.com/v1/export -o export.zip"
 )]
 pub(crate) struct Call {
     /// Name or id

@@ -212,6 +212,9 @@ impl Edit {
 fn tell_next(out: &Out, added: &Value) -> Result {
     let name = clean(text(added, "name"));
     out.line(format!("The integration {name} is there."))?;
+    if text(added, "grant") == "password" {
+        return out.line(format!("Next: keyholder connection add NAME --integration '{name}' --username USER"));
+    }
     if text(added, "grant") != "authorization_code" {
         return out.line(format!("Next: keyholder connect {name}"));
     }

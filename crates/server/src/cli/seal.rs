@@ -40,7 +40,7 @@ impl Seal {
 
 fn show(out: &Out, status: &Value) -> Result {
     let newest = &status["newest"];
-    out.line(format!("Data key {newest} seals from now on."))?;
+    out.line(format!("Data key {newest} seals."))?;
     for (key, count) in status["values"].as_object().into_iter().flatten() {
         out.line(format!("  data key {key}: {count} values"))?;
     }
