@@ -40,7 +40,7 @@ pub struct Consent {
     pub integration: IntegrationId,
     /// The session it was begun in.
     pub session: SessionId,
-    /// Sealed [`ConsentSecrets`](crate::connect): PKCE verifier, nonce and what the person typed.
+    /// Sealed PKCE verifier, nonce and what the person typed.
     pub sealed: Vec<u8>,
     /// Issuer recorded before the redirect (RFC 9207 §2.4).
     pub issuer: Option<String>,

@@ -1,7 +1,7 @@
 //! The only place that holds SQL.
 //!
 //! SQLite has one writer thread that commits in groups (a savepoint a job, acknowledged after the commit is on disk) and a few reader
-//! threads. A job is a function over [`Tx`]; it runs on such a thread, never across a call to a provider. All statements stand in [`sql!`] tables, are written once for SQLite
+//! threads. A job is a function over [`Tx`]; it runs on such a thread, never across a call to a provider. All statements stand in `sql!` tables, are written once for SQLite
 //! and PostgreSQL, and one test prepares each of them.
 
 mod access;
