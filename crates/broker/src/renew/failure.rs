@@ -29,8 +29,8 @@ impl Broker {
         let is_useless = row.token_expires_at.map_or(refused_by_api, |at| at <= self.now_ms());
         if !is_useless && wish.insist {
             return Err(Error::NotPossible(format!(
-                "the provider gave no refresh token, so there is nothing to renew `{}` with; its access token is still valid, and when it ends, authorise again",
-                row.name
+                "the provider gave no refresh token, so there is nothing to renew `{}` with; its access token is still valid. {}",
+                row.name, explained.failure.remedy
             )));
         }
         if !is_useless {
@@ -63,8 +63,9 @@ impl Broker {
             FailureKind::Setup => Some(self.backoff(Duration::from_secs(15), Duration::from_secs(3600), in_a_row)),
         };
         let retry_at = wait.map(|wait| now + millis(wait.max(retry_after.unwrap_or_default().min(LONGEST_WAIT))));
-        // What never worked is not tried by itself: a person is setting it up.
-        let by_itself = retry_at.filter(|_| row.connected_at.is_some());
+        // A set-up that never worked is not tried by itself: a person is at it, and sees each failure.
+        let being_set_up = row.connected_at.is_none() && failure.kind == FailureKind::Setup;
+        let by_itself = retry_at.filter(|_| !being_set_up);
         failure.next_try_at = by_itself;
         let state = match failure.kind {
             FailureKind::Grant => ConnectionState::Reconnect(failure.clone()),

@@ -130,8 +130,8 @@ async fn without_a_refresh_token_the_end_is_announced_as_what_it_is() {
     let (app, peer) = (App::start().await, OidcProvider::start(&[("AT_TTL", "2")]));
     let connected = consented(&app, &peer, "app").await;
     assert_eq!(connected["next_renewal_at"], Value::Null, "there is nothing to renew with");
-    let problem = refresh(&app, "app").await.problem(409, "not_connected");
-    assert!(problem["failure"]["remedy"].as_str().unwrap().contains("offline_access"), "{problem}");
+    let problem = refresh(&app, "app").await.problem(409, "not_possible");
+    assert!(problem["detail"].as_str().unwrap().contains("offline_access"), "{problem}");
     assert_eq!(peer.token_requests("refresh_token"), 0);
 }
 
