@@ -17,10 +17,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use keyholder_oauth::SecretBytes;
+use serde::de::IgnoredAny;
+use zeroize::Zeroizing;
 
 pub(crate) use address::host_matches;
 pub use address::{AllowRule, BadRule, Policy, Rules};
@@ -154,12 +157,8 @@ impl Egress {
             let request = with_length(request);
             let response = self.once.request(request).await.map_err(|e| classify(&e))?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, bounds.bytes).collect().await.map_err(|e| body_fault(&*e, bounds.bytes))?;
-            Ok(Fetched {
-                status: head.status.as_u16(),
-                headers: head.headers,
-                body: SecretBytes::new(body.to_bytes().to_vec()),
-            })
+            let body = whole(body, bounds.bytes).await?;
+            Ok(Fetched { status: head.status.as_u16(), headers: head.headers, body })
         };
         self.clock.timeout(bounds.time, exchange).await.unwrap_or(Err(EgressFault::Timeout(bounds.time))).map_err(fault)
     }
@@ -262,17 +261,35 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
     std::iter::successors(Some(error), |cause: &&'a (dyn StdError + 'static)| (*cause).source())
 }
 
-/// A TLS error hides inside an I/O error, which doesn't name it as its source.
+/// A TLS error hides inside an I/O error, sometimes inside two, which don't name it as their source.
 fn tls_cause(cause: &(dyn StdError + 'static)) -> Option<String> {
-    let inner = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-        Some(inner) => inner as &(dyn StdError + 'static),
-        None => cause,
-    };
-    inner.downcast_ref::<rustls::Error>().map(ToString::to_string)
+    match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => tls_cause(inner),
+        None => cause.downcast_ref::<rustls::Error>().map(ToString::to_string),
+    }
 }
 
-fn body_fault(error: &(dyn StdError + 'static), limit: usize) -> EgressFault {
-    if error.is::<LengthLimitError>() { EgressFault::TooLarge(limit) } else { EgressFault::Lost(error.to_string()) }
+/// The whole body, within `limit` bytes.
+///
+/// Old servers end a body by closing the connection without TLS's farewell, or leave the last chunk out. What has arrived then counts if it is a
+/// whole JSON document: it may hold the only copy of a rotated refresh token.
+async fn whole(mut body: Incoming, limit: usize) -> Result<SecretBytes, EgressFault> {
+    // Room at once for what replies usually hold: a buffer that grows leaves copies of secrets behind.
+    let mut read = Zeroizing::new(Vec::with_capacity(limit.min(64 << 10)));
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => {
+                let Some(data) = frame.data_ref() else { continue };
+                if read.len() + data.len() > limit {
+                    return Err(EgressFault::TooLarge(limit));
+                }
+                read.extend_from_slice(data);
+            }
+            Err(_) if serde_json::from_slice::<IgnoredAny>(&read).is_ok() => break,
+            Err(error) => return Err(EgressFault::Lost(error.to_string())),
+        }
+    }
+    Ok(SecretBytes::new(read.to_vec()))
 }
 
 #[cfg(test)]
@@ -315,5 +332,40 @@ mod tests {
         let error = fetch(&egress("127.0.0.1"), &format!("http://127.0.0.1:{port}/")).await;
         assert!(matches!(error.what, EgressFault::Connect(_)), "{error}");
         assert!(!error.what.may_have_arrived());
+    }
+
+    /// What a server that closes the connection after `reply` is understood to have said.
+    async fn said(reply: String) -> Result<Fetched, EgressError> {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(reply.as_bytes()).unwrap();
+        });
+        let request = Request::get(url).body(SecretBytes::new(Vec::new())).unwrap();
+        let answer = egress("127.0.0.1").fetch(request, Bounds::PROVIDER).await;
+        server.join().unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_body_without_its_end_counts_if_it_is_whole() {
+        for cut in ["7\r\n{\"a\":1}\r\n", "5\r\n{\"a\":\r\n"] {
+            let is_whole = cut.contains('1');
+            let reply = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{cut}");
+            let answer = said(reply).await;
+            assert_eq!(answer.is_ok(), is_whole, "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_tls_error_is_found_however_deep_it_lies() {
+        let tls = rustls::Error::General("the certificate".to_owned());
+        let once = std::io::Error::other(tls);
+        let twice = std::io::Error::other(once);
+        assert!(tls_cause(&twice).unwrap().contains("the certificate"));
+        assert_eq!(tls_cause(&std::io::Error::other("else")), None);
     }
 }
