@@ -22,6 +22,7 @@ use crate::live::Live;
 use crate::model::{Caller, Grip};
 use crate::open::Broker;
 use crate::renew::{Enough, Wish};
+use crate::token_set::credential;
 
 /// An API's first byte may take this long after the last of the request's.
 const HEAD_WITHIN: Duration = Duration::from_secs(120);
@@ -314,11 +315,7 @@ pub(crate) fn call(
     for (name, value) in &api.headers {
         request.headers_mut().insert(name.clone(), value.clone());
     }
-    let token = live.access_token.expose();
-    let placed = if api.prefix.is_empty() { token.to_owned() } else { format!("{} {token}", api.prefix) };
-    let mut credential =
-        HeaderValue::from_str(&placed).map_err(|_| Error::Internal("an access token fits no header"))?;
-    credential.set_sensitive(true);
+    let credential = credential(&api.prefix, &live.access_token)?;
     request.headers_mut().insert(api.header.clone(), credential);
     Ok(request)
 }

@@ -1,5 +1,6 @@
 //! A token set as it is sealed into a connection's row, and the rules for putting a new one in an old one's place.
 
+use http::HeaderValue;
 use keyholder_oauth::{Secret, TokenSet};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -75,6 +76,15 @@ pub(crate) fn succeed(old: Option<TokenSet>, mut new: TokenSet) -> TokenSet {
     let newer = std::mem::replace(&mut new.extra, old.extra);
     new.extra.extend(newer);
     new
+}
+
+/// The token as a header's value, behind its prefix; never shown in `Debug`.
+pub(crate) fn credential(prefix: &str, token: &Secret) -> Result<HeaderValue> {
+    let token = token.expose();
+    let placed = if prefix.is_empty() { token.to_owned() } else { format!("{prefix} {token}") };
+    let mut value = HeaderValue::from_str(&placed).map_err(|_| Error::Internal("an access token fits no header"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 impl Broker {

@@ -1,6 +1,6 @@
 //! Back from the provider.
 
-use http::{HeaderValue, Request, header};
+use http::{Request, header};
 use keyholder_oauth::{
     CallbackError, Expected, FailureKind, Grant, ReceivedCallback, Secret, SecretBytes, TokenSet, ValidatedCallback,
     Verifier, random_token, read_token_reply, sha256, token_request,
@@ -16,6 +16,7 @@ use crate::explain::{self, Deed, sentence};
 use crate::model::{ConnectSession, Connection, Consent, Failure, PendingGrant, PendingId};
 use crate::open::Broker;
 use crate::store::StoreError;
+use crate::token_set::credential;
 
 /// How long a grant waits to be confirmed.
 const PENDING_LIFE: std::time::Duration = std::time::Duration::from_secs(15 * 60);
@@ -193,10 +194,7 @@ impl Broker {
         let verify =
             || Some(format!("{}{}", api.base_url.as_ref()?.as_str().trim_end_matches('/'), api.verify_path.as_ref()?));
         let url = plan.userinfo_endpoint.as_ref().map(ToString::to_string).or_else(verify)?;
-        let token = tokens.access_token.expose();
-        let placed = if api.prefix.is_empty() { token.to_owned() } else { format!("{} {token}", api.prefix) };
-        let mut credential = HeaderValue::from_str(&placed).ok()?;
-        credential.set_sensitive(true);
+        let credential = credential(&api.prefix, &tokens.access_token).ok()?;
         let mut request = Request::get(url).header(header::ACCEPT, "application/json");
         for (name, value) in api.headers.iter().filter(|(name, _)| *name != header::ACCEPT) {
             request = request.header(name, value);
