@@ -6,6 +6,23 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 );
 
+-- The processes that work on this database, and by which mark each knows it again.
+CREATE TABLE instances (
+    id TEXT PRIMARY KEY,
+    mark TEXT NOT NULL,
+    started_at BIGINT NOT NULL,
+    seen_at BIGINT NOT NULL
+);
+
+-- What the other processes must hear of; swept after a while.
+CREATE TABLE changes (
+    seq BIGSERIAL PRIMARY KEY,
+    at BIGINT NOT NULL,
+    kind TEXT NOT NULL,
+    object TEXT NOT NULL
+);
+CREATE INDEX changes_at ON changes (at);
+
 CREATE TABLE data_keys (
     id BIGINT PRIMARY KEY,
     root_key TEXT NOT NULL,
@@ -45,6 +62,7 @@ CREATE TABLE integrations (
     method TEXT NOT NULL,
     client_id TEXT NOT NULL,
     secrets BYTEA,              -- sealed: client secret and secret variables
+    client_secret_expires_at BIGINT,
     scopes TEXT NOT NULL,
     audience TEXT,
     header_prefix TEXT,
@@ -74,7 +92,11 @@ CREATE TABLE connections (
     token_expires_at BIGINT,
     scope TEXT,
     account TEXT,
+    endpoint TEXT NOT NULL DEFAULT '', -- of the token endpoint, without query: due rows are taken endpoint by endpoint
     due_at BIGINT,
+    lost_at BIGINT,             -- when a request with this generation's refresh token was sent whose outcome nobody knows
+    dies_at BIGINT,             -- when the refresh token dies
+    warned_at BIGINT,
     attempt TEXT,
     attempt_owner TEXT,
     attempt_deadline BIGINT,
@@ -88,7 +110,8 @@ CREATE TABLE connections (
     updated_at BIGINT NOT NULL,
     UNIQUE (tenant, name)
 );
-CREATE INDEX connections_due ON connections (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX connections_due ON connections (endpoint, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX connections_dies ON connections (dies_at) WHERE dies_at IS NOT NULL;
 CREATE INDEX connections_integration ON connections (integration);
 
 CREATE TABLE connect_sessions (

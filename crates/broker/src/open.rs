@@ -22,6 +22,7 @@ use crate::escrow::Escrow;
 use crate::live::LiveTokens;
 use crate::model::{AttemptId, AuditId, Caller, ConnectionId, Tenant};
 use crate::plan::Discovered;
+use crate::points::Points;
 use crate::renew::Running;
 use crate::store::{Location, NewAudit, Store, StoreError};
 use crate::vault::{RootKey, RootKeySource, Vault};
@@ -40,6 +41,8 @@ pub struct Settings {
     pub database: Location,
     /// The root key.
     pub root_key: RootKeySource,
+    /// Where a test makes effects fail; nothing in release builds.
+    pub points: Points,
 }
 
 /// The whole product without its ways in. Clones are handles on the same broker.

@@ -6,7 +6,7 @@ use keyholder_oauth::read_token_reply;
 use crate::error::{Error, Result};
 use crate::model::{AttemptId, ConnectionId, Status};
 use crate::open::Broker;
-use crate::renew::{granted_scope, lock};
+use crate::renew::{endpoint_key, granted_scope, lock};
 use crate::store::CommitTokens;
 use crate::token_set::succeed;
 use crate::vault::VaultError;
@@ -109,12 +109,15 @@ impl Broker {
         );
         let Ok(tokens) = read else { return Ok(false) };
         let tokens = succeed(old, tokens);
+        let times = self.times(&plan, &tokens, row.connected_at, held.reply.received_at);
         let commit = CommitTokens {
             sealed: self.seal_tokens(&row.tenant, row.id.as_str(), row.generation + 1, &tokens)?,
             expires_at: tokens.expires_at,
             scope: granted_scope(&plan, &tokens),
             account: None,
-            due_at: self.due_at(&plan, &tokens),
+            due_at: times.due_at,
+            dies_at: times.dies_at,
+            endpoint: endpoint_key(&plan),
             now: held.reply.received_at,
         };
         let event = self.event(

@@ -9,7 +9,7 @@ use crate::live::to_live;
 use crate::manage::ShownConnection;
 use crate::model::{Caller, ConnectSession, Connection, PendingGrant, PendingId, Tenant};
 use crate::open::Broker;
-use crate::renew::granted_scope;
+use crate::renew::{endpoint_key, granted_scope};
 use crate::store::CommitTokens;
 use crate::token_set;
 use crate::vault::Place;
@@ -126,12 +126,16 @@ impl Broker {
             let integration = self.opened_integration(&row.integration).await?;
             let plan = self.plan_for(&integration, &typed.variables, typed.secrets.clone(), Some(&tokens)).await?;
             let now = self.now_ms();
+            // A new grant: an old one's age doesn't count.
+            let times = self.times(&plan, &tokens, None, now);
             let commit = CommitTokens {
                 sealed: self.seal_tokens(&row.tenant, row.id.as_str(), row.generation + 1, &tokens)?,
                 expires_at: tokens.expires_at,
                 scope: granted_scope(&plan, &tokens),
                 account: pending.account.clone(),
-                due_at: self.due_at(&plan, &tokens),
+                due_at: times.due_at,
+                dies_at: times.dies_at,
+                endpoint: endpoint_key(&plan),
                 now,
             };
             let secrets = self.seal_connection_secrets(&row.tenant, row.id.as_str(), &typed.secrets)?;

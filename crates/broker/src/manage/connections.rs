@@ -118,6 +118,8 @@ impl Broker {
             scope: None,
             account: None,
             due_at: None,
+            lost_at: None,
+            dies_at: None,
             attempt: None,
             failures: Failures::default(),
             retry_at: None,

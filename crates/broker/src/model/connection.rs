@@ -185,6 +185,10 @@ pub struct Connection {
     pub account: Option<String>,
     /// When the scheduler looks at it next, Unix milliseconds.
     pub due_at: Option<i64>,
+    /// When a request with this generation's refresh token was sent whose outcome nobody knows, Unix milliseconds.
+    pub lost_at: Option<i64>,
+    /// When the refresh token dies, as far as is known, Unix milliseconds.
+    pub dies_at: Option<i64>,
     /// The claim that is held on it.
     pub attempt: Option<Attempt>,
     /// Failures in a row.

@@ -72,7 +72,7 @@ impl Broker {
             FailureKind::Setup | FailureKind::Transient => ConnectionState::Failing(failure.clone()),
         };
         let event = self.event(row, "failed", format!("{} {}", failure.message, failure.remedy));
-        let record = RecordFailure { state, failures, retry_at, due_at: by_itself, now };
+        let record = RecordFailure { state, failures, retry_at, due_at: by_itself, lost_at: row.lost_at, now };
         let (id, generation, attempt_id) = (row.id.clone(), row.generation, attempt.id.clone());
         let recorded = self
             .store

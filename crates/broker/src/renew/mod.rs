@@ -4,6 +4,7 @@
 //! wants the same connection renewed waits for the same task; across processes the claim in the row decides. The task is nobody's future: a caller
 //! that goes away abandons no exchange.
 
+mod due;
 mod failure;
 mod grant;
 
@@ -17,6 +18,7 @@ use keyholder_oauth::{FailureKind, Secret, TokenSet, read_token_reply, token_req
 use keyholder_provider::{GrantKind, Recovery};
 use tokio::sync::watch;
 
+pub(crate) use self::due::endpoint_key;
 use self::failure::left;
 pub(crate) use self::grant::granted_scope;
 use self::grant::{deed, request_parts};
@@ -397,12 +399,15 @@ impl Broker {
     /// Step 4: the new token set into the row, repeated until the store has answered.
     async fn commit(&self, row: &Connection, plan: &Plan, tokens: TokenSet, renewed_at: i64) -> Outcome {
         let generation = row.generation + 1;
+        let times = self.times(plan, &tokens, row.connected_at, renewed_at);
         let commit = CommitTokens {
             sealed: self.seal_tokens(&row.tenant, row.id.as_str(), generation, &tokens)?,
             expires_at: tokens.expires_at,
             scope: granted_scope(plan, &tokens),
             account: None,
-            due_at: self.due_at(plan, &tokens),
+            due_at: times.due_at,
+            dies_at: times.dies_at,
+            endpoint: endpoint_key(plan),
             now: renewed_at,
         };
         let first = row.connected_at.is_none();
@@ -464,19 +469,6 @@ impl Broker {
             self.clock.sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
-    }
-
-    /// When the scheduler renews: expiry − min(15 min, half the life), spread a little earlier by jitter. `None` where only use or a person can tell.
-    pub(crate) fn due_at(&self, plan: &Plan, tokens: &TokenSet) -> Option<i64> {
-        let expires = tokens.expires_at?;
-        if tokens.refresh_token.is_none() && plan.rendered.grant == GrantKind::AuthorizationCode {
-            return None;
-        }
-        let life = (expires - self.now_ms()).max(0);
-        let ahead = (life / 2).min(15 * 60 * 1000);
-        #[expect(clippy::cast_possible_truncation, reason = "a tenth of at most 15 minutes")]
-        let jitter = (ahead as f64 * 0.1 * self.rng.unit()) as i64;
-        Some(expires - ahead - jitter)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::model::{
 macro_rules! columns {
     () => {
         "id, tenant, name, integration, owner, username, tags, variables, secrets, state, failure, token_set, generation, token_expires_at, scope, account, \
-         due_at, attempt, attempt_owner, attempt_deadline, failures_setup, failures_grant, failures_transient, retry_at, connected_at, renewed_at, created_at, updated_at"
+         due_at, attempt, attempt_owner, attempt_deadline, failures_setup, failures_grant, failures_transient, retry_at, connected_at, renewed_at, created_at, updated_at, lost_at, dies_at"
     };
 }
 
@@ -28,22 +28,22 @@ sql! {
     CLAIM = "UPDATE connections SET attempt = ?3, attempt_owner = ?4, attempt_deadline = ?5 \
         WHERE id = ?1 AND generation = ?2 AND (attempt IS NULL OR attempt_deadline <= ?6) AND state <> 'revoked'";
     COMMIT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
-        token_expires_at = ?4, scope = ?5, account = coalesce(?6, account), due_at = ?7, state = 'connected', failure = NULL, \
+        token_expires_at = ?4, scope = ?5, account = coalesce(?6, account), due_at = ?7, endpoint = ?9, dies_at = ?10, lost_at = NULL, warned_at = NULL, state = 'connected', failure = NULL, \
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
         connected_at = coalesce(connected_at, ?8), renewed_at = ?8, updated_at = ?8 \
         WHERE id = ?1 AND generation = ?2 AND state <> 'revoked'";
     ADOPT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
-        token_expires_at = ?4, scope = ?5, account = ?6, due_at = ?7, state = 'connected', failure = NULL, secrets = ?9, variables = ?10, \
+        token_expires_at = ?4, scope = ?5, account = ?6, due_at = ?7, endpoint = ?11, dies_at = ?12, lost_at = NULL, warned_at = NULL, state = 'connected', failure = NULL, secrets = ?9, variables = ?10, \
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
         connected_at = coalesce(connected_at, ?8), renewed_at = ?8, updated_at = ?8 WHERE id = ?1 AND generation = ?2 AND state <> 'revoked'";
-    FAIL = "UPDATE connections SET state = ?4, failure = ?5, failures_setup = ?6, failures_grant = ?7, failures_transient = ?8, retry_at = ?9, due_at = ?10, \
+    FAIL = "UPDATE connections SET state = ?4, failure = ?5, failures_setup = ?6, failures_grant = ?7, failures_transient = ?8, retry_at = ?9, due_at = ?10, lost_at = ?12, \
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, updated_at = ?11 \
         WHERE id = ?1 AND generation = ?2 AND attempt = ?3 AND state <> 'revoked'";
     RELEASE = "UPDATE connections SET attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL WHERE id = ?1 AND attempt = ?2";
     BEGIN_CONSENT = "UPDATE connections SET state = 'pending', failure = NULL, updated_at = ?2 WHERE id = ?1 AND state = 'draft'";
     END_CONSENT = "UPDATE connections SET state = 'draft', failure = ?2, updated_at = ?3 WHERE id = ?1 AND state = 'pending'";
     REVOKE = "UPDATE connections SET state = 'revoked', failure = NULL, token_set = NULL, previous_token_set = NULL, secrets = NULL, generation = generation + 1, \
-        token_expires_at = NULL, due_at = NULL, retry_at = NULL, attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, updated_at = ?2 WHERE id = ?1";
+        token_expires_at = NULL, due_at = NULL, lost_at = NULL, dies_at = NULL, warned_at = NULL, retry_at = NULL, attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, updated_at = ?2 WHERE id = ?1";
     REVIVE = "UPDATE connections SET state = 'draft', updated_at = ?2 WHERE id = ?1 AND state = 'revoked'";
     PUT_SECRETS = "UPDATE connections SET secrets = ?2, username = coalesce(?3, username), variables = ?4, retry_at = NULL, updated_at = ?5 WHERE id = ?1";
     TRY_AGAIN = "UPDATE connections SET state = 'failing' WHERE id = ?1 AND state = 'reconnect'";
@@ -78,6 +78,10 @@ pub struct CommitTokens {
     pub account: Option<String>,
     /// When the scheduler shall renew it.
     pub due_at: Option<i64>,
+    /// When the refresh token dies, as far as is known, Unix milliseconds.
+    pub dies_at: Option<i64>,
+    /// Which token endpoint renews it.
+    pub endpoint: String,
     /// Now, Unix milliseconds.
     pub now: i64,
 }
@@ -93,6 +97,8 @@ pub struct RecordFailure {
     pub retry_at: Option<i64>,
     /// When the scheduler looks again.
     pub due_at: Option<i64>,
+    /// When a request with this refresh token was first sent whose outcome nobody knows, Unix milliseconds.
+    pub lost_at: Option<i64>,
     /// Now, Unix milliseconds.
     pub now: i64,
 }
@@ -203,6 +209,8 @@ impl Tx<'_> {
             Val::opt_t(tokens.account.as_deref()),
             Val::opt_i(tokens.due_at),
             Val::I(tokens.now),
+            Val::T(&tokens.endpoint),
+            Val::opt_i(tokens.dies_at),
         ];
         Ok(self.execute(&COMMIT, &values)? == 1)
     }
@@ -228,6 +236,8 @@ impl Tx<'_> {
             Val::I(tokens.now),
             Val::opt_b(secrets),
             Val::T(&variables),
+            Val::T(&tokens.endpoint),
+            Val::opt_i(tokens.dies_at),
         ];
         Ok(self.execute(&ADOPT, &values)? == 1)
     }
@@ -253,6 +263,7 @@ impl Tx<'_> {
             Val::opt_i(failed.retry_at),
             Val::opt_i(failed.due_at),
             Val::I(failed.now),
+            Val::opt_i(failed.lost_at),
         ];
         Ok(self.execute(&FAIL, &values)? == 1)
     }
@@ -351,6 +362,8 @@ fn read_connection(row: &Row<'_>) -> StoreResult<Connection> {
         renewed_at: row.opt_i(25)?,
         created_at: row.i(26)?,
         updated_at: row.i(27)?,
+        lost_at: row.opt_i(28)?,
+        dies_at: row.opt_i(29)?,
     })
 }
 

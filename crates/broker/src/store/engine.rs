@@ -121,7 +121,10 @@ fn migrate(connection: &Connection) -> StoreResult<()> {
 
 /// The schema's type words in SQLite's, and every table STRICT.
 fn for_sqlite(text: &str) -> String {
-    text.replace("BIGINT", "INTEGER").replace("BYTEA", "BLOB").replace("\n);", "\n) STRICT;")
+    text.replace("BIGSERIAL", "INTEGER")
+        .replace("BIGINT", "INTEGER")
+        .replace("BYTEA", "BLOB")
+        .replace("\n);", "\n) STRICT;")
 }
 
 fn write_loop(connection: &Connection, jobs: &mpsc::Receiver<WriteJob>) {

@@ -104,6 +104,7 @@ impl App {
                     data_dir: config.data_dir.clone(),
                     database: config.database.clone(),
                     root_key: config.root_key.clone(),
+                    points: keyholder_broker::points::Points::default(),
                 };
                 let egress = config.egress(clock.clone()).unwrap();
                 Broker::open(settings, clock, Rng::System, egress).await.unwrap()
