@@ -110,7 +110,7 @@ async fn write(store: &Store, clock: &Clock, records: Arc<Vec<NewAudit>>, health
     }
     loop {
         let records = Arc::clone(&records);
-        let written = store.write(move |tx| records.iter().try_for_each(|record| tx.add_audit(record))).await;
+        let written = store.write(move |tx| tx.add_audit(&records)).await;
         health.failing.store(written.is_err(), Ordering::Relaxed);
         match written {
             Ok(()) => return,

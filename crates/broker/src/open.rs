@@ -108,7 +108,7 @@ impl Broker {
         make_private(&settings.data_dir)?;
         let Location::Sqlite(database) = &settings.database;
         let locks = [lock(&settings.data_dir, &settings.data_dir.join("lock"))?, lock(database, &beside(database))?];
-        let store = Store::open(&settings.database)?;
+        let store = Store::open(&settings.database, clock.clone(), settings.points.clone())?;
         let (root, new_root_key) = root_key(&store, &settings.root_key, &rng).await?;
         let wrapped = store.read(|tx| tx.data_keys()).await?;
         let vault = Vault::open(&root, &wrapped)?;

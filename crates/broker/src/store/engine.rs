@@ -12,6 +12,8 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 use super::{Location, StoreError, StoreResult, Tx};
+use crate::clock::Clock;
+use crate::points::Points;
 
 /// Most jobs that share one commit.
 const GROUP: usize = 256;
@@ -24,6 +26,8 @@ const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../../../migrations/00
 pub struct Store {
     writer: mpsc::Sender<WriteJob>,
     readers: mpsc::Sender<ReadJob>,
+    clock: Clock,
+    points: Points,
 }
 
 /// Runs in a savepoint; what it answers is told after the commit.
@@ -33,7 +37,7 @@ type ReadJob = Box<dyn FnOnce(&Connection) + Send>;
 
 impl Store {
     /// Opens (or makes) the database, brings its schema up to date, starts the threads.
-    pub fn open(location: &Location) -> StoreResult<Self> {
+    pub fn open(location: &Location, clock: Clock, points: Points) -> StoreResult<Self> {
         let Location::Sqlite(path) = location;
         let writing = connect(path)?;
         migrate(&writing)?;
@@ -52,7 +56,7 @@ impl Store {
                 }
             })?;
         }
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, clock, points })
     }
 
     /// Runs `job` in a transaction; answers when it is on disk. An error undoes what the job did.
@@ -60,9 +64,11 @@ impl Store {
         &self,
         job: impl FnOnce(&Tx<'_>) -> StoreResult<T> + Send + 'static,
     ) -> StoreResult<T> {
+        self.points.reach("store.write").await?;
         let (answer, answered) = oneshot::channel();
+        let clock = self.clock.clone();
         let run: WriteJob = Box::new(move |connection| {
-            let result = in_savepoint(connection, job);
+            let result = in_savepoint(&Tx { on: connection, clock: &clock }, job);
             Box::new(move |committed| {
                 // Nobody waits any more when the caller went away; the work is done all the same.
                 let _ = answer.send(committed.and(result));
@@ -77,9 +83,11 @@ impl Store {
         &self,
         job: impl FnOnce(&Tx<'_>) -> StoreResult<T> + Send + 'static,
     ) -> StoreResult<T> {
+        self.points.reach("store.read").await?;
         let (answer, answered) = oneshot::channel();
+        let clock = self.clock.clone();
         let run: ReadJob = Box::new(move |connection| {
-            let _ = answer.send(job(&Tx(connection)));
+            let _ = answer.send(job(&Tx { on: connection, clock: &clock }));
         });
         self.readers.send(run).map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
@@ -149,14 +157,15 @@ fn commit_group(connection: &Connection, group: Vec<WriteJob>) {
 }
 
 /// One job of a group: its own savepoint, so that its failure undoes only itself.
-fn in_savepoint<T>(connection: &Connection, job: impl FnOnce(&Tx<'_>) -> StoreResult<T>) -> StoreResult<T> {
+fn in_savepoint<T>(tx: &Tx<'_>, job: impl FnOnce(&Tx<'_>) -> StoreResult<T>) -> StoreResult<T> {
+    let connection = tx.on;
     if connection.is_autocommit() {
         // BEGIN failed: nothing may run outside the group's transaction.
         return Err(StoreError::Closed);
     }
     connection.execute_batch("SAVEPOINT job")?;
     // A bug in one job must not end the only thread that writes; what the job did is undone.
-    let result = catch_unwind(AssertUnwindSafe(|| job(&Tx(connection)))).unwrap_or(Err(StoreError::Closed));
+    let result = catch_unwind(AssertUnwindSafe(|| job(tx))).unwrap_or(Err(StoreError::Closed));
     let end = if result.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
     connection.execute_batch(end)?;
     result
@@ -181,7 +190,8 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&Location::Sqlite(folder.path().join("k.db"))).unwrap();
+        let store =
+            Store::open(&Location::Sqlite(folder.path().join("k.db")), Clock::System, Points::default()).unwrap();
         (folder, store)
     }
 
@@ -221,7 +231,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("k.db");
         connect(&path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
-        let error = Store::open(&Location::Sqlite(path)).err().unwrap().to_string();
+        let error = Store::open(&Location::Sqlite(path), Clock::System, Points::default()).err().unwrap().to_string();
         assert!(error.contains("99") && error.contains("newer"), "{error}");
     }
 }

@@ -85,19 +85,21 @@ impl Tx<'_> {
         })
     }
 
-    /// Writes an audit record.
-    pub fn add_audit(&self, new: &NewAudit) -> StoreResult<()> {
-        let values = [
-            Val::T(new.id.as_str()),
-            Val::T(new.tenant.as_str()),
-            Val::I(new.at),
-            Val::T(&new.actor),
-            Val::T(new.action),
-            Val::T(&new.object),
-            Val::T(new.outcome),
-            Val::opt_t(new.detail.as_deref()),
-        ];
-        self.execute(&ADD_AUDIT, &values).map(drop)
+    /// Writes audit records.
+    pub fn add_audit(&self, new: &[NewAudit]) -> StoreResult<()> {
+        let values = new.iter().map(|new| {
+            vec![
+                Val::T(new.id.as_str()),
+                Val::T(new.tenant.as_str()),
+                Val::I(new.at),
+                Val::T(&new.actor),
+                Val::T(new.action),
+                Val::T(&new.object),
+                Val::T(new.outcome),
+                Val::opt_t(new.detail.as_deref()),
+            ]
+        });
+        self.execute_each(&ADD_AUDIT, values)
     }
 
     /// Audit records after `after`, oldest first.

@@ -15,6 +15,7 @@ mod setup;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
@@ -25,6 +26,9 @@ pub use engine::Store;
 pub use history::{AuditRow, NewAudit};
 pub use sealed::SealedRow;
 pub use upkeep::{IdempotencyRow, Swept};
+
+use crate::clock::Clock;
+use crate::model::ConnectionId;
 
 /// Where the store lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,9 +58,9 @@ impl Location {
 /// What can go wrong in the store. Never holds a value of a row.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The engine refused a statement.
+    /// The engine refused a statement, or a test let it fail.
     #[error("the database failed: {0}")]
-    Engine(std::sync::Arc<rusqlite::Error>),
+    Engine(Arc<dyn std::error::Error + Send + Sync>),
     /// A unique name is taken.
     #[error("the name is taken")]
     Taken,
@@ -88,8 +92,14 @@ impl From<rusqlite::Error> for StoreError {
         match error.sqlite_error().map(|e| e.extended_code) {
             Some(ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => StoreError::Taken,
             Some(ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => StoreError::InUse,
-            _ => StoreError::Engine(std::sync::Arc::new(error)),
+            _ => StoreError::Engine(Arc::new(error)),
         }
+    }
+}
+
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        StoreError::Engine(Arc::new(error))
     }
 }
 
@@ -182,17 +192,35 @@ impl Row<'_> {
 }
 
 /// A transaction. What a job did is durable when the job's future has answered.
-pub struct Tx<'a>(&'a rusqlite::Connection);
+pub struct Tx<'a> {
+    on: &'a rusqlite::Connection,
+    clock: &'a Clock,
+}
 
 impl Tx<'_> {
+    /// The database's clock, Unix milliseconds: one clock for all processes, whatever their machines' say.
+    pub fn now_ms(&self) -> StoreResult<i64> {
+        Ok(self.clock.now_ms())
+    }
+
+    /// Locks a connection's row to the end of the transaction: for jobs that write by what they read.
+    pub fn lock_connection(&self, _id: &ConnectionId) -> StoreResult<()> {
+        Ok(())
+    }
+
     /// Runs a statement; answers how many rows it changed.
     fn execute(&self, sql: &Sql, values: &[Val<'_>]) -> StoreResult<usize> {
-        Ok(self.0.prepare_cached(sql.0)?.execute(rusqlite::params_from_iter(values))?)
+        Ok(self.on.prepare_cached(sql.0)?.execute(rusqlite::params_from_iter(values))?)
+    }
+
+    /// Runs a statement for each of `rows`.
+    fn execute_each<'v>(&self, sql: &Sql, rows: impl IntoIterator<Item = Vec<Val<'v>>>) -> StoreResult<()> {
+        rows.into_iter().try_for_each(|values| self.execute(sql, &values).map(drop))
     }
 
     /// All rows of a reply, read by `read`.
     fn rows<T>(&self, sql: &Sql, values: &[Val<'_>], read: impl Fn(&Row<'_>) -> StoreResult<T>) -> StoreResult<Vec<T>> {
-        let mut statement = self.0.prepare_cached(sql.0)?;
+        let mut statement = self.on.prepare_cached(sql.0)?;
         let mut rows = statement.query(rusqlite::params_from_iter(values))?;
         let mut out = Vec::new();
         while let Some(row) = rows.next()? {
@@ -226,11 +254,13 @@ fn to_json(value: &impl serde::Serialize) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::points::Points;
 
     #[tokio::test]
     async fn every_statement_prepares() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&Location::Sqlite(folder.path().join("k.db"))).unwrap();
+        let store =
+            Store::open(&Location::Sqlite(folder.path().join("k.db")), Clock::System, Points::default()).unwrap();
         let tables = [
             access::ALL,
             connections::ALL,
@@ -244,7 +274,7 @@ mod tests {
         store
             .read(move |tx| {
                 for (name, sql) in tables.into_iter().flatten() {
-                    tx.0.prepare(sql.0).unwrap_or_else(|e| panic!("{name}: {e}"));
+                    tx.on.prepare(sql.0).unwrap_or_else(|e| panic!("{name}: {e}"));
                 }
                 Ok(())
             })

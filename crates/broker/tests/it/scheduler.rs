@@ -1,6 +1,8 @@
 //! What happens by itself: renewal ahead of need, once; and replies kept for repeated requests.
 
+use keyholder_broker::clock::Clock;
 use keyholder_broker::model::Status;
+use keyholder_broker::points::Points;
 use keyholder_broker::store::{Location, Store};
 use keyholder_broker::{Idempotency, KeptReply};
 use serde_json::json;
@@ -115,7 +117,12 @@ async fn a_due_time_that_a_renewal_has_set_meanwhile_stands() {
     let app = App::start().await;
     app.machine("crm").await;
     let row = app.row("crm").await;
-    let store = Store::open(&Location::Sqlite(app.folder.path().join("keyholder.db"))).unwrap();
+    let store = Store::open(
+        &Location::Sqlite(app.folder.path().join("keyholder.db")),
+        Clock::Manual(app.clock.clone()),
+        Points::default(),
+    )
+    .unwrap();
     let (id, due, now) = (row.id.clone(), row.due_at.unwrap(), app.now());
     assert!(due > now);
     store.write(move |tx| tx.postpone(&id, now + 60_000, now)).await.unwrap();
