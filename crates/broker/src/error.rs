@@ -6,7 +6,7 @@ use keyholder_oauth::{CallbackError, DiscoveryError, RequestError};
 use keyholder_provider::{DefinitionError, RenderError, ValueError};
 
 use crate::egress::EgressError;
-use crate::model::{Failure, Scope, Status};
+use crate::model::{Failure, Fenced, Scope, Status};
 use crate::store::StoreError;
 use crate::vault::{RootKeyError, VaultError};
 
@@ -176,6 +176,29 @@ pub enum Error {
         "{0} is in use by another Keyholder; stop that one, or set KEYHOLDER_DATA_DIR (and KEYHOLDER_DATABASE_URL) to another place"
     )]
     FolderInUse(String),
+    /// Nothing is renewed, begun or ended at a provider: this may be a copy of a live database.
+    #[error(
+        "this installation is fenced: {}; two copies would spend each other's refresh tokens, so valid tokens are handed out, but nothing is renewed, \
+         authorised or revoked until an operator has said which copy is live: run `keyholder doctor --live` here if it is this one",
+        .0.reason.message()
+    )]
+    Fenced(Fenced),
+    /// Data folder and database belong to different clusters.
+    #[error(
+        "the data folder {folder} belongs to the cluster {own}, but the database is that of {found}: two were mixed up. \
+         Correct KEYHOLDER_DATABASE_URL or KEYHOLDER_DATA_DIR; to use the folder with this database all the same, move {file} away first \
+         (replies in the folder's escrow are the other cluster's)"
+    )]
+    OtherCluster {
+        /// The data folder.
+        folder: String,
+        /// The file in it that names its cluster.
+        file: String,
+        /// The folder's cluster.
+        own: String,
+        /// The database's.
+        found: String,
+    },
     /// The program contradicts itself; a bug.
     #[error("internal error: {0}; please report it")]
     Internal(&'static str),

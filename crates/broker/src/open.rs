@@ -19,6 +19,7 @@ use crate::clock::{Clock, Rng, millis};
 use crate::egress::Egress;
 use crate::error::{Error, Result};
 use crate::escrow::Escrow;
+use crate::fence::Fence;
 use crate::live::LiveTokens;
 use crate::model::{AttemptId, AuditId, Caller, ConnectionId, Tenant};
 use crate::plan::Discovered;
@@ -70,6 +71,7 @@ pub struct Inner {
     pub(crate) catalogue: RwLock<Arc<Catalogue>>,
     pub(crate) audit: AuditLog,
     pub(crate) escrow: Escrow,
+    pub(crate) fence: Fence,
     pub(crate) keys: KeyCache,
     pub(crate) live: LiveTokens,
     pub(crate) discovered: Discovered,
@@ -117,6 +119,7 @@ impl Broker {
         let broker = Self(Arc::new(Inner {
             audit: AuditLog::start(store.clone(), clock.clone()),
             escrow: Escrow::open(&settings.data_dir)?,
+            fence: Fence::default(),
             catalogue: RwLock::new(Arc::new(Catalogue::built_in())),
             keys: KeyCache::default(),
             live: LiveTokens::default(),

@@ -122,7 +122,7 @@ impl Broker {
 fn may_serve_old(error: &Error) -> bool {
     match error {
         Error::NotReady { state, .. } => matches!(state, Status::Failing | Status::Reconnect),
-        Error::StillRenewing | Error::Store(_) => true,
+        Error::StillRenewing | Error::Store(_) | Error::Fenced(_) => true,
         _ => false,
     }
 }

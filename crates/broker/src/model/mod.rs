@@ -3,12 +3,14 @@
 mod caller;
 mod connection;
 mod id;
+mod instance;
 mod integration;
 mod session;
 
 pub use caller::{Caller, Grip, Limits, NewKey, PlainKey, Scope, StoredKey};
 pub use connection::{Attempt, Connection, ConnectionState, Event, Failure, Failures, SecretInput, Status};
 pub use id::{AttemptId, AuditId, ConnectionId, EventId, IntegrationId, KeyId, NotAnId, PendingId, SessionId};
+pub use instance::{FenceReason, Fenced};
 pub use integration::Integration;
 pub use session::{ConnectSession, Consent, PendingGrant};
 

@@ -243,13 +243,17 @@ impl Problem {
             Error::File { .. } | Error::FolderInUse(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "file", "A file can't be written", detail)
             }
+            Error::Fenced(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "fenced", "This copy is fenced", detail),
+            Error::OtherCluster { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "other_cluster", "Another cluster's database", detail)
+            }
             Error::Internal(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail),
         }
     }
 
     /// Is it ours rather than the caller's or the provider's?
     fn is_ours(&self) -> bool {
-        matches!(self.code, "store" | "sealing" | "audit" | "file" | "internal")
+        matches!(self.code, "store" | "sealing" | "audit" | "file" | "other_cluster" | "internal")
     }
 
     /// Logs a failure once, here, where it is handled.
