@@ -4,7 +4,8 @@
 //! Modules stand in this order and use only what stands before them:
 //!
 //! `clock` → `points` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
-//! `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `token_set` → `live` (tokens in memory) →
+//! `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `endpoints` → `token_set` → `live` (tokens in
+//! memory) →
 //! `renew` → `recover` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `seal` → `scheduler` → `doctor`.
 
 #![allow(
@@ -18,6 +19,7 @@ pub mod clock;
 mod connect;
 mod doctor;
 pub mod egress;
+mod endpoints;
 mod error;
 mod escrow;
 mod explain;
@@ -46,6 +48,7 @@ pub use connect::{
     Authorize, Begun, Completed, CompletedBy, Finished, NewConnectSession, OpenSession, Question, SessionLink, View,
 };
 pub use doctor::{Check, Verdict};
+pub use endpoints::Pace;
 pub use error::{Error, FieldError, Result};
 pub use gateway::ProxyRequest;
 pub use idempotency::{Idempotency, KeptReply};

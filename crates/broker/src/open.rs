@@ -17,6 +17,7 @@ use crate::access::KeyCache;
 use crate::audit::AuditLog;
 use crate::clock::{Clock, Rng, millis};
 use crate::egress::Egress;
+use crate::endpoints::{Endpoints, Pace};
 use crate::error::{Error, Result};
 use crate::escrow::Escrow;
 use crate::fence::Fence;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub database: Location,
     /// The root key.
     pub root_key: RootKeySource,
+    /// How fast one token endpoint is asked.
+    pub pace: Pace,
     /// Where a test makes effects fail; nothing in release builds.
     pub points: Points,
 }
@@ -79,6 +82,8 @@ pub struct Inner {
     pub(crate) renewals: Mutex<HashMap<ConnectionId, Running>>,
     /// Replies in escrow of a process that died, not committed yet.
     pub(crate) left_behind: Mutex<HashMap<ConnectionId, Vec<AttemptId>>>,
+    /// How token endpoints are asked.
+    pub(crate) endpoints: Endpoints,
     /// How many renewals run at once at each token endpoint.
     pub(crate) endpoint_slots: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Told when something may be due sooner than the scheduler thinks.
@@ -126,6 +131,7 @@ impl Broker {
             discovered: Discovered::default(),
             renewals: Mutex::default(),
             left_behind: Mutex::default(),
+            endpoints: Endpoints::new(settings.pace),
             endpoint_slots: Mutex::default(),
             due: Notify::new(),
             stopping: AtomicBool::new(false),

@@ -313,6 +313,7 @@ pub fn settings(folder: &Path) -> Settings {
         data_dir: folder.to_owned(),
         database: Location::Sqlite(folder.join("keyholder.db")),
         root_key: RootKeySource::File(folder.join("root-key")),
+        pace: keyholder_broker::Pace::default(),
         points: keyholder_broker::points::Points::default(),
     }
 }

@@ -103,6 +103,7 @@ impl Config {
             data_dir: self.data_dir.clone(),
             database: self.database.clone(),
             root_key: self.root_key.clone(),
+            pace: keyholder_broker::Pace::default(),
             points: keyholder_broker::points::Points::default(),
         };
         let egress = self.egress(Clock::System)?;

@@ -104,6 +104,7 @@ impl App {
                     data_dir: config.data_dir.clone(),
                     database: config.database.clone(),
                     root_key: config.root_key.clone(),
+                    pace: keyholder_broker::Pace::default(),
                     points: keyholder_broker::points::Points::default(),
                 };
                 let egress = config.egress(clock.clone()).unwrap();

@@ -62,6 +62,7 @@ impl Stage {
             data_dir: folder.0.clone(),
             database: Location::Sqlite(folder.0.join("keyholder.db")),
             root_key: RootKeySource::File(folder.0.join("root-key")),
+            pace: keyholder_broker::Pace::default(),
             points: keyholder_broker::points::Points::default(),
         };
         let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("the server could not start: {error}"));
