@@ -25,20 +25,38 @@ impl Clock {
             Clock::System => std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
                 .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
-            Clock::Manual(manual) => *manual.now.borrow(),
+            Clock::Manual(manual) => manual.passed.borrow().1,
         }
     }
 
-    /// Returns when `duration` has passed on this clock.
+    /// A moment of a clock that nobody sets: it stands still while the machine sleeps, and never jumps.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    pub fn moment(&self) -> Moment {
+        match self {
+            Clock::System => Moment(At::Real(std::time::Instant::now())),
+            Clock::Manual(manual) => Moment(At::Manual(manual.passed.borrow().0)),
+        }
+    }
+
+    /// How much time has passed since `earlier`, which must be of this clock.
+    pub fn since(&self, earlier: Moment) -> Duration {
+        match (self.moment().0, earlier.0) {
+            (At::Real(now), At::Real(earlier)) => now.saturating_duration_since(earlier),
+            (At::Manual(now), At::Manual(earlier)) => now.saturating_sub(earlier),
+            (At::Real(_), At::Manual(_)) | (At::Manual(_), At::Real(_)) => Duration::ZERO,
+        }
+    }
+
+    /// Returns when `duration` has passed on this clock, whatever anybody sets it to meanwhile.
     #[expect(clippy::disallowed_methods, reason = "the one place that sleeps on the machine's clock")]
     pub async fn sleep(&self, duration: Duration) {
         match self {
             Clock::System => tokio::time::sleep(duration).await,
             Clock::Manual(manual) => {
-                let until = self.now_ms() + millis(duration);
-                let mut now = manual.now.subscribe();
+                let mut time = manual.passed.subscribe();
+                let until = time.borrow_and_update().0.saturating_add(duration);
                 // The sender lives as long as `self`, so waiting can't fail.
-                let _ = now.wait_for(|now| *now >= until).await;
+                let _ = time.wait_for(|(passed, _)| *passed >= until).await;
             }
         }
     }
@@ -52,21 +70,40 @@ impl Clock {
     }
 }
 
+/// A point in time that can only be compared with another of the same clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(At);
+
+#[derive(Clone, Copy, Debug)]
+enum At {
+    Real(std::time::Instant),
+    Manual(Duration),
+}
+
 /// A test's clock: starts where it is told and moves only when told.
 #[derive(Clone, Debug)]
 pub struct ManualClock {
-    now: Arc<watch::Sender<i64>>,
+    /// How much time has passed, and what the clock shows, Unix milliseconds.
+    passed: Arc<watch::Sender<(Duration, i64)>>,
 }
 
 impl ManualClock {
     /// A clock that shows `now_ms` (Unix milliseconds).
     pub fn starting_at(now_ms: i64) -> Self {
-        Self { now: Arc::new(watch::Sender::new(now_ms)) }
+        Self { passed: Arc::new(watch::Sender::new((Duration::ZERO, now_ms))) }
     }
 
-    /// Moves the clock forward and wakes everything whose sleep has ended.
+    /// Lets time pass, and wakes everything whose sleep has ended.
     pub fn advance(&self, by: Duration) {
-        self.now.send_modify(|now| *now += millis(by));
+        self.passed.send_modify(|(passed, now)| {
+            *passed += by;
+            *now += millis(by);
+        });
+    }
+
+    /// Sets what the clock shows, forward or back, while no time passes.
+    pub fn set(&self, now_ms: i64) {
+        self.passed.send_modify(|(_, now)| *now = now_ms);
     }
 }
 

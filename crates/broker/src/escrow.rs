@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Rng;
 use crate::error::{Error, Result};
 use crate::model::{AttemptId, ConnectionId};
+use crate::points::Points;
 use crate::vault::{Place, Vault, write_private};
 
 /// Where replies wait.
 #[derive(Clone, Debug)]
 pub(crate) struct Escrow {
     folder: PathBuf,
+    points: Points,
 }
 
 /// A reply in escrow.
@@ -51,10 +53,10 @@ struct Written {
 
 impl Escrow {
     /// Opens the folder, making it when it isn't there.
-    pub(crate) fn open(data_dir: &Path) -> Result<Self> {
+    pub(crate) fn open(data_dir: &Path, points: Points) -> Result<Self> {
         let folder = data_dir.join("escrow");
         fs::create_dir_all(&folder).map_err(|e| failed(&folder, &e))?;
-        Ok(Self { folder })
+        Ok(Self { folder, points })
     }
 
     /// Puts a reply on disk. Returns when it would survive a power cut.
@@ -74,10 +76,15 @@ impl Escrow {
         let beside = path.with_extension("part");
         // A part left by a crash was never acknowledged.
         let _ = fs::remove_file(&beside);
-        write_private(&beside, &sealed)
-            .and_then(|()| fs::rename(&beside, &path))
-            .and_then(|()| fs::File::open(&self.folder)?.sync_all())
-            .map_err(|e| failed(&path, &e))
+        let written = || {
+            self.points.touch("escrow.write")?;
+            write_private(&beside, &sealed)?;
+            self.points.touch("escrow.rename")?;
+            fs::rename(&beside, &path)?;
+            self.points.touch("escrow.sync")?;
+            fs::File::open(&self.folder)?.sync_all()
+        };
+        written().map_err(|e| failed(&path, &e))
     }
 
     /// Whether this attempt's reply is here.
@@ -88,7 +95,7 @@ impl Escrow {
     /// Forgets a reply that was committed.
     pub(crate) fn clear(&self, connection: &ConnectionId, attempt: &AttemptId) -> Result<()> {
         let path = self.path(connection, attempt);
-        match fs::remove_file(&path) {
+        match self.points.touch("escrow.clear").and_then(|()| fs::remove_file(&path)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(&path, &e)),
             _ => Ok(()),
         }
@@ -159,7 +166,7 @@ mod tests {
         let (rng, clock) = (Rng::seeded(1), Clock::System);
         let root = RootKey::generate(&rng);
         let vault = Vault::open(&root, &[root.wrap_new(&rng, 1).unwrap()]).unwrap();
-        let escrow = Escrow::open(folder.path()).unwrap();
+        let escrow = Escrow::open(folder.path(), Points::default()).unwrap();
         let held = Held {
             connection: ConnectionId::new(&clock, &rng),
             attempt: AttemptId::new(&clock, &rng),

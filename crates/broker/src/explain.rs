@@ -98,6 +98,33 @@ pub(crate) fn unreachable(error: &EgressError, now: i64) -> Explained {
     }
 }
 
+/// The process that held the claim ended, nobody knows how far it came.
+pub(crate) fn owner_died(now: i64) -> Explained {
+    let message = "The process that was renewing this connection ended in the middle of it.".to_owned();
+    let failure = Failure {
+        kind: FailureKind::Transient,
+        code: None,
+        message,
+        remedy: String::new(),
+        at: now,
+        next_try_at: None,
+    };
+    Explained { retry_after: None, failure }
+}
+
+/// The token endpoint's circuit is open: nothing was sent.
+pub(crate) fn circuit_open(since: i64, until: i64, now: i64) -> Failure {
+    let minutes = now.saturating_sub(since).max(0) / 60_000;
+    Failure {
+        kind: FailureKind::Transient,
+        code: None,
+        message: format!("The provider's token endpoint has not been working for {minutes} min, so it is not asked for every connection."),
+        remedy: "It is asked again by itself, at first by one connection; a renewal that a person asks for is tried at once.".to_owned(),
+        at: now,
+        next_try_at: Some(until),
+    }
+}
+
 /// Explains why no request could be made.
 pub(crate) fn no_request(error: &Error, now: i64) -> Explained {
     let (kind, remedy) = match error {

@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::clock::millis;
 use crate::egress::{Body, full};
+use crate::endpoints::Urgency;
 use crate::error::{Error, Result, invalid};
 use crate::live::Live;
 use crate::model::{Caller, Grip};
@@ -178,7 +179,7 @@ impl Broker {
         if self.now_ms().saturating_sub(unhelped_at) < millis(UNHELPED) {
             return None;
         }
-        let wish = Wish { enough: Enough::NewerThan(live.generation), insist: false };
+        let wish = Wish { enough: Enough::NewerThan(live.generation), urgency: Urgency::Reader };
         self.wait_for(RENEWAL, self.renew(&live.id, wish)).await.ok()
     }
 }

@@ -25,7 +25,7 @@ use crate::live::LiveTokens;
 use crate::model::{AttemptId, AuditId, Caller, ConnectionId, Tenant};
 use crate::plan::Discovered;
 use crate::points::Points;
-use crate::renew::Running;
+use crate::renew::{Claims, Running};
 use crate::store::{Location, NewAudit, Store, StoreError};
 use crate::vault::{RootKey, RootKeySource, Vault};
 
@@ -80,6 +80,8 @@ pub struct Inner {
     pub(crate) discovered: Discovered,
     /// Renewals under way in this process; everybody who wants the same one waits for the same task.
     pub(crate) renewals: Mutex<HashMap<ConnectionId, Running>>,
+    /// What is known of other processes' renewals.
+    pub(crate) claims: Claims,
     /// Replies in escrow of a process that died, not committed yet.
     pub(crate) left_behind: Mutex<HashMap<ConnectionId, Vec<AttemptId>>>,
     /// How token endpoints are asked.
@@ -123,13 +125,14 @@ impl Broker {
         let instance = keyholder_oauth::random_token(rng.bytes()).expose()[..12].to_owned();
         let broker = Self(Arc::new(Inner {
             audit: AuditLog::start(store.clone(), clock.clone()),
-            escrow: Escrow::open(&settings.data_dir)?,
+            escrow: Escrow::open(&settings.data_dir, settings.points.clone())?,
             fence: Fence::default(),
             catalogue: RwLock::new(Arc::new(Catalogue::built_in())),
             keys: KeyCache::default(),
             live: LiveTokens::default(),
             discovered: Discovered::default(),
             renewals: Mutex::default(),
+            claims: Claims::default(),
             left_behind: Mutex::default(),
             endpoints: Endpoints::new(settings.pace),
             endpoint_slots: Mutex::default(),
@@ -145,6 +148,7 @@ impl Broker {
             instance,
             _locks: locks,
         }));
+        broker.claims.begin(&broker.clock, broker.store.read(|tx| tx.now_ms()).await?);
         broker.load_own_providers().await?;
         broker.store.write(|tx| tx.forget_unanswered()).await?;
         let recovered = broker.commit_escrow().await?;

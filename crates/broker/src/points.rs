@@ -1,7 +1,7 @@
 //! Named points of a renewal at which a test can make an effect fail, or the process stand still as if it had died there.
 //!
 //! In release builds there is nothing of it. In order: `store.read` and `store.write` (before every job of the store), `claimed`, `replied`, `escrow.write`,
-//! `escrow.sync`, `escrow.rename`, `escrow.folder`, `escrowed`, `committed`, `escrow.clear`, `cleared`.
+//! `escrow.rename`, `escrow.sync`, `escrowed`, `committed`, `escrow.clear`, `cleared`.
 
 use std::io;
 #[cfg(debug_assertions)]

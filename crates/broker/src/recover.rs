@@ -6,7 +6,7 @@ use keyholder_oauth::read_token_reply;
 use crate::error::{Error, Result};
 use crate::model::{AttemptId, ConnectionId, Status};
 use crate::open::Broker;
-use crate::renew::{endpoint_key, granted_scope, lock};
+use crate::renew::{endpoint_key, granted_scope, is_unreadable, lock};
 use crate::store::CommitTokens;
 use crate::token_set::succeed;
 use crate::vault::VaultError;
@@ -52,7 +52,11 @@ impl Broker {
         let attempts = lock(&self.left_behind).get(connection).cloned().unwrap_or_default();
         let mut committed = false;
         for attempt in &attempts {
-            committed |= self.commit_left(connection, attempt).await?;
+            match self.commit_left(connection, attempt).await? {
+                Left::Committed => committed = true,
+                Left::Obsolete => {}
+                Left::Unread => continue,
+            }
             let mut all = lock(&self.left_behind);
             if let Some(left) = all.get_mut(connection) {
                 left.retain(|one| one != attempt);
@@ -64,32 +68,35 @@ impl Broker {
         Ok(committed)
     }
 
-    async fn commit_left(&self, connection: &ConnectionId, attempt: &AttemptId) -> Result<bool> {
-        let committed = match self.commit_held(connection, attempt).await {
+    async fn commit_left(&self, connection: &ConnectionId, attempt: &AttemptId) -> Result<Left> {
+        let left = match self.commit_held(connection, attempt).await {
             // Trying again repairs no damage, and the connection must not stand still for ever.
             Err(error @ (Error::Vault(VaultError::Damaged { .. }) | Error::Internal(_))) => {
                 tracing::error!(%connection, %error, "a reply in escrow can't be read; it is set aside");
                 self.escrow.set_aside(connection, attempt)?;
-                false
+                return Ok(Left::Obsolete);
             }
             done => done?,
         };
-        self.escrow.clear(connection, attempt)?;
-        if committed {
+        if left != Left::Unread {
+            self.escrow.clear(connection, attempt)?;
+        }
+        if left == Left::Committed {
             self.live.forget(connection);
         }
-        Ok(committed)
+        Ok(left)
     }
 
-    async fn commit_held(&self, connection: &ConnectionId, attempt: &AttemptId) -> Result<bool> {
+    async fn commit_held(&self, connection: &ConnectionId, attempt: &AttemptId) -> Result<Left> {
         let held = self.escrow.open_reply(&self.vault, connection, attempt)?;
         let id = held.connection.clone();
         let Some(row) = self.store.read(move |tx| tx.connection_by_id(&id)).await? else {
-            return Ok(false);
+            return Ok(Left::Obsolete);
         };
-        if row.generation != held.reply.generation || row.state.status() == Status::Revoked {
+        // A row of an earlier generation than the reply's comes from a backup: the reply is the newer one all the same.
+        if row.generation > held.reply.generation || row.state.status() == Status::Revoked {
             // Committed before the crash, or replaced since.
-            return Ok(false);
+            return Ok(Left::Obsolete);
         }
         let old = match &row.token_set {
             Some(sealed) => Some(self.open_tokens(&row.tenant, row.id.as_str(), row.generation, sealed)?),
@@ -107,8 +114,12 @@ impl Broker {
             held.reply.body.expose(),
             held.reply.received_at,
         );
-        let Ok(tokens) = read else { return Ok(false) };
-        let tokens = succeed(old, tokens);
+        let tokens = match read {
+            Ok(tokens) => succeed(old, tokens),
+            // What is in it may still be found, by a corrected definition.
+            Err(refused) if is_unreadable(&refused) => return Ok(Left::Unread),
+            Err(_) => return Ok(Left::Obsolete),
+        };
         let times = self.times(&plan, &tokens, row.connected_at, held.reply.received_at);
         let commit = CommitTokens {
             sealed: self.seal_tokens(&row.tenant, row.id.as_str(), row.generation + 1, &tokens)?,
@@ -123,7 +134,7 @@ impl Broker {
         let event = self.event(
             &row,
             "recovered",
-            "A reply that had arrived before a crash was found in escrow and committed; nothing was lost.",
+            "A reply of the provider that had arrived, but not been stored, was found in escrow and committed; nothing was lost.",
         );
         Ok(self
             .store
@@ -132,8 +143,19 @@ impl Broker {
                 if committed {
                     event.write(tx)?;
                 }
-                Ok(committed)
+                Ok(if committed { Left::Committed } else { Left::Obsolete })
             })
             .await?)
     }
+}
+
+/// What became of a reply that was left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// It is in the row.
+    Committed,
+    /// It is in the row already, or something newer is, or it was a refusal.
+    Obsolete,
+    /// No token is found in it; it is looked at again before the next renewal.
+    Unread,
 }

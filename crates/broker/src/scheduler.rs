@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::clock::millis;
+use crate::endpoints::Urgency;
 use crate::error::{Error, Result};
 use crate::model::{ConnectSession, ConnectionId, IntegrationId, PendingGrant};
 use crate::open::Broker;
@@ -98,7 +99,7 @@ impl Broker {
             // The semaphore is never closed.
             let Ok(_slot) = slots.acquire().await else { return };
             let connection = &ticket.connection;
-            let wish = Wish { enough: Enough::NewerThan(generation), insist: false };
+            let wish = Wish { enough: Enough::NewerThan(generation), urgency: Urgency::Background };
             match broker.renew(connection, wish).await {
                 Ok(_) => {}
                 // Recorded in the row, with the time of the next attempt; or the process is stopping.

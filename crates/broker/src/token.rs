@@ -6,6 +6,7 @@ use std::time::Duration;
 use keyholder_oauth::Secret;
 
 use crate::clock::millis;
+use crate::endpoints::Urgency;
 use crate::error::{Error, Result};
 use crate::live::Live;
 use crate::model::{Caller, ConnectionId, Grip, Status};
@@ -16,6 +17,8 @@ use crate::renew::{Enough, RenewalNote, Wish};
 const FRESH: Duration = Duration::from_secs(30);
 /// A caller with nothing in hand waits this long for a renewal; the renewal goes on without it.
 const WAIT: Duration = Duration::from_secs(45);
+/// A token that is valid for this much longer reaches the API in time.
+const USABLE: Duration = Duration::from_secs(5);
 /// A caller whose token is still valid waits this long for a better one.
 const WAIT_WITH_VALID: Duration = Duration::from_secs(2);
 
@@ -65,7 +68,7 @@ impl Broker {
     pub async fn refresh(&self, caller: &Caller, id_or_name: &str) -> Result<RenewalNote> {
         let connection = self.find_connection(caller, id_or_name).await?;
         self.record(caller, "connection.refresh", connection.id.as_str(), "ok", None)?;
-        let wish = Wish { enough: Enough::NewerThan(connection.generation), insist: true };
+        let wish = Wish { enough: Enough::NewerThan(connection.generation), urgency: Urgency::Person };
         let renewed = self.wait_for(WAIT, self.renew(&connection.id, wish)).await?;
         Ok(RenewalNote { generation: renewed.generation, expires_at: renewed.expires_at })
     }
@@ -84,14 +87,17 @@ impl Broker {
             }
             // Nothing in hand: a machine's grant may succeed now; everything else answers why not.
             None => {
-                self.wait_for(WAIT, self.renew(&row.id, Wish { enough: Enough::ValidAt(self.now_ms()), insist: false }))
-                    .await
+                self.wait_for(
+                    WAIT,
+                    self.renew(&row.id, Wish { enough: Enough::ValidAt(self.now_ms()), urgency: Urgency::Reader }),
+                )
+                .await
             }
         }
     }
 
     /// A token set that is valid for `min_ttl` more, or as good as can be had. Without a wish, 30 s are enough, or a quarter of a shorter life: a
-    /// token that lives ten seconds must not be renewed at every use.
+    /// token that lives ten seconds must not be renewed at every use. Who has no wish and a valid token doesn't wait: its renewal runs beside.
     pub(crate) async fn fresh(&self, live: Arc<Live>, min_ttl: Option<Duration>) -> Result<Arc<Live>> {
         let now = self.now_ms();
         let life = live.expires_at.map_or(i64::MAX, |at| at - live.renewed_at).max(0);
@@ -100,7 +106,11 @@ impl Broker {
         if live.is_valid_at(wanted_at) && live.is_valid_at(now) {
             return Ok(live);
         }
-        let wish = Wish { enough: Enough::ValidAt(wanted_at), insist: false };
+        let wish = Wish { enough: Enough::ValidAt(wanted_at), urgency: Urgency::Reader };
+        if min_ttl.is_none() && live.is_valid_at(now.saturating_add(millis(USABLE).min(life / 10))) {
+            self.begin_renewal(&live.id, wish);
+            return Ok(live);
+        }
         let patience = if live.is_valid_at(now) { WAIT_WITH_VALID } else { WAIT };
         match self.wait_for(patience, self.renew(&live.id, wish)).await {
             Err(error) if may_serve_old(&error) && live.is_valid_at(self.now_ms()) => Ok(live),

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::confirm::HeldGrant;
 use crate::clock::millis;
+use crate::endpoints::Urgency;
 use crate::error::{Error, Result, invalid};
 use crate::manage::{NewConnection, sort_given};
 use crate::model::{
@@ -121,7 +122,7 @@ impl Broker {
         let connection = self.revived(connection).await?;
         self.record(caller, "connection.authorize", connection.id.as_str(), "ok", None)?;
         if self.grant_of(&integration)? != GrantKind::AuthorizationCode {
-            let wish = Wish { enough: Enough::NewerThan(connection.generation), insist: true };
+            let wish = Wish { enough: Enough::NewerThan(connection.generation), urgency: Urgency::Person };
             self.wait_for(Duration::from_secs(60), self.renew(&connection.id, wish)).await?;
             return Ok(Authorize::Done(Status::Connected));
         }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use keyholder_oauth::FailureKind;
+use keyholder_provider::Recovery;
 
-use super::{Enough, Outcome, Wish};
+use super::recovery::{self, Lost};
+use super::{Outcome, Wish};
 use crate::clock::millis;
 use crate::error::Error;
 use crate::explain::Explained;
@@ -15,19 +17,60 @@ use crate::store::RecordFailure;
 /// A provider that asks to wait longer is asked again after this.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
+/// A renewal that failed, on its way into the row.
+pub(super) struct Failed {
+    explained: Explained,
+    /// A refresh token was sent, and nobody knows whether it was used: since when (Unix milliseconds), and what that means at this provider.
+    lost: Option<(i64, Recovery)>,
+    /// The reply may hold a token set that this definition doesn't find.
+    pub(super) unreadable: bool,
+}
+
+impl Failed {
+    /// The provider's answer is known.
+    pub(super) fn plain(explained: Explained) -> Self {
+        Self { explained, lost: None, unreadable: false }
+    }
+
+    /// Nothing was sent; what was unknown before still is.
+    pub(super) fn unsent(explained: Explained, row: &Connection) -> Self {
+        // Whatever the class: nothing was added to what is unknown, and so nothing about the wait.
+        Self { lost: row.lost_at.map(|at| (at, Recovery::Static)), ..Self::plain(explained) }
+    }
+
+    /// Whether the refresh token was used is not known since `at`.
+    pub(super) fn lost(mut explained: Explained, at: i64, recovery: &Recovery) -> Self {
+        explained.failure.remedy = format!(
+            "The provider may have acted on the request although its reply was lost. {}",
+            recovery::told(recovery)
+        );
+        Self { lost: Some((at, *recovery)), ..Self::plain(explained) }
+    }
+
+    /// This time it was not used, or was refused; what happened at `at` is as unknown as before.
+    pub(super) fn still_lost(mut explained: Explained, at: i64, recovery: &Recovery) -> Self {
+        if explained.failure.kind == FailureKind::Grant {
+            explained
+                .failure
+                .message
+                .push_str(" Before that, a reply had been lost, and with it the refresh token that replaced this one.");
+        }
+        Self { lost: Some((at, *recovery)), ..Self::plain(explained) }
+    }
+}
+
 impl Broker {
     /// There is no refresh token, and the grant doesn't run by itself. Recorded only when the access token is of no use any more: expired, or refused
     /// by the API where its expiry isn't known. A caller who wishes for more life than is left, a person who asks for a renewal, or a single path that answers 401 to
     /// everybody ends no connection that works.
-    pub(super) async fn nothing_to_renew_with(&self, row: &Connection, wish: Wish) -> Outcome {
+    pub(super) async fn nothing_to_renew_with(&self, row: &Connection, dead: Option<&Attempt>, wish: Wish) -> Outcome {
         let explained = no_refresh_token(self.now_ms());
-        let refused_by_api = matches!(wish, Wish { enough: Enough::NewerThan(_), insist: false });
         if row.token_set.is_none() {
             let (state, failure) = (row.state.status(), row.state.failure().cloned());
             return Err(Error::NotReady { connection: row.name.clone(), state, failure, retry_after: None });
         }
-        let is_useless = row.token_expires_at.map_or(refused_by_api, |at| at <= self.now_ms());
-        if !is_useless && wish.insist {
+        let is_useless = row.token_expires_at.map_or(wish.refused_by_api(), |at| at <= self.now_ms());
+        if !is_useless && wish.insists() {
             return Err(Error::NotPossible(format!(
                 "the provider gave no refresh token, so there is nothing to renew `{}` with; its access token is still valid. {}",
                 row.name, explained.failure.remedy
@@ -36,22 +79,22 @@ impl Broker {
         if !is_useless {
             return Err(self.not_ready(row, explained.failure, None));
         }
-        self.fail_unsent(row, explained).await
+        self.fail_unsent(row, dead, Failed::plain(explained)).await
     }
 
-    /// Records a failure before anything was sent: claim and record in one transaction.
-    pub(super) async fn fail_unsent(&self, row: &Connection, explained: Explained) -> Outcome {
-        let attempt = self.new_attempt();
-        if self.claim(row, &attempt).await? {
-            return self.fail(row, &attempt, explained).await;
+    /// Records a failure before anything was sent, in the place of `dead`, the claim of somebody who ended.
+    pub(super) async fn fail_unsent(&self, row: &Connection, dead: Option<&Attempt>, failed: Failed) -> Outcome {
+        if row.attempt.is_some() && dead.is_none() {
+            // Somebody else is at it, and will say how it ended.
+            return Err(self.not_ready(row, failed.explained.failure, None));
         }
-        Err(self.not_ready(row, explained.failure, None))
+        self.fail(row, dead, failed).await
     }
 
-    /// Records why there is no new token, gives the claim back, and answers the reason.
-    pub(super) async fn fail(&self, row: &Connection, attempt: &Attempt, explained: Explained) -> Outcome {
+    /// Records why there is no new token, gives the claim `attempt` back, and answers the reason.
+    pub(super) async fn fail(&self, row: &Connection, attempt: Option<&Attempt>, failed: Failed) -> Outcome {
         let now = self.now_ms();
-        let Explained { mut failure, retry_after } = explained;
+        let Failed { explained: Explained { mut failure, retry_after }, lost, .. } = failed;
         let mut failures = row.failures;
         failures.count(failure.kind);
         let in_a_row = failures.setup + failures.transient;
@@ -62,6 +105,10 @@ impl Broker {
             }
             FailureKind::Setup => Some(self.backoff(Duration::from_secs(15), Duration::from_secs(3600), in_a_row)),
         };
+        let wait = wait.map(|backoff| match lost {
+            Some((at, recovery)) => recovery::wait(&recovery, Lost::of(row, at, now), backoff),
+            None => backoff,
+        });
         let retry_at = wait.map(|wait| now + millis(wait.max(retry_after.unwrap_or_default().min(LONGEST_WAIT))));
         // A set-up that never worked is not tried by itself: a person is at it, and sees each failure.
         let being_set_up = row.connected_at.is_none() && failure.kind == FailureKind::Setup;
@@ -72,12 +119,13 @@ impl Broker {
             FailureKind::Setup | FailureKind::Transient => ConnectionState::Failing(failure.clone()),
         };
         let event = self.event(row, "failed", format!("{} {}", failure.message, failure.remedy));
-        let record = RecordFailure { state, failures, retry_at, due_at: by_itself, lost_at: row.lost_at, now };
-        let (id, generation, attempt_id) = (row.id.clone(), row.generation, attempt.id.clone());
+        let record =
+            RecordFailure { state, failures, retry_at, due_at: by_itself, lost_at: lost.map(|(at, _)| at), now };
+        let (id, generation, attempt) = (row.id.clone(), row.generation, attempt.map(|attempt| attempt.id.clone()));
         let recorded = self
             .store
             .write(move |tx| {
-                let recorded = tx.record_failure(&id, generation, &attempt_id, &record)?;
+                let recorded = tx.record_failure(&id, generation, attempt.as_ref(), &record)?;
                 if recorded {
                     event.write(tx)?;
                 }

@@ -1,12 +1,14 @@
 //! Renewal: the heart. One function, five steps: claim, send, escrow, commit, clear.
 //!
 //! Whoever wants a newer token (hand-out, gateway, scheduler, command, test) comes through [`Broker::renew`]. In one process everybody who
-//! wants the same connection renewed waits for the same task; across processes the claim in the row decides. The task is nobody's future: a caller
-//! that goes away abandons no exchange.
+//! wants the same connection renewed waits for the same task; across processes the claim in the row decides ([`claims`]). The task is nobody's future: a
+//! caller that goes away abandons no exchange. What is tried after a lost reply is [`recovery`]'s.
 
+mod claims;
 mod due;
 mod failure;
 mod grant;
+mod recovery;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -18,16 +20,21 @@ use keyholder_oauth::{FailureKind, Secret, TokenSet, read_token_reply, token_req
 use keyholder_provider::{GrantKind, Recovery};
 use tokio::sync::watch;
 
+pub(crate) use self::claims::Claims;
+use self::claims::{CLAIM, PATIENCE, Standing, YOUNG};
 pub(crate) use self::due::endpoint_key;
-use self::failure::left;
+use self::failure::{Failed, left};
 pub(crate) use self::grant::granted_scope;
 use self::grant::{deed, request_parts};
+use self::recovery::Lost;
+pub(crate) use self::recovery::is_unreadable;
 
-use crate::clock::millis;
+use crate::clock::{Moment, millis};
 use crate::egress::Bounds;
+use crate::endpoints::{Closed, Pass, Urgency};
 use crate::error::{Error, Result};
 use crate::escrow::{Held, RawReply};
-use crate::explain::{self, Deed, Explained};
+use crate::explain::{self, Deed};
 use crate::live::{Live, to_live};
 use crate::model::{Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Status};
 use crate::open::Broker;
@@ -35,10 +42,6 @@ use crate::plan::Plan;
 use crate::store::CommitTokens;
 use crate::token_set::succeed;
 
-/// How long a claim stands: longer than one exchange may take ([`Bounds::PROVIDER`]), so that nobody sends while it may be in flight.
-const CLAIM: Duration = Duration::from_secs(40);
-/// Where a second use of a refresh token would do harm, a dead owner gets this much longer to come back with its escrow.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How often a foreign claim is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -49,15 +52,25 @@ pub(crate) type Outcome = Result<Arc<Live>>;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
     pub(crate) enough: Enough,
-    /// A person asks: backoff doesn't hold it up.
-    pub(crate) insist: bool,
+    pub(crate) urgency: Urgency,
+}
+
+impl Wish {
+    /// A person asks, whom backoff doesn't hold up.
+    fn insists(self) -> bool {
+        self.urgency == Urgency::Person
+    }
+
+    /// The API refused a token that should be valid.
+    fn refused_by_api(self) -> bool {
+        matches!((self.enough, self.urgency), (Enough::NewerThan(_), Urgency::Reader))
+    }
 }
 
 /// A renewal under way.
 #[derive(Clone)]
 pub(crate) struct Running {
-    /// A person asked for it.
-    insist: bool,
+    urgency: Urgency,
     answer: watch::Receiver<Option<Outcome>>,
 }
 
@@ -79,14 +92,32 @@ pub struct RenewalNote {
     pub expires_at: Option<i64>,
 }
 
+/// The right to send.
+struct Claim {
+    attempt: Attempt,
+    /// Just before it was taken: the process's own time, and what its clock showed.
+    taken: Moment,
+    taken_at: i64,
+    /// When this refresh token was first sent without an answer, Unix milliseconds.
+    lost_at: Option<i64>,
+}
+
 /// Why a task has no token.
 enum Stop {
-    /// Recorded in the row.
-    Failed(Box<Explained>),
+    /// To be recorded in the row.
+    Failed(Box<Failed>),
     /// The refresh token is dead, but this method needs no person: the grant is run anew.
     RunGrantAnew,
+    /// The process was halted for so long that the claim is too old to send under it.
+    TooLate,
     /// Nothing was sent.
     Error(Error),
+}
+
+impl Stop {
+    fn failed(failed: Failed) -> Self {
+        Stop::Failed(Box::new(failed))
+    }
 }
 
 impl From<Error> for Stop {
@@ -108,7 +139,7 @@ impl Broker {
     /// | none of these | claim, send, escrow, commit, clear |
     pub(crate) async fn renew(&self, id: &ConnectionId, wish: Wish) -> Outcome {
         loop {
-            let Running { insist, mut answer } = self.join_renewal(id, wish)?;
+            let Running { urgency, mut answer } = self.join_renewal(id, wish)?;
             let outcome = match answer.wait_for(Option::is_some).await {
                 Ok(done) => done.clone().unwrap_or(Err(Error::Internal("a renewal ended without an answer"))),
                 Err(_) => Err(Error::Internal("a renewal ended without an answer")),
@@ -116,10 +147,17 @@ impl Broker {
             match (&outcome, wish.enough) {
                 // The task that was joined had been asked for less and sent nothing.
                 (Ok(live), Enough::NewerThan(generation)) if live.generation <= generation => {}
-                // It was held up by what doesn't hold up a person.
-                (Err(Error::NotReady { .. }), _) if wish.insist && !insist => {}
+                // It was held up by what doesn't hold up this one.
+                (Err(Error::NotReady { .. } | Error::StillRenewing), _) if wish.urgency < urgency => {}
                 _ => return outcome,
             }
+        }
+    }
+
+    /// As [`Self::renew`], for who doesn't wait for it.
+    pub(crate) fn begin_renewal(&self, id: &ConnectionId, wish: Wish) {
+        if let Err(error) = self.join_renewal(id, wish) {
+            tracing::debug!(%error, connection = %id, "no renewal was begun");
         }
     }
 
@@ -133,12 +171,13 @@ impl Broker {
             return Err(Error::StillRenewing);
         }
         let (answer, waiting) = watch::channel(None);
-        let running = Running { insist: wish.insist, answer: waiting };
+        let running = Running { urgency: wish.urgency, answer: waiting };
         renewals.insert(id.clone(), running.clone());
         let (broker, id) = (self.clone(), id.clone());
         tokio::spawn(async move {
             let under_way = UnderWay { broker: &broker, id: &id };
             let outcome = broker.renew_task(&id, wish).await;
+            broker.claims.forget(&id);
             // Out of the map first: who comes after this reads the row anew.
             drop(under_way);
             answer.send_replace(Some(outcome));
@@ -167,54 +206,78 @@ impl Broker {
         let mut run_grant_anew = false;
         loop {
             let wanted = id.clone();
-            let row = self
-                .store
-                .read(move |tx| tx.connection_by_id(&wanted))
-                .await?
-                .ok_or_else(|| Error::not_found("connection", id.as_str()))?;
+            let (row, now) = self.store.read(move |tx| Ok((tx.connection_by_id(&wanted)?, tx.now_ms()?))).await?;
+            let row = row.ok_or_else(|| Error::not_found("connection", id.as_str()))?;
             if let Some(live) = self.already(&row, wish)? {
                 self.publish(&live).await;
                 return Ok(live);
             }
+            self.fence.check()?;
             self.check_may_renew(&row, wish)?;
             let old = match &row.token_set {
                 Some(sealed) => Some(self.open_tokens(&row.tenant, row.id.as_str(), row.generation, sealed)?),
                 None => None,
             };
+            let has_refresh_token = old.as_ref().is_some_and(|tokens| tokens.refresh_token.is_some());
             let plan = match self.plan(&row, old.as_ref()).await {
                 Ok(plan) => plan,
                 Err(error @ (Error::Store(_) | Error::Vault(_))) => return Err(error),
-                Err(error) => return self.fail_unsent(&row, explain::no_request(&error, self.now_ms())).await,
+                Err(error) => {
+                    let failed = Failed::unsent(explain::no_request(&error, self.now_ms()), &row);
+                    return self.fail_unsent(&row, None, failed).await;
+                }
             };
-            if let Some(until) = self.foreign_claim(&row, &plan) {
-                self.clock
-                    .sleep(LOOK_AGAIN.min(Duration::from_millis((until - self.now_ms()).max(1).unsigned_abs())))
-                    .await;
-                continue;
-            }
+            let recovery = &plan.rendered.recovery;
+            let harmful = has_refresh_token && recovery::second_use_harms(recovery);
+            let patience = if harmful { PATIENCE } else { Duration::ZERO };
+            let dead = match self.claims.judge(&self.clock, &row, now, patience) {
+                Standing::Free => None,
+                Standing::Over(attempt) => Some(attempt),
+                // What isn't urgent comes again by itself.
+                Standing::Stands(_) if wish.urgency == Urgency::Background => return Err(Error::StillRenewing),
+                Standing::Stands(left) => {
+                    self.clock.sleep(LOOK_AGAIN.min(left)).await;
+                    continue;
+                }
+            };
             let deed = match deed(&plan, old.as_ref(), run_grant_anew) {
                 Some(deed) => deed,
-                None => return self.nothing_to_renew_with(&row, wish).await,
+                None => return self.nothing_to_renew_with(&row, dead.as_ref(), wish).await,
+            };
+            // Nobody knows how far a dead owner came.
+            let lost_at = row.lost_at.or(dead.as_ref().map(|dead| dead.deadline - millis(CLAIM)));
+            let lost_at = lost_at.filter(|_| deed == Deed::Refresh);
+            if let Some(at) = lost_at
+                && !wish.insists()
+                && !wish.refused_by_api()
+                && recovery::must_wait(recovery, Lost::of(&row, at, self.now_ms())).is_some()
+            {
+                let failed = Failed::lost(explain::owner_died(self.now_ms()), at, recovery);
+                return self.fail_unsent(&row, dead.as_ref(), failed).await;
+            }
+            let endpoint = endpoint_key(&plan);
+            let pass = match self.endpoints.enter(&self.clock, &self.rng, &endpoint, wish.urgency).await {
+                Ok(pass) => pass,
+                Err(closed) => return Err(self.circuit_open(&row, &closed)),
             };
 
             // 1. CLAIM
-            let attempt = self.new_attempt();
-            if !self.claim(&row, &attempt).await? {
-                continue;
-            }
-            match self.exchange(&row, &plan, old, deed, &attempt).await {
+            let Some(claim) = self.claim(&row, dead.as_ref(), lost_at, recovery).await? else { continue };
+            match self.exchange(&row, &plan, old, deed, &claim, pass).await {
                 Ok(live) => return Ok(live),
                 Err(Stop::RunGrantAnew) => {
-                    self.release(&row, &attempt).await;
+                    self.release(&row, &claim.attempt).await;
                     run_grant_anew = true;
                 }
+                Err(Stop::TooLate) => self.release(&row, &claim.attempt).await,
                 Err(Stop::Error(error)) => {
-                    self.release(&row, &attempt).await;
+                    self.release(&row, &claim.attempt).await;
                     return Err(error);
                 }
-                Err(Stop::Failed(explained)) => {
-                    let failed = self.fail(&row, &attempt, *explained).await;
-                    self.clear_escrow(&row, &attempt, failed.as_ref().err());
+                Err(Stop::Failed(failed)) => {
+                    let unreadable = failed.unreadable;
+                    let failed = self.fail(&row, Some(&claim.attempt), *failed).await;
+                    self.clear_escrow(&row, &claim.attempt, unreadable, failed.as_ref().err());
                     return failed;
                 }
             }
@@ -228,7 +291,8 @@ impl Broker {
         plan: &Plan,
         old: Option<TokenSet>,
         deed: Deed,
-        attempt: &Attempt,
+        claim: &Claim,
+        pass: Pass,
     ) -> std::result::Result<Arc<Live>, Stop> {
         let refresh_token = old.as_ref().and_then(|tokens| tokens.refresh_token.clone());
         let request = {
@@ -237,24 +301,36 @@ impl Broker {
         };
         let request = match request {
             Ok(request) => request,
-            Err(error) => return Err(Stop::Failed(Box::new(explain::no_request(&error, self.now_ms())))),
+            Err(error) => {
+                return Err(Stop::failed(Failed::unsent(explain::no_request(&error, self.now_ms()), row)));
+            }
         };
+        self.reach("claimed").await?;
+        if !self.is_young(claim) {
+            return Err(Stop::TooLate);
+        }
 
         // 2. SEND: this is the renewal's own task; one connection, one request, no redirect, a deadline shorter than the claim.
+        let recovery = &plan.rendered.recovery;
+        let sent_at = claim.lost_at.unwrap_or(self.now_ms());
         let fetched = match self.egress.fetch(request, Bounds::PROVIDER).await {
             Ok(fetched) => fetched,
             Err(error) => {
-                let mut explained = explain::unreachable(&error, self.now_ms());
-                if error.what.may_have_arrived() && matches!(plan.rendered.recovery, Recovery::Family) {
-                    // Sent a second time, the refresh token could end the grant, and with it the access token that is still good.
-                    explained.retry_after = row.token_expires_at.map(|at| left(at, self.now_ms()));
+                let explained = explain::unreachable(&error, self.now_ms());
+                if explained.failure.kind == FailureKind::Transient {
+                    pass.failed(None);
                 }
-                return Err(Stop::Failed(Box::new(explained)));
+                let open = deed == Deed::Refresh && error.what.may_have_arrived();
+                return Err(Stop::failed(match claim.lost_at {
+                    _ if open => Failed::lost(explained, sent_at, recovery),
+                    Some(at) => Failed::still_lost(explained, at, recovery),
+                    None => Failed::plain(explained),
+                }));
             }
         };
         let held = Held {
             connection: row.id.clone(),
-            attempt: attempt.id.clone(),
+            attempt: claim.attempt.id.clone(),
             reply: RawReply {
                 generation: row.generation,
                 received_at: self.now_ms(),
@@ -267,9 +343,11 @@ impl Broker {
                 body: fetched.body,
             },
         };
+        self.reach("replied").await?;
 
         // 3. ESCROW. If the disk refuses, the reply still is in memory, and committing it at once is the best that is left.
         let held = self.put_in_escrow(held).await?;
+        self.reach("escrowed").await?;
 
         // 4. COMMIT
         let headers = fetched.headers;
@@ -282,44 +360,79 @@ impl Broker {
         );
         let outcome = match read {
             Ok(tokens) => {
-                self.commit(row, plan, succeed(old, tokens), held.reply.received_at).await.map_err(Stop::from)
-            }
-            Err(refused)
-                if refused.kind == FailureKind::Grant
-                    && deed == Deed::Refresh
-                    && plan.rendered.grant != GrantKind::AuthorizationCode =>
-            {
-                Err(Stop::RunGrantAnew)
+                pass.answered();
+                self.commit(row, plan, succeed(old, tokens), claim.lost_at, held.reply.received_at)
+                    .await
+                    .map_err(Stop::from)
             }
             Err(refused) => {
-                let secrets: Vec<&Secret> = plan.sensitive().chain(&refresh_token).collect();
-                Err(Stop::Failed(Box::new(explain::refusal(
-                    deed,
-                    &refused,
-                    &plan.rendered.known_errors,
-                    &secrets,
-                    self.now_ms(),
-                ))))
+                match refused.kind {
+                    FailureKind::Transient => pass.failed(refused.retry_after),
+                    FailureKind::Setup | FailureKind::Grant => pass.answered(),
+                }
+                if refused.kind == FailureKind::Grant
+                    && deed == Deed::Refresh
+                    && plan.rendered.grant != GrantKind::AuthorizationCode
+                {
+                    Err(Stop::RunGrantAnew)
+                } else {
+                    let secrets: Vec<&Secret> = plan.sensitive().chain(&refresh_token).collect();
+                    let known = &plan.rendered.known_errors;
+                    let explained = explain::refusal(deed, &refused, known, &secrets, self.now_ms());
+                    let open = deed == Deed::Refresh && recovery::leaves_open(&refused);
+                    let mut failed = match claim.lost_at {
+                        _ if open => Failed::lost(explained, sent_at, recovery),
+                        Some(at) => Failed::still_lost(explained, at, recovery),
+                        None => Failed::plain(explained),
+                    };
+                    failed.unreadable = is_unreadable(&refused);
+                    Err(Stop::failed(failed))
+                }
             }
         };
 
         // 5. CLEAR; a refusal's reply once it is recorded.
+        if outcome.is_ok() {
+            self.reach("committed").await?;
+        }
         match &outcome {
-            Ok(_) | Err(Stop::RunGrantAnew) => self.clear_escrow(row, attempt, None),
-            Err(Stop::Error(error)) => self.clear_escrow(row, attempt, Some(error)),
+            Ok(_) | Err(Stop::RunGrantAnew | Stop::TooLate) => self.clear_escrow(row, &claim.attempt, false, None),
+            Err(Stop::Error(error)) => self.clear_escrow(row, &claim.attempt, false, Some(error)),
             Err(Stop::Failed(_)) => {}
         }
         outcome
     }
 
-    /// Removes a reply that has been dealt with. One that could not be stored stays: it is the only copy, and the next renewal begins with it.
-    fn clear_escrow(&self, row: &Connection, attempt: &Attempt, error: Option<&Error>) {
+    /// Removes a reply that has been dealt with. One that could not be stored, or not be read, stays: it is the only copy of what may be a token set, and
+    /// the next renewal begins with it.
+    fn clear_escrow(&self, row: &Connection, attempt: &Attempt, unreadable: bool, error: Option<&Error>) {
         let not_stored = matches!(error, Some(Error::Store(_) | Error::Vault(_)));
-        if not_stored && self.escrow.holds(&row.id, &attempt.id) {
+        if (not_stored || unreadable) && self.escrow.holds(&row.id, &attempt.id) {
             return self.leave_behind(&row.id, &attempt.id);
         }
         if let Err(error) = self.escrow.clear(&row.id, &attempt.id) {
             tracing::warn!(%error, "a committed reply could not be removed from escrow; it is skipped at the next start");
+        }
+    }
+
+    /// A point at which a test may end everything; its error stands for one of the store.
+    async fn reach(&self, point: &'static str) -> Result<()> {
+        let points = &self.settings.points;
+        points.reach(point).await.map_err(|error| Error::File { what: point.to_owned(), cause: error.to_string() })
+    }
+
+    /// By both clocks: one stands still while the machine sleeps, the other may be set.
+    fn is_young(&self, claim: &Claim) -> bool {
+        self.clock.since(claim.taken) < YOUNG && self.now_ms() - claim.taken_at < millis(YOUNG)
+    }
+
+    fn circuit_open(&self, row: &Connection, closed: &Closed) -> Error {
+        let now = self.now_ms();
+        Error::NotReady {
+            connection: row.name.clone(),
+            state: row.state.status(),
+            failure: Some(explain::circuit_open(closed.since, closed.until, now)),
+            retry_after: Some(left(closed.until, now)),
         }
     }
 
@@ -345,36 +458,58 @@ impl Broker {
         };
         match row.state {
             ConnectionState::Revoked | ConnectionState::Pending => not_ready(None),
-            ConnectionState::Draft(_) | ConnectionState::Reconnect(_) if !wish.insist => not_ready(None),
+            ConnectionState::Draft(_) | ConnectionState::Reconnect(_) if !wish.insists() => not_ready(None),
+            // Held back for the sake of an access token that the API no longer takes.
+            _ if row.lost_at.is_some() && wish.refused_by_api() => Ok(()),
             _ => match row.retry_at.map(|at| at - self.now_ms()) {
-                Some(wait) if wait > 0 && !wish.insist => not_ready(Some(Duration::from_millis(wait.unsigned_abs()))),
+                Some(wait) if wait > 0 && !wish.insists() => {
+                    not_ready(Some(Duration::from_millis(wait.unsigned_abs())))
+                }
                 _ => Ok(()),
             },
         }
     }
 
-    /// Until when somebody else's claim must be respected, Unix milliseconds.
-    fn foreign_claim(&self, row: &Connection, plan: &Plan) -> Option<i64> {
-        let attempt = row.attempt.as_ref()?;
-        let harmful = match plan.rendered.recovery {
-            Recovery::SingleUse | Recovery::Family => true,
-            Recovery::Static | Recovery::Window(_) | Recovery::UntilUsed | Recovery::AccessDies => false,
-        };
-        let until = attempt.deadline + if harmful { millis(PATIENCE) } else { 0 };
-        (until > self.now_ms()).then_some(until)
+    fn new_attempt(&self) -> AttemptId {
+        AttemptId::new(&self.clock, &self.rng)
     }
 
-    fn new_attempt(&self) -> Attempt {
-        Attempt {
-            id: AttemptId::new(&self.clock, &self.rng),
-            owner: self.instance.clone(),
-            deadline: self.now_ms() + millis(CLAIM),
-        }
-    }
-
-    async fn claim(&self, row: &Connection, attempt: &Attempt) -> Result<bool> {
-        let (id, generation, attempt, now) = (row.id.clone(), row.generation, attempt.clone(), self.now_ms());
-        Ok(self.store.write(move |tx| tx.claim(&id, generation, &attempt, now)).await?)
+    /// Takes the right to send; `None`: the row moved on, or somebody was quicker.
+    async fn claim(
+        &self,
+        row: &Connection,
+        dead: Option<&Attempt>,
+        lost_at: Option<i64>,
+        recovery: &Recovery,
+    ) -> Result<Option<Claim>> {
+        let (taken, taken_at) = (self.clock.moment(), self.now_ms());
+        let (attempt, owner) = (self.new_attempt(), self.instance.clone());
+        let (id, generation, dead) = (row.id.clone(), row.generation, dead.cloned());
+        let event = dead.is_some().then(|| {
+            let told = recovery::told(recovery);
+            let text = format!("The process that was renewing this connection ended in the middle of it. {told}");
+            self.event(
+                row,
+                "taken_over",
+                if lost_at.is_some() {
+                    text.as_str()
+                } else {
+                    "The process that was renewing this connection ended in the middle of it; another goes on."
+                },
+            )
+        });
+        let claimed = self
+            .store
+            .write(move |tx| {
+                let attempt = Attempt { id: attempt, owner, deadline: tx.now_ms()?.saturating_add(millis(CLAIM)) };
+                let claimed = tx.claim(&id, generation, dead.as_ref().map(|dead| &dead.id), &attempt, lost_at)?;
+                if let Some(event) = event.filter(|_| claimed) {
+                    event.write(tx)?;
+                }
+                Ok(claimed.then_some(attempt))
+            })
+            .await?;
+        Ok(claimed.map(|attempt| Claim { attempt, taken, taken_at, lost_at }))
     }
 
     async fn release(&self, row: &Connection, attempt: &Attempt) {
@@ -397,7 +532,14 @@ impl Broker {
     }
 
     /// Step 4: the new token set into the row, repeated until the store has answered.
-    async fn commit(&self, row: &Connection, plan: &Plan, tokens: TokenSet, renewed_at: i64) -> Outcome {
+    async fn commit(
+        &self,
+        row: &Connection,
+        plan: &Plan,
+        tokens: TokenSet,
+        lost_at: Option<i64>,
+        renewed_at: i64,
+    ) -> Outcome {
         let generation = row.generation + 1;
         let times = self.times(plan, &tokens, row.connected_at, renewed_at);
         let commit = CommitTokens {
@@ -413,6 +555,8 @@ impl Broker {
         let first = row.connected_at.is_none();
         let event = if first {
             self.event(row, "connected", "The grant was run and the first token received.")
+        } else if lost_at.is_some() {
+            self.event(row, "renewed", "The access token was renewed. The reply that had been lost before did no harm: the provider took the same refresh token again.")
         } else {
             self.event(row, "renewed", "The access token was renewed.")
         };

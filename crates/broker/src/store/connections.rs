@@ -25,8 +25,8 @@ sql! {
     DUE = "SELECT id, integration, generation FROM connections WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2";
     NEXT_DUE = "SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL";
     POSTPONE = "UPDATE connections SET due_at = ?2 WHERE id = ?1 AND due_at <= ?3";
-    CLAIM = "UPDATE connections SET attempt = ?3, attempt_owner = ?4, attempt_deadline = ?5 \
-        WHERE id = ?1 AND generation = ?2 AND (attempt IS NULL OR attempt_deadline <= ?6) AND state <> 'revoked'";
+    CLAIM = "UPDATE connections SET attempt = ?3, attempt_owner = ?4, attempt_deadline = ?5, lost_at = ?7 \
+        WHERE id = ?1 AND generation = ?2 AND attempt IS NOT DISTINCT FROM ?6 AND state <> 'revoked'";
     COMMIT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
         token_expires_at = ?4, scope = ?5, account = coalesce(?6, account), due_at = ?7, endpoint = ?9, dies_at = ?10, lost_at = NULL, warned_at = NULL, state = 'connected', failure = NULL, \
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
@@ -38,7 +38,7 @@ sql! {
         connected_at = coalesce(connected_at, ?8), renewed_at = ?8, updated_at = ?8 WHERE id = ?1 AND generation = ?2 AND state <> 'revoked'";
     FAIL = "UPDATE connections SET state = ?4, failure = ?5, failures_setup = ?6, failures_grant = ?7, failures_transient = ?8, retry_at = ?9, due_at = ?10, lost_at = ?12, \
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, updated_at = ?11 \
-        WHERE id = ?1 AND generation = ?2 AND attempt = ?3 AND state <> 'revoked'";
+        WHERE id = ?1 AND generation = ?2 AND attempt IS NOT DISTINCT FROM ?3 AND state <> 'revoked'";
     RELEASE = "UPDATE connections SET attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL WHERE id = ?1 AND attempt = ?2";
     BEGIN_CONSENT = "UPDATE connections SET state = 'pending', failure = NULL, updated_at = ?2 WHERE id = ?1 AND state = 'draft'";
     END_CONSENT = "UPDATE connections SET state = 'draft', failure = ?2, updated_at = ?3 WHERE id = ?1 AND state = 'pending'";
@@ -182,15 +182,23 @@ impl Tx<'_> {
         self.execute(&POSTPONE, &[Val::T(id.as_str()), Val::I(due_at), Val::I(now)]).map(drop)
     }
 
-    /// Step 1 of renewal: takes the right to send. `false`: the generation moved on, or somebody else's request may still be in flight.
-    pub fn claim(&self, id: &ConnectionId, generation: i64, attempt: &Attempt, now: i64) -> StoreResult<bool> {
+    /// Step 1 of renewal: takes the right to send, in the place of `dead`, a claim that is over. `false`: the generation moved on, or somebody was quicker.
+    pub fn claim(
+        &self,
+        id: &ConnectionId,
+        generation: i64,
+        dead: Option<&AttemptId>,
+        attempt: &Attempt,
+        lost_at: Option<i64>,
+    ) -> StoreResult<bool> {
         let values = [
             Val::T(id.as_str()),
             Val::I(generation),
             Val::T(attempt.id.as_str()),
             Val::T(&attempt.owner),
             Val::I(attempt.deadline),
-            Val::I(now),
+            Val::opt_t(dead.map(AttemptId::as_str)),
+            Val::opt_i(lost_at),
         ];
         Ok(self.execute(&CLAIM, &values)? == 1)
     }
@@ -247,14 +255,14 @@ impl Tx<'_> {
         &self,
         id: &ConnectionId,
         generation: i64,
-        attempt: &AttemptId,
+        attempt: Option<&AttemptId>,
         failed: &RecordFailure,
     ) -> StoreResult<bool> {
         let failure = failed.state.failure().map(to_json);
         let values = [
             Val::T(id.as_str()),
             Val::I(generation),
-            Val::T(attempt.as_str()),
+            Val::opt_t(attempt.map(AttemptId::as_str)),
             Val::T(failed.state.status().as_str()),
             Val::opt_t(failure.as_deref()),
             Val::I(failed.failures.setup),

@@ -11,6 +11,7 @@ use axum::http::{Request, header};
 use keyholder_broker::clock::{Clock, ManualClock, Rng};
 use keyholder_broker::egress::{Egress, Policy};
 use keyholder_broker::model::{Caller, Connection, Limits, NewKey, PlainKey, Scope, Status, Values};
+use keyholder_broker::points::Points;
 use keyholder_broker::store::Location;
 use keyholder_broker::vault::RootKeySource;
 use keyholder_broker::{
@@ -52,10 +53,16 @@ impl App {
 
     /// A sandbox with these options; any redirect URI is accepted, and alice approves at once.
     pub async fn with(options: Options) -> Self {
-        let clock = ManualClock::starting_at(START);
+        Self::with_points(options, &ManualClock::starting_at(START), Points::default()).await
+    }
+
+    /// As [`Self::with`], with something that happens at the points of a renewal.
+    pub async fn with_points(options: Options, clock: &ManualClock, points: Points) -> Self {
+        let clock = clock.clone();
         let sandbox = serve_sandbox(options, &clock).await;
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        let broker = open(folder.path(), &clock, 1).await.unwrap().broker;
+        let settings = Settings { points, ..settings(folder.path()) };
+        let broker = open_with(settings, &clock, 1).await.unwrap().broker;
         let admin = admin(&broker).await;
         Self { sandbox, broker, admin, clock, folder }
     }
@@ -246,6 +253,12 @@ impl App {
         self.token(name).await.unwrap().access_token.expose().to_owned()
     }
 
+    /// The access token of who waits for one that lives so long, and takes what there is.
+    pub async fn waited_for(&self, name: &str, seconds: u64) -> String {
+        let min_ttl = Some(Duration::from_secs(seconds));
+        self.broker.token(&self.admin, name, min_ttl).await.unwrap().access_token.expose().to_owned()
+    }
+
     pub async fn row(&self, name: &str) -> Connection {
         self.broker.connection(&self.admin, name).await.unwrap().connection
     }
@@ -314,7 +327,7 @@ pub fn settings(folder: &Path) -> Settings {
         database: Location::Sqlite(folder.join("keyholder.db")),
         root_key: RootKeySource::File(folder.join("root-key")),
         pace: keyholder_broker::Pace::default(),
-        points: keyholder_broker::points::Points::default(),
+        points: Points::default(),
     }
 }
 

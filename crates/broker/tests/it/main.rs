@@ -13,6 +13,7 @@ mod fake;
 mod gateway;
 mod grants;
 mod logs;
+mod recovery;
 mod renewal;
 mod scheduler;
 mod start;
