@@ -110,6 +110,7 @@ CREATE TABLE connections (
     updated_at BIGINT NOT NULL,
     UNIQUE (tenant, name)
 );
+CREATE INDEX connections_due_at ON connections (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX connections_due ON connections (endpoint, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX connections_dies ON connections (dies_at) WHERE dies_at IS NOT NULL;
 CREATE INDEX connections_integration ON connections (integration);

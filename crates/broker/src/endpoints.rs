@@ -122,18 +122,18 @@ impl Endpoints {
         Ok(pass)
     }
 
-    /// How many more background requests the endpoint would take at once.
-    pub(crate) fn room(&self, endpoint: &str, now: i64) -> Room {
-        let known = self.lock().endpoints.get(endpoint).cloned();
-        match known {
-            None => Room::Free(self.pace.at_once),
-            Some(endpoint) => {
-                let state = lock(&endpoint.state);
-                match state.gate.room(now) {
-                    Room::Free(free) => Room::Free(free.saturating_sub(state.waiting.len())),
-                    closed @ Room::Closed(_) => closed,
-                }
+    /// How many more background requests the endpoint would take, when `on_the_way` may not have asked for their place yet.
+    pub(crate) fn room(&self, endpoint: &str, now: i64, on_the_way: usize) -> Room {
+        let Some(endpoint) = self.lock().endpoints.get(endpoint).cloned() else {
+            return Room::Free(self.pace.at_once.saturating_sub(on_the_way));
+        };
+        let state = lock(&endpoint.state);
+        match state.gate.room(now) {
+            Room::Free(places) => {
+                let taken = (state.gate.in_flight + state.waiting.len()).max(on_the_way);
+                Room::Free(places.saturating_sub(taken))
             }
+            closed @ Room::Closed(_) => closed,
         }
     }
 
@@ -472,13 +472,14 @@ impl Gate {
         self.is_down(now).filter(|_| admitted.opening < self.openings)
     }
 
+    /// The places there are, taken or not.
     fn room(&self, now: i64) -> Room {
         match self.open {
-            None => Room::Free(self.places.saturating_sub(self.in_flight)),
+            None => Room::Free(self.places),
             Some(open) if open.probing => Room::Closed(now + millis(FIRST)),
             Some(open) if now < open.from => Room::Closed(now + (open.until - open.from)),
             Some(open) if now < open.until => Room::Closed(open.until),
-            Some(_) => Room::Free(1.min(self.pace.at_once.saturating_sub(self.in_flight))),
+            Some(_) => Room::Free(1),
         }
     }
 
@@ -694,7 +695,7 @@ mod tests {
         }
 
         fn room(&self) -> Room {
-            self.endpoints.room(URL, self.clock.now_ms())
+            self.endpoints.room(URL, self.clock.now_ms(), 0)
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use keyholder_provider::Catalogue;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use url::Url;
 
 use crate::access::KeyCache;
@@ -86,8 +86,6 @@ pub struct Inner {
     pub(crate) left_behind: Mutex<HashMap<ConnectionId, Vec<AttemptId>>>,
     /// How token endpoints are asked.
     pub(crate) endpoints: Endpoints,
-    /// How many renewals run at once at each token endpoint.
-    pub(crate) endpoint_slots: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Told when something may be due sooner than the scheduler thinks.
     pub(crate) due: Notify,
     /// Set when the process is stopping: no new renewal begins.
@@ -135,7 +133,6 @@ impl Broker {
             claims: Claims::default(),
             left_behind: Mutex::default(),
             endpoints: Endpoints::new(settings.pace),
-            endpoint_slots: Mutex::default(),
             due: Notify::new(),
             stopping: AtomicBool::new(false),
             written_at: AtomicI64::new(i64::MIN),

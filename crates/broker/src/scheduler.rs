@@ -1,35 +1,42 @@
 //! Renewal ahead of need, and sweeping.
 //!
-//! Work follows what is due: one query for the next due rows, a bounded number of renewals at once at each token endpoint.
+//! Work follows what is due. A look takes the connections that are due soonest; where these are more than it takes, as after an outage, it goes from token endpoint to
+//! token endpoint, so that a queue at one keeps no other waiting. An endpoint is given as many renewals as it has room for, and none while its circuit is open: what waits,
+//! waits in the database, and nothing is written for waiting.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::clock::millis;
-use crate::endpoints::Urgency;
+use crate::clock::{Rng, millis};
+use crate::endpoints::{Room, Urgency};
 use crate::error::{Error, Result};
-use crate::model::{ConnectSession, ConnectionId, IntegrationId, PendingGrant};
+use crate::model::{ConnectSession, ConnectionId, PendingGrant};
 use crate::open::Broker;
 use crate::renew::{Enough, Wish};
-use crate::store::{StoreResult, Tx};
+use crate::store::{Due, StoreResult, Tx};
 
-/// Rows looked at in one go.
-const BATCH: i64 = 200;
-/// Renewals at once for one integration, and so at most for one of its provider's endpoints.
-const AT_ONCE: usize = 8;
-/// Renewals of one integration that are handed to a task and wait for their turn; the rest waits in the database.
-const WAITING: usize = 1024;
-/// A row for which there was no room is looked at again after this.
-const NO_ROOM: Duration = Duration::from_secs(5);
+/// As many due rows are looked at in one go; where there are more, endpoint by endpoint.
+const WINDOW: usize = 512;
+/// As many endpoints are looked at in one go.
+const PAGE: usize = 500;
+/// Renewals handed to tasks at once, over all endpoints.
+const AT_WORK: usize = 256;
+/// One in so many of the rows that are due soonest is taken, by chance: replicas that look at the same time seldom take the same ones.
+const SPREAD: usize = 4;
+/// A burst of commits is one look.
+const GAP: Duration = Duration::from_millis(100);
+/// Where there was no room, and nobody tells when there is.
+const NO_ROOM: Duration = Duration::from_secs(1);
+/// A row that is still due after its renewal was refused for a reason that is not recorded in it is looked at again after this.
+const REFUSED: Duration = Duration::from_secs(60);
 /// Revocations at once of grants that nobody confirmed.
 const REVOKED_AT_ONCE: usize = 8;
 /// Sweeping, and the longest sleep.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// A row whose renewal was just handed to a task is not looked at again before this.
-const HANDED_OUT: Duration = Duration::from_secs(60);
 /// Kept replies live for a day.
 const KEEP_REPLIES: Duration = Duration::from_secs(24 * 3600);
 
@@ -37,84 +44,93 @@ impl Broker {
     /// Renews what is due and sweeps what has expired, until `shutdown`.
     pub async fn run_scheduler(&self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = std::pin::pin!(shutdown);
-        let mut swept_at = i64::MIN;
-        let handed_out = HandedOut::default();
+        let mut swept_at = None;
+        let mut rounds = Rounds::default();
         let revoking = Arc::new(Semaphore::new(REVOKED_AT_ONCE));
         loop {
             let now = self.now_ms();
-            if now.saturating_sub(swept_at) >= millis(SWEEP_EVERY) {
-                swept_at = now;
+            if swept_at.is_none_or(|at| now < at || now - at >= millis(SWEEP_EVERY)) {
+                swept_at = Some(now);
                 self.sweep(&revoking)
                     .await
                     .unwrap_or_else(|error| tracing::error!(%error, "sweeping failed; it is tried again"));
             }
-            let pause = match self.renew_due(&handed_out).await {
+            let pause = match self.renew_due(&mut rounds).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::error!(%error, "what is due could not be read; it is tried again");
-                    Duration::from_secs(1)
+                    NO_ROOM
                 }
             };
             tokio::select! {
                 () = &mut shutdown => return,
+                () = self.clock.sleep(pause) => continue,
                 () = self.due.notified() => {}
-                () = self.clock.sleep(pause) => {}
+            }
+            tokio::select! {
+                () = &mut shutdown => return,
+                () = self.clock.sleep(GAP) => {}
             }
         }
     }
 
-    /// Hands every due row to a task, once; answers how long nothing more will be due.
-    async fn renew_due(&self, handed_out: &HandedOut) -> Result<Duration> {
+    /// Hands what is due to tasks, as far as there is room; answers how long nothing more will be to do.
+    async fn renew_due(&self, rounds: &mut Rounds) -> Result<Duration> {
         let now = self.now_ms();
-        let due = self.store.read(move |tx| tx.due(now, BATCH)).await?;
-        let full = due.len() >= usize::try_from(BATCH).unwrap_or(usize::MAX);
-        let (mut tickets, mut postponed) = (Vec::new(), Vec::new());
-        for (connection, integration, generation) in due {
-            let again = match handed_out.take(&connection, &integration) {
-                Ok(ticket) => {
-                    tickets.push((ticket, generation));
-                    HANDED_OUT
-                }
-                Err(again) => again,
-            };
-            postponed.push((connection, now + millis(again)));
+        if self.fence.check().is_err() {
+            return Ok(SWEEP_EVERY);
         }
-        // Out of the way of the next look; the renewal sets the real time.
-        self.store.write(move |tx| postponed.iter().try_for_each(|(id, at)| tx.postpone(id, *at, now))).await?;
-        for (ticket, generation) in tickets {
+        let (due, next) = self.store.read(move |tx| Ok((tx.due(now, count(WINDOW))?, tx.next_due(now)?))).await?;
+        let mut look = Look { broker: self, now, wake: next.unwrap_or(i64::MAX), taken: Vec::new(), rounds };
+        if due.len() < WINDOW {
+            let mut by_endpoint: BTreeMap<String, Vec<Due>> = BTreeMap::new();
+            for row in due {
+                by_endpoint.entry(row.endpoint.clone()).or_default().push(row);
+            }
+            for (endpoint, rows) in by_endpoint {
+                let room = look.room(&endpoint);
+                look.take(rows, room);
+            }
+        } else {
+            look.page().await?;
+        }
+        let (wake, taken) = (look.wake, look.taken);
+        for (ticket, generation) in taken {
             self.renew_in_background(ticket, generation);
         }
-        if full {
-            return Ok(Duration::ZERO);
-        }
-        let next = self.store.read(|tx| tx.next_due()).await?;
-        let wait = next.map_or(millis(SWEEP_EVERY), |next| next - self.now_ms()).clamp(5, millis(SWEEP_EVERY));
-        Ok(Duration::from_millis(wait.unsigned_abs()))
+        Ok(Duration::from_millis(wake.saturating_sub(now).clamp(millis(GAP), millis(SWEEP_EVERY)).unsigned_abs()))
     }
 
     fn renew_in_background(&self, ticket: Ticket, generation: i64) {
-        let slots = self.slots(&ticket.integration);
         let broker = self.clone();
         tokio::spawn(async move {
-            // The semaphore is never closed.
-            let Ok(_slot) = slots.acquire().await else { return };
-            let connection = &ticket.connection;
             let wish = Wish { enough: Enough::NewerThan(generation), urgency: Urgency::Background };
-            match broker.renew(connection, wish).await {
-                Ok(_) => {}
-                // Recorded in the row, with the time of the next attempt; or the process is stopping.
-                Err(Error::NotReady { .. } | Error::StillRenewing) => {}
-                Err(error) => {
-                    tracing::warn!(%error, %connection, "a scheduled renewal did not take place; it is tried again")
-                }
+            if let Err(error) = broker.renew(&ticket.connection, wish).await {
+                broker.was_not_renewed(&ticket, generation, &error).await;
             }
+            drop(ticket);
+            broker.due.notify_one();
         });
     }
 
-    fn slots(&self, integration: &IntegrationId) -> Arc<Semaphore> {
-        let mut all = self.endpoint_slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let slots = all.entry(integration.to_string()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));
-        Arc::clone(slots)
+    /// A failure is recorded in the row, with the time of the next attempt. A refusal is not: so that its row isn't looked at again and again, it is moved, once.
+    async fn was_not_renewed(&self, ticket: &Ticket, generation: i64, error: &Error) {
+        let connection = &ticket.connection;
+        if !matches!(error, Error::NotReady { .. } | Error::StillRenewing) {
+            tracing::warn!(%error, %connection, "a scheduled renewal did not take place; it is tried again");
+        }
+        let now = self.now_ms();
+        let is_closed = matches!(self.endpoints.room(&ticket.endpoint, now, 0), Room::Closed(_));
+        if is_closed || self.stopping.load(Ordering::Relaxed) {
+            // The circuit keeps it from being taken.
+            return;
+        }
+        let (id, again) = (connection.clone(), now + millis(REFUSED.mul_f64(0.5 + self.rng.unit() / 2.0)));
+        if let Err(error) = self.store.write(move |tx| tx.postpone(&id, generation, again, now)).await {
+            tracing::warn!(%error, %connection, "its time could not be moved");
+            // The ticket does it meanwhile.
+            self.clock.sleep(REFUSED).await;
+        }
     }
 
     /// Takes away what has expired, has grants revoked that nobody confirmed, commits what waits in escrow.
@@ -170,38 +186,163 @@ fn noted(connection: &ConnectionId, done: StoreResult<()>) {
     }
 }
 
-/// The connections whose renewal waits for its turn or is under way, by integration.
+/// One look at what is due.
+struct Look<'a> {
+    broker: &'a Broker,
+    now: i64,
+    /// When to look again, Unix milliseconds.
+    wake: i64,
+    taken: Vec<(Ticket, i64)>,
+    rounds: &'a mut Rounds,
+}
+
+/// What one look leaves to the next.
+#[derive(Default)]
+struct Rounds {
+    handed_out: HandedOut,
+    /// The endpoint at which the next page begins.
+    at: String,
+}
+
+impl Look<'_> {
+    /// The next endpoints in turn, and of each that has due rows as many as there is room for.
+    async fn page(&mut self) -> Result<()> {
+        let (now, from) = (self.now, std::mem::take(&mut self.rounds.at));
+        let page = self.broker.store.read(move |tx| tx.due_endpoints(&from, count(PAGE))).await?;
+        if page.len() >= PAGE {
+            self.begin_next_page_at(page.last().map(|(endpoint, _)| endpoint));
+        }
+        let mut wanted = Vec::new();
+        let mut planned = 0;
+        for (endpoint, due_at) in &page {
+            if due_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            if self.rounds.handed_out.count() + planned >= AT_WORK {
+                self.begin_next_page_at(Some(endpoint));
+                break;
+            }
+            let room = self.room(endpoint);
+            if room > 0 {
+                planned += room;
+                wanted.push((endpoint.clone(), room, self.rounds.handed_out.count_at(endpoint)));
+            }
+        }
+        let rows = self.broker.store.read(move |tx| {
+            let rows = |(endpoint, room, held): (String, usize, usize)| {
+                Ok((tx.due_at(&endpoint, now, count(room * SPREAD + held + 1))?, room))
+            };
+            wanted.into_iter().map(rows).collect::<StoreResult<Vec<_>>>()
+        });
+        for (rows, room) in rows.await? {
+            self.take(rows, room);
+        }
+        Ok(())
+    }
+
+    fn begin_next_page_at(&mut self, endpoint: Option<&String>) {
+        self.rounds.at = endpoint.cloned().unwrap_or_default();
+        self.wake_at(self.now + millis(GAP));
+    }
+
+    /// How many renewals the endpoint may be given.
+    fn room(&mut self, endpoint: &str) -> usize {
+        match self.broker.endpoints.room(endpoint, self.now, self.rounds.handed_out.count_at(endpoint)) {
+            Room::Free(0) => {
+                self.wake_at(self.now + millis(NO_ROOM));
+                0
+            }
+            Room::Free(free) => free,
+            Room::Closed(until) => {
+                self.wake_at(until);
+                0
+            }
+        }
+    }
+
+    /// Takes up to `room` of an endpoint's rows, by chance among those that are due soonest.
+    fn take(&mut self, mut rows: Vec<Due>, room: usize) {
+        let handed_out = &self.rounds.handed_out;
+        rows.retain(|row| !handed_out.holds(row));
+        let room = room.min(AT_WORK.saturating_sub(handed_out.count()));
+        if rows.len() > room && room > 0 {
+            self.wake = self.wake.min(self.now + millis(NO_ROOM));
+        }
+        rows.truncate(room * SPREAD);
+        for row in pick(rows, room, &self.broker.rng) {
+            let generation = row.generation;
+            self.taken.push((handed_out.take(row), generation));
+        }
+    }
+
+    fn wake_at(&mut self, at: i64) {
+        self.wake = self.wake.min(at);
+    }
+}
+
+/// `wanted` of the rows, by chance.
+fn pick(mut rows: Vec<Due>, wanted: usize, rng: &Rng) -> Vec<Due> {
+    let wanted = wanted.min(rows.len());
+    for to in 0..wanted {
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a small index"
+        )]
+        let from = to + (rng.unit() * (rows.len() - to) as f64) as usize;
+        rows.swap(to, from);
+    }
+    rows.truncate(wanted);
+    rows
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The connections whose renewal is in a task of the scheduler's, by token endpoint.
 #[derive(Clone, Default)]
-struct HandedOut(Arc<Mutex<HashMap<IntegrationId, HashSet<ConnectionId>>>>);
+struct HandedOut(Arc<Mutex<HashMap<String, HashSet<ConnectionId>>>>);
 
 /// A connection's place in [`HandedOut`], given back when its task ends.
 struct Ticket {
     connection: ConnectionId,
-    integration: IntegrationId,
+    endpoint: String,
     of: HandedOut,
 }
 
 impl HandedOut {
-    /// A ticket, or after which time to look at the row again.
-    fn take(&self, connection: &ConnectionId, integration: &IntegrationId) -> std::result::Result<Ticket, Duration> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = all.entry(integration.clone()).or_default();
-        if waiting.contains(connection) {
-            return Err(HANDED_OUT);
-        }
-        if waiting.len() >= WAITING {
-            return Err(NO_ROOM);
-        }
-        waiting.insert(connection.clone());
-        Ok(Ticket { connection: connection.clone(), integration: integration.clone(), of: self.clone() })
+    fn take(&self, row: Due) -> Ticket {
+        self.lock().entry(row.endpoint.clone()).or_default().insert(row.id.clone());
+        Ticket { connection: row.id, endpoint: row.endpoint, of: self.clone() }
+    }
+
+    fn holds(&self, row: &Due) -> bool {
+        self.lock().get(&row.endpoint).is_some_and(|held| held.contains(&row.id))
+    }
+
+    fn count(&self) -> usize {
+        self.lock().values().map(HashSet::len).sum()
+    }
+
+    fn count_at(&self, endpoint: &str) -> usize {
+        self.lock().get(endpoint).map_or(0, HashSet::len)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, HashSet<ConnectionId>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(waiting) = all.get_mut(&self.integration) {
-            waiting.remove(&self.connection);
+        let mut all = self.of.lock();
+        if let Some(held) = all.get_mut(&self.endpoint) {
+            held.remove(&self.connection);
+            if held.is_empty() {
+                all.remove(&self.endpoint);
+            }
         }
     }
 }
@@ -209,21 +350,33 @@ impl Drop for Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Clock, Rng};
+    use crate::clock::Clock;
+
+    fn due(endpoint: &str, rng: &Rng) -> Due {
+        Due { id: ConnectionId::new(&Clock::System, rng), endpoint: endpoint.to_owned(), generation: 1 }
+    }
 
     #[test]
-    fn a_connection_is_handed_out_once_and_an_integration_not_without_bound() {
-        let (clock, rng) = (Clock::System, Rng::seeded(1));
-        let [integration, other] = [(); 2].map(|()| IntegrationId::new(&clock, &rng));
-        let connection = || ConnectionId::new(&clock, &rng);
+    fn a_ticket_holds_its_connection_and_nothing_stays_behind() {
+        let rng = Rng::seeded(1);
         let handed_out = HandedOut::default();
-        let first = connection();
-        let ticket = handed_out.take(&first, &integration);
-        assert!(ticket.is_ok());
-        assert_eq!(handed_out.take(&first, &integration).err(), Some(HANDED_OUT));
-        drop(ticket);
-        let _all: Vec<_> = (0..WAITING).map(|_| handed_out.take(&connection(), &integration)).collect();
-        assert_eq!(handed_out.take(&first, &integration).err(), Some(NO_ROOM));
-        assert!(handed_out.take(&first, &other).is_ok());
+        let (first, second) = (due("a", &rng), due("b", &rng));
+        let tickets = [handed_out.take(first.clone()), handed_out.take(second)];
+        assert!(handed_out.holds(&first));
+        assert!(!handed_out.holds(&due("a", &rng)));
+        assert_eq!((handed_out.count(), handed_out.count_at("a")), (2, 1));
+        drop(tickets);
+        assert!(handed_out.lock().is_empty());
+    }
+
+    #[test]
+    fn rows_are_picked_by_chance_each_once() {
+        let rng = Rng::seeded(1);
+        let rows: Vec<_> = (0..32).map(|_| due("a", &rng)).collect();
+        let ids = |rows: Vec<Due>| rows.into_iter().map(|row| row.id.to_string()).collect::<HashSet<_>>();
+        let (one, other) = (ids(pick(rows.clone(), 8, &rng)), ids(pick(rows.clone(), 8, &rng)));
+        assert_eq!((one.len(), other.len()), (8, 8));
+        assert_ne!(one, other);
+        assert_eq!(ids(pick(rows.clone(), 99, &rng)), ids(rows));
     }
 }

@@ -22,9 +22,17 @@ sql! {
         AND (cast(?3 AS text) IS NULL OR integration = ?3) AND (cast(?4 AS text) IS NULL OR state = ?4) AND (cast(?5 AS text) IS NULL OR owner = ?5) \
         ORDER BY id LIMIT ?6");
     IDS_OF_INTEGRATION = "SELECT id FROM connections WHERE integration = ?1";
-    DUE = "SELECT id, integration, generation FROM connections WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2";
-    NEXT_DUE = "SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL";
-    POSTPONE = "UPDATE connections SET due_at = ?2 WHERE id = ?1 AND due_at <= ?3";
+    // A claim that ends later than any claim may was written before the clock was set back.
+    DUE = "SELECT id, endpoint, generation FROM connections WHERE due_at <= ?1 AND (attempt IS NULL OR attempt_deadline NOT BETWEEN ?1 AND ?1 + 120000) ORDER BY due_at LIMIT ?2";
+    DUE_AT = "SELECT id, endpoint, generation FROM connections WHERE endpoint = ?3 AND due_at <= ?1 AND (attempt IS NULL OR attempt_deadline NOT BETWEEN ?1 AND ?1 + 120000) \
+        ORDER BY due_at LIMIT ?2";
+    NEXT_DUE = "SELECT min(due_at) FROM connections WHERE due_at > ?1";
+    // From endpoint to endpoint by the index, whatever the number of rows between them.
+    DUE_ENDPOINTS = "WITH RECURSIVE e (endpoint, n) AS (SELECT cast(?1 AS text), cast(1 AS bigint) UNION ALL \
+        SELECT (SELECT min(c.endpoint) FROM connections c WHERE c.endpoint > e.endpoint AND c.due_at IS NOT NULL), e.n + 1 FROM e \
+        WHERE e.endpoint IS NOT NULL AND e.n < ?2) \
+        SELECT e.endpoint, (SELECT min(c.due_at) FROM connections c WHERE c.endpoint = e.endpoint AND c.due_at IS NOT NULL) FROM e WHERE e.endpoint IS NOT NULL";
+    POSTPONE = "UPDATE connections SET due_at = ?3 WHERE id = ?1 AND generation = ?2 AND due_at <= ?4";
     CLAIM = "UPDATE connections SET attempt = ?3, attempt_owner = ?4, attempt_deadline = ?5, lost_at = ?7 \
         WHERE id = ?1 AND generation = ?2 AND attempt IS NOT DISTINCT FROM ?6 AND state <> 'revoked'";
     COMMIT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
@@ -63,6 +71,17 @@ pub struct Filter {
     pub state: Option<Status>,
     /// Of this owner.
     pub owner: Option<String>,
+}
+
+/// A connection whose time has come.
+#[derive(Clone, Debug)]
+pub struct Due {
+    /// Its id.
+    pub id: ConnectionId,
+    /// The token endpoint that renews it; empty where none has yet.
+    pub endpoint: String,
+    /// Of the token set it has.
+    pub generation: i64,
 }
 
 /// A new token set on its way into the row, sealed under the next generation.
@@ -161,25 +180,30 @@ impl Tx<'_> {
         self.rows(&COUNT_BY_STATE, &[Val::T(tenant.as_str())], |row| Ok((row.t(0)?, row.i(1)?)))
     }
 
-    /// Connections that are due, soonest first, with their generation.
-    pub fn due(&self, now: i64, limit: i64) -> StoreResult<Vec<(ConnectionId, IntegrationId, i64)>> {
-        self.rows(&DUE, &[Val::I(now), Val::I(limit)], |row| {
-            let integration = row
-                .t(1)?
-                .parse()
-                .map_err(|_| StoreError::Unreadable { table: "connections", column: "integration" })?;
-            Ok((read_id(row, 0)?, integration, row.i(2)?))
-        })
+    /// Connections that are due, soonest first, without those on which a claim stands.
+    pub fn due(&self, now: i64, limit: i64) -> StoreResult<Vec<Due>> {
+        self.rows(&DUE, &[Val::I(now), Val::I(limit)], read_due)
     }
 
-    /// When the next one is due, Unix milliseconds.
-    pub fn next_due(&self) -> StoreResult<Option<i64>> {
-        Ok(self.row(&NEXT_DUE, &[], |row| row.opt_i(0))?.flatten())
+    /// As [`Self::due`], those of one token endpoint.
+    pub fn due_at(&self, endpoint: &str, now: i64, limit: i64) -> StoreResult<Vec<Due>> {
+        self.rows(&DUE_AT, &[Val::I(now), Val::I(limit), Val::T(endpoint)], read_due)
     }
 
-    /// Moves the due time of a connection that is due at `now`; a renewal in between has set a better one.
-    pub fn postpone(&self, id: &ConnectionId, due_at: i64, now: i64) -> StoreResult<()> {
-        self.execute(&POSTPONE, &[Val::T(id.as_str()), Val::I(due_at), Val::I(now)]).map(drop)
+    /// When the next one is due after `now`, Unix milliseconds.
+    pub fn next_due(&self, now: i64) -> StoreResult<Option<i64>> {
+        Ok(self.row(&NEXT_DUE, &[Val::I(now)], |row| row.opt_i(0))?.flatten())
+    }
+
+    /// Up to `limit` token endpoints in order, `from` the first, each with the time at which its first connection is due.
+    pub fn due_endpoints(&self, from: &str, limit: i64) -> StoreResult<Vec<(String, Option<i64>)>> {
+        self.rows(&DUE_ENDPOINTS, &[Val::T(from), Val::I(limit)], |row| Ok((row.t(0)?, row.opt_i(1)?)))
+    }
+
+    /// Moves the due time of a connection that is still due at `now`; a renewal in between has set a better one.
+    pub fn postpone(&self, id: &ConnectionId, generation: i64, due_at: i64, now: i64) -> StoreResult<()> {
+        let values = [Val::T(id.as_str()), Val::I(generation), Val::I(due_at), Val::I(now)];
+        self.execute(&POSTPONE, &values).map(drop)
     }
 
     /// Step 1 of renewal: takes the right to send, in the place of `dead`, a claim that is over. `false`: the generation moved on, or somebody was quicker.
@@ -335,6 +359,10 @@ impl Tx<'_> {
     }
 }
 
+fn read_due(row: &Row<'_>) -> StoreResult<Due> {
+    Ok(Due { id: read_id(row, 0)?, endpoint: row.t(1)?, generation: row.i(2)? })
+}
+
 fn read_id(row: &Row<'_>, column: usize) -> StoreResult<ConnectionId> {
     row.t(column)?.parse().map_err(|_| unreadable("id"))
 }
@@ -380,4 +408,35 @@ fn read_attempt(row: &Row<'_>) -> StoreResult<Option<Attempt>> {
         return Ok(None);
     };
     Ok(Some(Attempt { id: id.parse().map_err(|_| unreadable("attempt"))?, owner: row.t(18)?, deadline: row.i(19)? }))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::{Location, Sql, Store};
+    use super::*;
+    use crate::clock::Clock;
+    use crate::points::Points;
+
+    /// What the scheduler asks every time must not grow with what is stored.
+    #[tokio::test]
+    async fn what_is_due_is_found_by_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Sqlite(folder.path().join("k.db"));
+        let store = Store::open(&location, Clock::System, Points::default()).unwrap();
+        for (name, sql, values) in [
+            ("DUE", &DUE, vec![Val::I(1), Val::I(1)]),
+            ("DUE_AT", &DUE_AT, vec![Val::I(1), Val::I(1), Val::T("")]),
+            ("NEXT_DUE", &NEXT_DUE, vec![Val::I(1)]),
+            ("DUE_ENDPOINTS", &DUE_ENDPOINTS, vec![Val::T(""), Val::I(1)]),
+        ] {
+            let explain = Sql(Box::leak(format!("EXPLAIN QUERY PLAN {}", sql.0).into_boxed_str()));
+            let plan = store.read(move |tx| tx.rows(&explain, &values, |row| row.t(3))).await.unwrap();
+            let of_the_table: Vec<_> =
+                plan.iter().filter(|line| line.contains(" connections") || line.contains(" c ")).collect();
+            assert!(!of_the_table.is_empty(), "{name}: {plan:?}");
+            assert!(of_the_table.iter().all(|line| line.starts_with("SEARCH")), "{name}: {plan:?}");
+            assert!(!plan.iter().any(|line| line.contains("TEMP B-TREE")), "{name}: {plan:?}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
 pub use access::NewStoredKey;
-pub use connections::{CommitTokens, Filter, RecordFailure};
+pub use connections::{CommitTokens, Due, Filter, RecordFailure};
 pub use consents::NewSession;
 pub use engine::Store;
 pub use history::{AuditRow, NewAudit};

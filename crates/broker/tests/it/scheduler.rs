@@ -123,12 +123,12 @@ async fn a_due_time_that_a_renewal_has_set_meanwhile_stands() {
         Points::default(),
     )
     .unwrap();
-    let (id, due, now) = (row.id.clone(), row.due_at.unwrap(), app.now());
+    let (id, due, now, generation) = (row.id.clone(), row.due_at.unwrap(), app.now(), row.generation);
     assert!(due > now);
-    store.write(move |tx| tx.postpone(&id, now + 60_000, now)).await.unwrap();
+    store.write(move |tx| tx.postpone(&id, generation, now + 60_000, now)).await.unwrap();
     assert_eq!(app.row("crm").await.due_at, Some(due));
     let id = row.id.clone();
-    store.write(move |tx| tx.postpone(&id, due + 60_000, due)).await.unwrap();
+    store.write(move |tx| tx.postpone(&id, generation, due + 60_000, due)).await.unwrap();
     assert_eq!(app.row("crm").await.due_at, Some(due + 60_000));
 }
 
