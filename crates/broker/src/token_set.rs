@@ -17,6 +17,7 @@ struct Written<'a> {
     id_token: Option<&'a str>,
     token_type: &'a str,
     expires_at: Option<i64>,
+    refresh_expires_at: Option<i64>,
     scope: Option<&'a [String]>,
     extra: &'a serde_json::Map<String, serde_json::Value>,
 }
@@ -28,6 +29,7 @@ struct Read {
     id_token: Option<Secret>,
     token_type: String,
     expires_at: Option<i64>,
+    refresh_expires_at: Option<i64>,
     scope: Option<Vec<String>>,
     #[serde(default)]
     extra: serde_json::Map<String, serde_json::Value>,
@@ -43,6 +45,7 @@ pub(crate) fn write(tokens: &TokenSet) -> Result<Zeroizing<Vec<u8>>> {
         id_token: tokens.id_token.as_ref().map(Secret::expose),
         token_type: &tokens.token_type,
         expires_at: tokens.expires_at,
+        refresh_expires_at: tokens.refresh_expires_at,
         scope: tokens.scope.as_deref(),
         extra: &tokens.extra,
     };
@@ -61,6 +64,7 @@ pub(crate) fn read(json: &[u8]) -> Result<TokenSet> {
         id_token: read.id_token,
         token_type: read.token_type,
         expires_at: read.expires_at,
+        refresh_expires_at: read.refresh_expires_at,
         scope: read.scope,
         extra: read.extra,
     })
@@ -70,7 +74,11 @@ pub(crate) fn read(json: &[u8]) -> Result<TokenSet> {
 /// what came beside the tokens at consent, such as the API's base URL.
 pub(crate) fn succeed(old: Option<TokenSet>, mut new: TokenSet) -> TokenSet {
     let Some(old) = old else { return new };
-    new.refresh_token = new.refresh_token.or(old.refresh_token);
+    if new.refresh_token.is_none() {
+        // The old one stays, and with it its end; some providers say a new one.
+        new.refresh_token = old.refresh_token;
+        new.refresh_expires_at = new.refresh_expires_at.or(old.refresh_expires_at);
+    }
     new.id_token = new.id_token.or(old.id_token);
     new.scope = new.scope.or(old.scope);
     let newer = std::mem::replace(&mut new.extra, old.extra);
@@ -123,7 +131,7 @@ mod tests {
     fn a_refresh_reply_keeps_what_it_leaves_out() {
         let old = tokens(
             serde_json::json!({"access_token": "a1", "refresh_token": "r1", "id_token": null, "token_type": "Bearer",
-            "expires_at": 1, "scope": ["read"], "extra": {"instance_url": "https://x", "n": 1}}),
+            "expires_at": 1, "refresh_expires_at": 9, "scope": ["read"], "extra": {"instance_url": "https://x", "n": 1}}),
         );
         let new = tokens(
             serde_json::json!({"access_token": "a2", "refresh_token": null, "id_token": null, "token_type": "Bearer",
@@ -134,7 +142,7 @@ mod tests {
         assert_eq!(again.access_token.expose(), "a2");
         assert_eq!(again.refresh_token.unwrap().expose(), "r1");
         assert_eq!(again.scope.unwrap(), ["read"]);
-        assert_eq!(again.expires_at, Some(2));
+        assert_eq!((again.expires_at, again.refresh_expires_at), (Some(2), Some(9)));
         assert_eq!(again.extra["instance_url"], "https://x");
         assert_eq!(again.extra["n"], 2);
     }

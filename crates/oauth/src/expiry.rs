@@ -1,4 +1,4 @@
-//! When an access token ends, out of what a reply says about it.
+//! When a token ends, out of what a reply says about it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,6 +10,12 @@ use crate::reply::{ExpiryUnit, ReplyRules};
 
 /// Members that hold the end as a date.
 const DATES: [&str; 3] = ["expires_at", "expires_on", ".expires"];
+
+/// Other names of a refresh token's lifetime: Keycloak's, Intuit's.
+const REFRESH_LIFETIMES: [&str; 2] = ["refresh_expires_in", "x_refresh_token_expires_in"];
+
+/// Members that hold a refresh token's end as a date.
+const REFRESH_DATES: [&str; 2] = ["refresh_token_expires_at", "refresh_expires_at"];
 
 /// A number above this is a date, not a lifetime: 31 years in seconds, the year 2001 as a date.
 const FIRST_DATE_S: f64 = 1e9;
@@ -33,6 +39,21 @@ pub(crate) fn expires_at(rules: &ReplyRules, reply: &Value, access_token: &str, 
         return stated;
     }
     stated.or_else(token).or_else(|| default(rules, now_ms))
+}
+
+/// The refresh token's end in Unix milliseconds, or `None` if it is unknown. 0, which some say for "never", says nothing.
+pub(crate) fn refresh_expires_at(
+    rules: &ReplyRules,
+    reply: &Value,
+    refresh_token: Option<&str>,
+    now_ms: i64,
+) -> Option<i64> {
+    let clock = Clock { now_ms, unit: rules.expiry_unit };
+    let said = || clock.lifetime_or_date(rules.refresh_expires_in.find(reply)?);
+    let alias = || REFRESH_LIFETIMES.iter().find_map(|name| clock.lifetime_or_date(reply.get(*name)?));
+    let date = || REFRESH_DATES.iter().find_map(|name| clock.date_in(reply.get(*name)?));
+    let token = || clock.date(jwt_exp(refresh_token?)?);
+    said().or_else(alias).or_else(date).or_else(token)
 }
 
 struct Clock {

@@ -22,6 +22,8 @@ pub struct ReplyRules {
     pub refresh_token: Pointer,
     /// Where the lifetime stands; a date there is understood too.
     pub expires_in: Pointer,
+    /// Where the refresh token's lifetime stands; other common names of it are understood too.
+    pub refresh_expires_in: Pointer,
     /// Where the granted scope stands.
     pub scope: Pointer,
     /// Where the token type stands.
@@ -59,6 +61,7 @@ impl Default for ReplyRules {
             access_token: "access_token".into(),
             refresh_token: "refresh_token".into(),
             expires_in: "expires_in".into(),
+            refresh_expires_in: "refresh_token_expires_in".into(),
             scope: "scope".into(),
             token_type: "token_type".into(),
             id_token: "id_token".into(),
@@ -157,6 +160,8 @@ pub struct TokenSet {
     pub token_type: String,
     /// When the access token ends, in Unix milliseconds; `None` = unknown, which is not "never".
     pub expires_at: Option<i64>,
+    /// When the refresh token ends, in Unix milliseconds; `None` = unknown.
+    pub refresh_expires_at: Option<i64>,
     /// The granted scope; `None` = as requested (RFC 6749 §5.1).
     pub scope: Option<Vec<String>>,
     /// What the provider returned beside these. Whatever is named like a token, a secret or a password,
@@ -172,6 +177,7 @@ impl fmt::Debug for TokenSet {
             .field("id_token", &self.id_token)
             .field("token_type", &self.token_type)
             .field("expires_at", &self.expires_at)
+            .field("refresh_expires_at", &self.refresh_expires_at)
             .field("scope", &self.scope)
             .field("extra", &self.extra.keys().collect::<Vec<_>>())
             .finish()
@@ -199,9 +205,11 @@ pub fn read_token_reply(
     let data = reply.data().ok_or_else(|| reply.not_a_token())?;
     let access_token = header_token(&rules.access_token, data).ok_or_else(|| reply.not_a_token())?;
     let secrets = Secrets::in_reply(rules, data);
+    let refresh_token = body_token(&rules.refresh_token, data);
     Ok(TokenSet {
         expires_at: expiry::expires_at(rules, data, &access_token, now_ms),
-        refresh_token: body_token(&rules.refresh_token, data).map(Secret::new),
+        refresh_expires_at: expiry::refresh_expires_at(rules, data, refresh_token.as_deref(), now_ms),
+        refresh_token: refresh_token.map(Secret::new),
         id_token: body_token(&rules.id_token, data).map(Secret::new),
         token_type: token_type(rules, data, &secrets),
         scope: scope(rules, data, &secrets),

@@ -154,6 +154,7 @@ pub(crate) struct Reply {
     pub token_type: Option<String>,
     pub scope: Option<String>,
     pub expires_in: Option<String>,
+    pub refresh_expires_in: Option<String>,
     #[serde(default)]
     pub expiry_unit: Unit,
     pub default_lifetime: Option<String>,

@@ -187,7 +187,7 @@ pub struct Connection {
     pub due_at: Option<i64>,
     /// When a request with this generation's refresh token was sent whose outcome nobody knows, Unix milliseconds.
     pub lost_at: Option<i64>,
-    /// When the refresh token dies, as far as is known, Unix milliseconds.
+    /// When only a person could bring it back, as far as is known and if it isn't renewed before, Unix milliseconds.
     pub dies_at: Option<i64>,
     /// The claim that is held on it.
     pub attempt: Option<Attempt>,
@@ -195,7 +195,7 @@ pub struct Connection {
     pub failures: Failures,
     /// No renewal before this, Unix milliseconds (backoff, `Retry-After`).
     pub retry_at: Option<i64>,
-    /// First authorised, Unix milliseconds.
+    /// When the grant was made: by the last consent, or the first run of a grant that needs no person. Unix milliseconds.
     pub connected_at: Option<i64>,
     /// Last committed token set, Unix milliseconds.
     pub renewed_at: Option<i64>,

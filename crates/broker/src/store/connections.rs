@@ -40,10 +40,11 @@ sql! {
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
         connected_at = coalesce(connected_at, ?8), renewed_at = ?8, updated_at = ?8 \
         WHERE id = ?1 AND generation = ?2 AND state <> 'revoked'";
+    // A new grant: its life begins.
     ADOPT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
         token_expires_at = ?4, scope = ?5, account = ?6, due_at = ?7, endpoint = ?11, dies_at = ?12, lost_at = NULL, warned_at = NULL, state = 'connected', failure = NULL, secrets = ?9, variables = ?10, \
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
-        connected_at = coalesce(connected_at, ?8), renewed_at = ?8, updated_at = ?8 WHERE id = ?1 AND generation = ?2 AND state <> 'revoked'";
+        connected_at = ?8, renewed_at = ?8, updated_at = ?8 WHERE id = ?1 AND generation = ?2 AND state <> 'revoked'";
     FAIL = "UPDATE connections SET state = ?4, failure = ?5, failures_setup = ?6, failures_grant = ?7, failures_transient = ?8, retry_at = ?9, due_at = ?10, lost_at = ?12, \
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, updated_at = ?11 \
         WHERE id = ?1 AND generation = ?2 AND attempt IS NOT DISTINCT FROM ?3 AND state <> 'revoked'";

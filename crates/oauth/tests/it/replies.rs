@@ -85,6 +85,32 @@ fn a_201_is_a_success() {
 }
 
 #[test]
+fn refresh_tokens_have_lifetimes_too() {
+    let by_jwt = format!(r#""refresh_token":"{}""#, jwt(r#"{"exp":1700003600}"#));
+    let table = [
+        // Microsoft, LinkedIn, GitHub.
+        (r#""refresh_token_expires_in":86399"#, Some(86_399)),
+        (r#""refresh_token_expires_in":"15897600""#, Some(15_897_600)),
+        // Keycloak, where 0 is an offline token's.
+        (r#""refresh_expires_in":1800"#, Some(1800)),
+        (r#""refresh_expires_in":0"#, None),
+        // Intuit.
+        (r#""x_refresh_token_expires_in":8726400"#, Some(8_726_400)),
+        (r#""refresh_token_expires_at":1700003600"#, Some(3600)),
+        (r#""refresh_token_expires_at":"2023-11-14T23:13:20Z""#, Some(3600)),
+        (by_jwt.as_str(), Some(3600)),
+        (r#""refresh_token":"opaque","expires_in":3600"#, None),
+    ];
+    for (members, expected) in table {
+        let set = json_reply(&format!(r#"{{"access_token":"a",{members}}}"#));
+        assert_eq!(set.refresh_expires_at.map(|at| (at - NOW) / 1000), expected, "{members}");
+    }
+    let rules = ReplyRules { refresh_expires_in: "/data/life".into(), ..ReplyRules::default() };
+    let set = read(&rules, 200, "application/json", r#"{"access_token":"a","data":{"life":60}}"#).unwrap();
+    assert_eq!(set.refresh_expires_at, Some(NOW + 60_000));
+}
+
+#[test]
 fn lifetimes_as_they_come() {
     let table = [
         // PayPal and eBay send text.

@@ -169,6 +169,7 @@ impl Checker<'_> {
             token_type: pointer("token_type", &raw.token_type, standard.token_type),
             scope: pointer("scope", &raw.scope, standard.scope),
             expires_in: pointer("expires_in", &raw.expires_in, standard.expires_in),
+            refresh_expires_in: pointer("refresh_expires_in", &raw.refresh_expires_in, standard.refresh_expires_in),
             error: pointer("error", &raw.error, standard.error),
             error_description: pointer("error_description", &raw.error_description, standard.error_description),
             expiry_unit: match raw.expiry_unit {
