@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::fence::Instance;
 use crate::model::{Caller, Status};
 use crate::open::Broker;
 use crate::store::Filter;
@@ -35,8 +36,13 @@ pub struct Check {
 impl Broker {
     /// Looks at store, sealing, data folder, public URL and connections.
     pub async fn doctor(&self, caller: &Caller) -> Result<Vec<Check>> {
-        let mut checks =
-            vec![self.check_store().await, self.check_sealing(), self.check_folder(), self.check_public_url()];
+        let mut checks = vec![
+            self.check_store().await,
+            self.check_instance().await?,
+            self.check_sealing(),
+            self.check_folder(),
+            self.check_public_url(),
+        ];
         checks.extend(self.check_connections(caller).await?);
         Ok(checks)
     }
@@ -49,6 +55,19 @@ impl Broker {
                 problem("database", error.to_string(), "Check the disk: free space, permissions, read-only mount.")
             }
         }
+    }
+
+    async fn check_instance(&self) -> Result<Check> {
+        let Instance { cluster, epoch, fenced, running } = self.instance().await?;
+        let which = format!("cluster {cluster}, epoch {epoch}, {running} running");
+        Ok(match fenced {
+            None => ok("instance", format!("This copy is the live one: {which}.")),
+            Some(fenced) => problem(
+                "instance",
+                format!("Fenced, nothing is renewed ({which}): {}.", fenced.reason.message()),
+                "If this is the live copy, and no other one runs: keyholder doctor --live. If not: leave it, or stop it.",
+            ),
+        })
     }
 
     fn check_sealing(&self) -> Check {

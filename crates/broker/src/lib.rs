@@ -50,6 +50,7 @@ pub use connect::{
 pub use doctor::{Check, Verdict};
 pub use endpoints::Pace;
 pub use error::{Error, FieldError, Result};
+pub use fence::Instance;
 pub use gateway::ProxyRequest;
 pub use idempotency::{Idempotency, KeptReply};
 pub use manage::{ConnectionEdit, IntegrationEdit, NewConnection, NewIntegration, Page, ShownConnection};

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::escrow::Escrow;
 use crate::fence::Fence;
 use crate::live::LiveTokens;
-use crate::model::{AttemptId, AuditId, Caller, ConnectionId, Tenant};
+use crate::model::{AttemptId, AuditId, Caller, ConnectionId, Fenced, Tenant};
 use crate::plan::Discovered;
 use crate::points::Points;
 use crate::renew::{Claims, Running};
@@ -61,6 +61,8 @@ pub struct Opened {
     pub new_root_key: bool,
     /// Replies in escrow that were committed.
     pub recovered: usize,
+    /// This copy is fenced: nothing is renewed until an operator says which copy is live.
+    pub fenced: Option<Fenced>,
 }
 
 /// What all verbs share.
@@ -116,15 +118,17 @@ impl Broker {
         let Location::Sqlite(database) = &settings.database;
         let locks = [lock(&settings.data_dir, &settings.data_dir.join("lock"))?, lock(database, &beside(database))?];
         let store = Store::open(&settings.database, clock.clone(), settings.points.clone())?;
+        let fence = Fence::open(&settings.data_dir, &store, &rng).await?;
         let (root, new_root_key) = root_key(&store, &settings.root_key, &rng).await?;
         let wrapped = store.read(|tx| tx.data_keys()).await?;
         let vault = Vault::open(&root, &wrapped)?;
         drop(root);
+        fence.join(&store, &rng).await?;
         let instance = keyholder_oauth::random_token(rng.bytes()).expose()[..12].to_owned();
         let broker = Self(Arc::new(Inner {
             audit: AuditLog::start(store.clone(), clock.clone()),
             escrow: Escrow::open(&settings.data_dir, settings.points.clone())?,
-            fence: Fence::default(),
+            fence,
             catalogue: RwLock::new(Arc::new(Catalogue::built_in())),
             keys: KeyCache::default(),
             live: LiveTokens::default(),
@@ -150,7 +154,8 @@ impl Broker {
         broker.store.write(|tx| tx.forget_unanswered()).await?;
         let recovered = broker.commit_escrow().await?;
         broker.reseal_in_background();
-        Ok(Opened { broker, new_root_key, recovered })
+        let fenced = broker.fence.state();
+        Ok(Opened { broker, new_root_key, recovered, fenced })
     }
 
     /// Now, Unix milliseconds.
@@ -161,6 +166,11 @@ impl Broker {
     /// Where people and providers reach this server.
     pub fn public_url(&self) -> &Url {
         &self.settings.public_url
+    }
+
+    /// Why and since when nothing is renewed; `None`: it is.
+    pub fn fenced(&self) -> Option<Fenced> {
+        self.fence.state()
     }
 
     /// Can the store be read, and written? For the readiness probe, which may come often: a write is tried every few seconds.

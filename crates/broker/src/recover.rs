@@ -49,6 +49,10 @@ impl Broker {
 
     /// Replies left behind for this connection come before any new renewal: one of them may hold a newer refresh token than the row.
     pub(crate) async fn commit_left_behind(&self, connection: &ConnectionId) -> Result<bool> {
+        if self.fence.state().is_some() {
+            // In a copy it may be the live one's, which commits it itself.
+            return Ok(false);
+        }
         let attempts = lock(&self.left_behind).get(connection).cloned().unwrap_or_default();
         let mut committed = false;
         for attempt in &attempts {

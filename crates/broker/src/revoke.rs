@@ -53,6 +53,8 @@ impl Broker {
 
     /// Ends it here first, so that nothing is handed out any more, then tells the provider.
     pub(crate) async fn revoke_row(&self, connection: &Connection) -> Result<RevocationOutcome> {
+        // The provider would end the live copy's grant with it.
+        self.fence.check()?;
         let (id, now) = (connection.id.clone(), self.now_ms());
         let (last, waiting) = self
             .store
@@ -95,6 +97,9 @@ impl Broker {
     }
 
     async fn revoke_tokens(&self, plan: &Plan, tokens: &TokenSet) -> RevocationOutcome {
+        if let Err(fenced) = self.fence.check() {
+            return RevocationOutcome::Failed(sentence(fenced.to_string()));
+        }
         let Some(revoke) = &plan.rendered.revoke else { return RevocationOutcome::NotOffered };
         let (token, hint): (&Secret, &str) = match (revoke.token, &tokens.refresh_token) {
             (RevokedToken::RefreshToken, Some(refresh_token)) => (refresh_token, "refresh_token"),

@@ -37,6 +37,7 @@ impl Broker {
     ///
     /// `integration` is what the callback's path names, `browser` the value of the binding cookie.
     pub async fn finish_consent(&self, integration: &str, query: &str, browser: Option<&str>) -> Result<Finished> {
+        self.fence.check()?;
         let received = ReceivedCallback::parse(query)?;
         let state_hash = sha256(received.state().as_bytes());
         let consent = self

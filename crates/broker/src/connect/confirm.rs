@@ -49,6 +49,7 @@ impl Broker {
         code: &str,
         owner: Option<&str>,
     ) -> Result<ShownConnection> {
+        self.fence.check()?;
         let connection = self.find_connection(caller, id_or_name).await?;
         let pending = self.pending_of_link(code).await?.filter(|pending| pending.connection == connection.id).ok_or(
             Error::Gone("this code is unknown, used, or older than 15 minutes; begin the authorization again"),
@@ -79,6 +80,7 @@ impl Broker {
 
     /// The person's answer in the browser: is this the right account?
     pub async fn decide(&self, code: &str, browser: Option<&str>, yes: bool) -> Result<Completed> {
+        self.fence.check()?;
         let pending = self
             .pending_of_link(code)
             .await?

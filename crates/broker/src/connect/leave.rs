@@ -47,6 +47,7 @@ impl Broker {
     ///
     /// `browser` is the value of the binding cookie, when the browser brought one.
     pub async fn begin_consent(&self, token: &str, browser: Option<&str>, typed: &Values) -> Result<Begun> {
+        self.fence.check()?;
         let (session, connection) = self.session_of_link(token).await?;
         let integration = self.opened_integration(&session.integration).await?;
         let definition = self.definition(&integration.provider)?;

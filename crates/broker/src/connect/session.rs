@@ -116,6 +116,7 @@ impl Broker {
         return_url: Option<String>,
     ) -> Result<Authorize> {
         let connection = self.find_connection(caller, id_or_name).await?;
+        self.fence.check()?;
         let integration = self.opened_integration(&connection.integration).await?;
         let owner = owner.or(connection.owner.clone());
         let return_url = return_url.map(|url| check_return(url, owner.as_deref())).transpose()?;

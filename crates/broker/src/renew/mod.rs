@@ -260,6 +260,8 @@ impl Broker {
                 Ok(pass) => pass,
                 Err(closed) => return Err(self.circuit_open(&row, &closed)),
             };
+            // The wait for room may have been long.
+            self.fence.check()?;
 
             // 1. CLAIM
             let Some(claim) = self.claim(&row, dead.as_ref(), lost_at, recovery).await? else { continue };

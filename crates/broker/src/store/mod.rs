@@ -9,6 +9,7 @@ mod connections;
 mod consents;
 mod engine;
 mod history;
+mod instances;
 mod integrations;
 mod sealed;
 mod setup;
@@ -24,6 +25,7 @@ pub use connections::{CommitTokens, Due, Filter, RecordFailure};
 pub use consents::NewSession;
 pub use engine::Store;
 pub use history::{AuditRow, NewAudit};
+pub use instances::{Identity, Place};
 pub use sealed::SealedRow;
 pub use upkeep::{IdempotencyRow, Swept};
 
@@ -266,6 +268,7 @@ mod tests {
             connections::ALL,
             consents::ALL,
             history::ALL,
+            instances::ALL,
             integrations::ALL,
             sealed::ALL,
             setup::ALL,

@@ -72,6 +72,10 @@ impl App {
         let copy = Arc::new(tempfile::tempdir().unwrap());
         copy_folder(self.folder.path(), copy.path());
         changed(copy.path());
+        // The copy stands for the same file after the crash; a place that isn't known yet tells no copy from its original.
+        rusqlite::Connection::open(copy.path().join("keyholder.db"))
+            .and_then(|sql| sql.execute("DELETE FROM meta WHERE name = 'home'", []))
+            .unwrap();
         let opened = open(copy.path(), &self.clock, 2).await.unwrap();
         let (sandbox, clock) = (self.sandbox.clone(), self.clock.clone());
         let app = Self { sandbox, broker: opened.broker, admin: self.admin.clone(), clock, folder: copy };
@@ -367,7 +371,7 @@ pub fn query_value(url: &Url, name: &str) -> Option<String> {
 }
 
 /// All but SQLite's shared memory, which a start after a crash builds anew.
-fn copy_folder(from: &Path, to: &Path) {
+pub fn copy_folder(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
         let (path, target) = (entry.path(), to.join(entry.file_name()));
         if path.is_dir() {

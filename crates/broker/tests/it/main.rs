@@ -10,6 +10,7 @@ mod consent;
 mod crash;
 mod egress;
 mod fake;
+mod fence;
 mod gateway;
 mod grants;
 mod logs;

@@ -59,6 +59,12 @@ impl Serve {
                 path.display()
             ))?;
         }
+        if let Some(fenced) = opened.fenced {
+            out.line(format!(
+                "Fenced, nothing is renewed: {}. If this is the live copy, and no other one runs: keyholder doctor --live",
+                fenced.reason.message()
+            ))?;
+        }
         http::run(opened.broker, listener, stop).await.map_err(CliError::io("the server"))
     }
 }

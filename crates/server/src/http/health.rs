@@ -20,7 +20,11 @@ pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "stopping"})));
     }
     match app.broker.ready().await {
-        Ok(()) => (StatusCode::OK, Json(json!({"status": "ok"}))),
+        // It serves what it holds, so it stays in; who watches it sees that nothing is renewed.
+        Ok(()) => match app.broker.fenced() {
+            Some(fenced) => (StatusCode::OK, Json(json!({"status": "ok", "fenced": fenced.reason.as_str()}))),
+            None => (StatusCode::OK, Json(json!({"status": "ok"}))),
+        },
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "the database can't be read or written"}))),
     }
 }

@@ -74,6 +74,10 @@ pub fn table() -> Vec<Route> {
         post("/v1/seal/rotate", Admin, operations::seal_rotate, "Make a new data key and seal everything anew with it, in the background").answers::<operations::SealBody>(),
         get("/v1/doctor", Admin, operations::doctor, "What is wrong with this installation, and what to do").answers::<operations::DoctorReply>(),
 
+        get("/v1/instance", Admin, operations::instance, "Which cluster and copy this is, and whether it is fenced").answers::<operations::InstanceBody>(),
+        post("/v1/instance/retire", Admin, operations::retire, "Say that this copy is not the live one: nothing is renewed from now on").answers::<operations::InstanceBody>(),
+        post("/v1/instance/live", Admin, operations::declare_live, "Say that this copy is the live one: its fence is lifted").answers::<operations::InstanceBody>(),
+
         open("get", "/connect/{token}", connect::page, "The page behind a connect link"),
         open("post", "/connect/{token}", connect::answer, "The person's answer on that page"),
         open("get", "/callback/{integration}", connect::callback, "Where the provider sends the person back"),

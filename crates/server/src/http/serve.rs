@@ -46,6 +46,17 @@ pub async fn run(
                 .await;
         })
     };
+    let (stop_marks, marks_stopped) = oneshot::channel::<()>();
+    let marks = {
+        let broker = broker.clone();
+        tokio::spawn(async move {
+            broker
+                .run_marks(async {
+                    let _ = marks_stopped.await;
+                })
+                .await;
+        })
+    };
     let graceful = GracefulShutdown::new();
     accept_until(shutdown, &listener, &app, &graceful).await;
 
@@ -58,6 +69,9 @@ pub async fn run(
         tracing::warn!("some requests were still under way when the time for stopping was over");
     }
     broker.finish_renewals().await;
+    let _ = stop_marks.send(());
+    let _ = marks.await;
+    broker.change_mark().await;
     Ok(())
 }
 

@@ -254,6 +254,9 @@ async fn every_success_is_what_the_document_says() {
     on.call("get", "/v1/doctor", "", json!(null)).await;
     on.call("get", "/v1/seal", "", json!(null)).await;
     on.call("post", "/v1/seal/rotate", "", json!({})).await;
+    on.call("get", "/v1/instance", "", json!(null)).await;
+    on.call("post", "/v1/instance/retire", "", json!({})).await;
+    on.call("post", "/v1/instance/live", "", json!({})).await;
 
     on.call("post", "/v1/integrations", "", app.integration_body("spare", "client_credentials")).await;
     on.call("delete", "/v1/integrations/{integration}", "spare", json!(null)).await;

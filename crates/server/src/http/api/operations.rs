@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use keyholder_broker::{SealStatus, Verdict};
+use keyholder_broker::{Instance, SealStatus, Verdict};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -61,6 +61,57 @@ pub struct SealBody {
     values: std::collections::BTreeMap<u32, u64>,
     /// How many of them still wait to be sealed anew.
     left: u64,
+}
+
+/// Which installation this is.
+#[derive(Serialize, JsonSchema)]
+pub struct InstanceBody {
+    /// The cluster's name, made with its database.
+    cluster: String,
+    /// 1, and one more for every time that a fence was lifted.
+    epoch: i64,
+    /// Processes that work on the database, as far as they were seen within the last minute.
+    running: i64,
+    /// Why nothing is renewed; empty where it is.
+    fence: Option<FenceBody>,
+}
+
+/// A fence.
+#[derive(Serialize, JsonSchema)]
+pub struct FenceBody {
+    /// `older` (the database went back in time), `moved` (it is at another place) or `retired` (an operator said so).
+    reason: &'static str,
+    /// What happened.
+    message: &'static str,
+    /// Since when, Unix milliseconds.
+    since: i64,
+}
+
+pub(crate) async fn instance(State(app): State<App>) -> Result<Json<InstanceBody>, ApiError> {
+    Ok(Json(instance_body(app.broker.instance().await?)))
+}
+
+pub(crate) async fn declare_live(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+) -> Result<Json<InstanceBody>, ApiError> {
+    Ok(Json(instance_body(app.broker.declare_live(&caller).await?)))
+}
+
+pub(crate) async fn retire(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+) -> Result<Json<InstanceBody>, ApiError> {
+    Ok(Json(instance_body(app.broker.retire(&caller).await?)))
+}
+
+fn instance_body(instance: Instance) -> InstanceBody {
+    let fence = instance.fenced.map(|fenced| FenceBody {
+        reason: fenced.reason.as_str(),
+        message: fenced.reason.message(),
+        since: fenced.since,
+    });
+    InstanceBody { cluster: instance.cluster, epoch: instance.epoch, running: instance.running, fence }
 }
 
 pub(crate) async fn seal_status(State(app): State<App>) -> Result<Json<SealBody>, ApiError> {
