@@ -1,7 +1,7 @@
 # What people and CI run. `make help` lists it.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test prepare lint
+.PHONY: help demo test model prepare lint
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -13,6 +13,9 @@ demo: ## run the server, a sandbox provider and examples of every grant in one p
 test: prepare ## install what the tests need (see prepare), then run all of them
 	cargo test --doc --workspace --locked --quiet
 	cargo nextest run --workspace --locked
+
+model: ## check the model of renewal in the large (minutes), and print its states and properties
+	cargo test --locked -p keyholder-model --test it -- --include-ignored --nocapture
 
 prepare: ## install what the tests need: cargo-nextest, Chromium, two authorization servers
 	@tests/prepare.sh
