@@ -23,6 +23,16 @@ pub(crate) struct KeyCache {
     known: papaya::HashMap<[u8; 32], Arc<KnownKey>>,
 }
 
+impl KeyCache {
+    pub(crate) fn forget(&self, key: &KeyId) {
+        self.known.pin().retain(|_, known| known.caller.key != *key);
+    }
+
+    pub(crate) fn forget_all(&self) {
+        self.known.pin().clear();
+    }
+}
+
 struct KnownKey {
     caller: Arc<Caller>,
     noted_at: AtomicI64,
@@ -44,7 +54,7 @@ impl Broker {
     pub async fn authenticate(&self, key: &PlainKey) -> Result<Arc<Caller>> {
         let hash = key.hash();
         let now = self.now_ms();
-        let cached = self.keys.known.pin().get(&hash).cloned();
+        let cached = if self.is_current().await { self.keys.known.pin().get(&hash).cloned() } else { None };
         let known = match cached {
             Some(known) => known,
             None => self.look_up_key(hash).await?,
@@ -158,7 +168,7 @@ impl Broker {
             })
             .await?
             .ok_or_else(|| Error::not_found("API key", id_or_name))?;
-        self.keys.known.pin().retain(|_, known| known.caller.key != revoked.caller.key);
+        self.keys.forget(&revoked.caller.key);
         self.record(caller, "key.revoke", revoked.caller.key.as_str(), "ok", Some(revoked.caller.name.clone()))?;
         Ok(revoked)
     }
@@ -172,22 +182,17 @@ impl Broker {
             return Ok(path);
         }
         let tenant = Tenant::default_tenant();
-        let name = "administrator";
+        let name = self.admin_key_name().await;
         let now = self.now_ms();
-        let of_tenant = tenant.clone();
+        let (of_tenant, lost_name) = (tenant.clone(), name.clone());
         self.store
-            .write(move |tx| match tx.key(&of_tenant, name)? {
+            .write(move |tx| match tx.key(&of_tenant, &lost_name)? {
                 Some(lost) => tx.revoke_key(&of_tenant, &lost.caller.key, now).map(drop),
                 None => Ok(()),
             })
             .await?;
         self.keys.known.pin().retain(|_, known| known.caller.name != name);
-        let new = NewKey {
-            name: name.to_owned(),
-            scopes: [Scope::Admin].into(),
-            limits: Limits::default(),
-            expires_at: None,
-        };
+        let new = NewKey { name, scopes: [Scope::Admin].into(), limits: Limits::default(), expires_at: None };
         let made = self.make_key(&tenant, new, random_token(self.rng.bytes())).await?;
         let written = match fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
@@ -195,6 +200,15 @@ impl Broker {
         };
         written.map_err(|e| Error::File { what: path.display().to_string(), cause: e.to_string() })?;
         Ok(path)
+    }
+
+    /// A data folder has a key of its own where several work on one database: the start of one must not take away another's.
+    async fn admin_key_name(&self) -> String {
+        if self.store.is_shared() {
+            format!("administrator {}", self.fence.instance().await)
+        } else {
+            "administrator".to_owned()
+        }
     }
 
     async fn make_key(&self, tenant: &Tenant, new: NewKey, random: Secret) -> Result<MadeKey> {

@@ -165,6 +165,11 @@ impl Fence {
         }
     }
 
+    /// How the database names this data folder.
+    pub(crate) async fn instance(&self) -> String {
+        self.own.lock().await.instance.clone()
+    }
+
     /// Why and since when, where it is fenced.
     pub(crate) fn state(&self) -> Option<Fenced> {
         *self.fenced.read().unwrap_or_else(PoisonError::into_inner)
@@ -275,17 +280,6 @@ impl Broker {
         self.fence.set(fenced);
         self.record(caller, "instance.retire", "instance", "ok", None)?;
         self.instance().await
-    }
-
-    /// Changes the mark now and then, until `shutdown`.
-    pub async fn run_marks(&self, shutdown: impl Future<Output = ()>) {
-        let mut shutdown = std::pin::pin!(shutdown);
-        loop {
-            tokio::select! {
-                () = &mut shutdown => return,
-                () = self.clock.sleep(MARK_EVERY) => self.change_mark().await,
-            }
-        }
     }
 
     /// Changes the mark: also the last thing of a graceful stop, so that a copy made before it is told from the database that was left.

@@ -44,6 +44,7 @@ impl Broker {
                 tx.kept_reply(&tenant, &name, &stored)
             })
             .await?;
+        self.know_keys([known.as_ref().and_then(|row| row.reply.as_ref())]).await?;
         Ok(match known {
             None => Idempotency::First,
             Some(row) if row.request_hash != request_hash => Idempotency::Differs,

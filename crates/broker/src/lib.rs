@@ -6,7 +6,7 @@
 //! `clock` → `points` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
 //! `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `endpoints` → `token_set` → `live` (tokens in
 //! memory) →
-//! `renew` → `recover` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `seal` → `scheduler` → `doctor`.
+//! `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `seal` → `scheduler` → `doctor`.
 
 #![allow(
     clippy::result_large_err,
@@ -24,6 +24,7 @@ mod error;
 mod escrow;
 mod explain;
 mod fence;
+mod follow;
 mod gateway;
 mod idempotency;
 mod live;

@@ -15,6 +15,7 @@ use crate::open::Broker;
 pub(crate) struct Live {
     pub(crate) id: ConnectionId,
     pub(crate) tenant: Tenant,
+    pub(crate) integration: IntegrationId,
     pub(crate) name: String,
     pub(crate) generation: i64,
     pub(crate) access_token: Secret,
@@ -68,6 +69,24 @@ impl LiveTokens {
         self.by_id.pin().remove(id);
     }
 
+    /// Takes a connection's token out unless it is of this generation or a later one.
+    pub(crate) fn forget_before(&self, id: &ConnectionId, generation: i64) {
+        let older = |_: &ConnectionId, live: &Arc<Live>| live.generation < generation;
+        // Another token set may come in between, so it is looked at where it is taken out.
+        let _ = self.by_id.pin().remove_if(id, older);
+    }
+
+    /// Takes out the tokens of an integration's connections: how they are called may have changed.
+    pub(crate) fn forget_of(&self, integration: &IntegrationId) {
+        self.by_id.pin().retain(|_, live| live.integration != *integration);
+    }
+
+    /// Takes out everything.
+    pub(crate) fn forget_all(&self) {
+        self.by_id.pin().clear();
+        self.names.pin().clear();
+    }
+
     /// Takes out what has expired by `now`, so that memory follows use.
     pub(crate) fn drop_expired(&self, now: i64) {
         let by_id = self.by_id.pin();
@@ -94,15 +113,6 @@ impl Broker {
             self.live.forget(&live.id);
         }
     }
-
-    /// After a change of an integration: how its connections are called may have changed.
-    pub(crate) async fn forget_live_of(&self, integration: &IntegrationId) -> Result<()> {
-        let id = integration.clone();
-        for connection in self.store.read(move |tx| tx.connections_of(&id)).await? {
-            self.live.forget(&connection);
-        }
-        Ok(())
-    }
 }
 
 /// A token set as it is kept in memory.
@@ -116,6 +126,7 @@ pub(crate) fn to_live(
     Live {
         id: row.id.clone(),
         tenant: row.tenant.clone(),
+        integration: row.integration.clone(),
         name: row.name.clone(),
         generation,
         access_token: tokens.access_token.clone(),
@@ -145,6 +156,7 @@ mod tests {
             Arc::new(Live {
                 id: ConnectionId::new(&clock, &rng),
                 tenant: tenant.clone(),
+                integration: IntegrationId::new(&clock, &rng),
                 name: "crm".to_owned(),
                 generation,
                 access_token: Secret::new("at"),

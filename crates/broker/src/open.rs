@@ -21,6 +21,7 @@ use crate::endpoints::{Endpoints, Pace};
 use crate::error::{Error, Result};
 use crate::escrow::Escrow;
 use crate::fence::Fence;
+use crate::follow::Follower;
 use crate::live::LiveTokens;
 use crate::model::{AttemptId, AuditId, Caller, ConnectionId, Fenced, Tenant};
 use crate::plan::Discovered;
@@ -77,6 +78,7 @@ pub struct Inner {
     pub(crate) audit: AuditLog,
     pub(crate) escrow: Escrow,
     pub(crate) fence: Fence,
+    pub(crate) follower: Follower,
     pub(crate) keys: KeyCache,
     pub(crate) live: LiveTokens,
     pub(crate) discovered: Discovered,
@@ -129,6 +131,7 @@ impl Broker {
             audit: AuditLog::start(store.clone(), clock.clone()),
             escrow: Escrow::open(&settings.data_dir, settings.points.clone())?,
             fence,
+            follower: Follower::new(store.is_shared()),
             catalogue: RwLock::new(Arc::new(Catalogue::built_in())),
             keys: KeyCache::default(),
             live: LiveTokens::default(),
@@ -151,7 +154,7 @@ impl Broker {
         }));
         broker.claims.begin(&broker.clock, broker.store.read(|tx| tx.now_ms()).await?);
         broker.load_own_providers().await?;
-        broker.store.write(|tx| tx.forget_unanswered()).await?;
+        broker.free_unanswered().await?;
         let recovered = broker.commit_escrow().await?;
         broker.reseal_in_background();
         let fenced = broker.fence.state();

@@ -81,6 +81,8 @@ impl Broker {
         secrets: SecretInput,
         tokens: Option<&TokenSet>,
     ) -> Result<Plan> {
+        // Definitions are in memory.
+        self.is_current().await;
         let definition = self.definition(&integration.provider)?;
         let method = definition.method(Some(&integration.method))?;
         let values = all_values(integration, variables, &secrets, tokens);
@@ -169,6 +171,7 @@ impl Broker {
             .read(move |tx| tx.integration_by_id(&wanted))
             .await?
             .ok_or_else(|| Error::not_found("integration", id.as_str()))?;
+        self.know_keys([sealed.as_ref()]).await?;
         self.open_integration(integration, sealed.as_deref())
     }
 

@@ -97,6 +97,7 @@ impl Broker {
         let Some(row) = self.store.read(move |tx| tx.connection_by_id(&id)).await? else {
             return Ok(Left::Obsolete);
         };
+        self.know_keys([row.secrets.as_ref(), row.token_set.as_ref()]).await?;
         // A row of an earlier generation than the reply's comes from a backup: the reply is the newer one all the same.
         if row.generation > held.reply.generation || row.state.status() == Status::Revoked {
             // Committed before the crash, or replaced since.

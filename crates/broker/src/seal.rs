@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Caller, Tenant};
 use crate::open::Broker;
 use crate::plan::{connection_place, integration_place_of};
-use crate::store::{SealedRow, StoreResult, Tx};
+use crate::store::{SealedRow, StoreError, StoreResult, Tx};
 use crate::token_set::token_place;
 use crate::vault::{Place, Vault};
 
@@ -55,15 +55,37 @@ impl Broker {
 
     /// Makes a new data key and begins to seal everything anew with it, in the background.
     pub async fn seal_rotate(&self, caller: &Caller) -> Result<SealStatus> {
+        self.load_data_keys().await?;
         let (root, _) = self.settings.root_key.load(&self.rng, false)?;
         let key = root.wrap_new(&self.rng, self.vault.newest() + 1)?;
         let (stored, now) = (key.clone(), self.now_ms());
-        self.store.write(move |tx| tx.add_data_key(&stored, now)).await?;
+        self.store.write(move |tx| tx.add_data_key(&stored, now)).await.map_err(|error| match error {
+            StoreError::Taken => Error::ChangedMeanwhile("key ring"),
+            other => other.into(),
+        })?;
         // On disk first: a value sealed with a key that is lost would be lost too.
         self.vault.add(&root, &key)?;
         self.record(caller, "seal.rotate", &key.id.to_string(), "ok", None)?;
         self.reseal_in_background();
         self.seal_status().await
+    }
+
+    /// Puts the data keys on the ring that another process has made. The root key is asked for again: it isn't kept.
+    pub(crate) async fn load_data_keys(&self) -> Result<()> {
+        let wrapped = self.store.read(|tx| tx.data_keys()).await?;
+        let new: Vec<_> = wrapped.into_iter().filter(|key| !self.vault.has(key.id)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let (root, _) = self.settings.root_key.load(&self.rng, false)?;
+        new.iter().try_for_each(|key| self.vault.add(&root, key))?;
+        Ok(())
+    }
+
+    /// Before values of a row are opened: another process may have sealed them with a key that isn't on the ring yet.
+    pub(crate) async fn know_keys<'a>(&self, sealed: impl IntoIterator<Item = Option<&'a Vec<u8>>>) -> Result<()> {
+        let mut keys = sealed.into_iter().flatten().filter_map(|value| Vault::key_of(value));
+        if keys.all(|key| self.vault.has(key)) { Ok(()) } else { self.load_data_keys().await }
     }
 
     /// Goes on where a stopped rotation left off; nothing to do costs one look at each row.

@@ -75,7 +75,9 @@ impl Broker {
 
     /// The connection's token set as memory has it, loaded first where it hasn't. It may have expired.
     pub(crate) async fn live(&self, caller: &Caller, id_or_name: &str) -> Result<Arc<Live>> {
-        if let Some(live) = self.live.find(&caller.tenant, id_or_name) {
+        if self.is_current().await
+            && let Some(live) = self.live.find(&caller.tenant, id_or_name)
+        {
             return Ok(live);
         }
         let row = self.find_connection(caller, id_or_name).await?;

@@ -90,6 +90,7 @@ impl Broker {
         connection: &Connection,
         session: &ConnectSession,
     ) -> Result<Finished> {
+        self.know_keys([Some(&consent.sealed)]).await?;
         let ConsentSecrets { verifier, nonce, typed } = self.open_consent(consent)?;
         let tokens = self.tokens_for_code(callback, consent, verifier.as_ref(), &typed).await?;
         let kept = self.keep_pending(consent, connection, session, nonce.as_ref(), &typed, &tokens).await;

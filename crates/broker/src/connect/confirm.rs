@@ -117,6 +117,7 @@ impl Broker {
     pub(crate) async fn pending_of_link(&self, code: &str) -> Result<Option<PendingGrant>> {
         let hash = sha256(code.as_bytes());
         let pending = self.store.read(move |tx| tx.pending_by_code(&hash)).await?;
+        self.know_keys([pending.as_ref().map(|pending| &pending.sealed)]).await?;
         Ok(pending.filter(|pending| pending.expires_at > self.now_ms()))
     }
 

@@ -145,6 +145,7 @@ impl Broker {
             .await?
             .ok_or_else(|| Error::not_found("connection", id_or_name))?;
         self.require_grip(caller, &connection.id, &connection.name, Grip::Connection)?;
+        self.know_keys([connection.secrets.as_ref(), connection.token_set.as_ref()]).await?;
         Ok(connection)
     }
 

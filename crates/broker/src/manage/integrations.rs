@@ -109,6 +109,7 @@ impl Broker {
             .read(move |tx| tx.integration(&tenant, &name))
             .await?
             .ok_or_else(|| Error::not_found("integration", id_or_name))?;
+        self.know_keys([sealed.as_ref()]).await?;
         self.open_integration(integration, sealed.as_deref())
     }
 
@@ -153,7 +154,7 @@ impl Broker {
         if !written {
             return Err(Error::ChangedMeanwhile("integration"));
         }
-        self.forget_live_of(&integration.id).await?;
+        self.live.forget_of(&integration.id);
         self.due.notify_one();
         self.record(caller, "integration.edit", integration.id.as_str(), "ok", Some(integration.name.clone()))?;
         Ok(integration)

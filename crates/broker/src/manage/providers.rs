@@ -43,6 +43,9 @@ impl Broker {
         let tenant = caller.tenant.clone();
         self.store.write(move |tx| tx.put_provider(&tenant, &stored_id, &stored_text, now)).await?;
         self.put_in_catalogue(Arc::clone(&definition));
+        if replaces {
+            self.live.forget_all();
+        }
         self.record(caller, "provider.add", &id, "ok", None)?;
         Ok(definition)
     }

@@ -208,6 +208,7 @@ impl Broker {
             let wanted = id.clone();
             let (row, now) = self.store.read(move |tx| Ok((tx.connection_by_id(&wanted)?, tx.now_ms()?))).await?;
             let row = row.ok_or_else(|| Error::not_found("connection", id.as_str()))?;
+            self.know_keys([row.secrets.as_ref(), row.token_set.as_ref()]).await?;
             if let Some(live) = self.already(&row, wish)? {
                 self.publish(&live).await;
                 return Ok(live);

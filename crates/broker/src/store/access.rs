@@ -1,6 +1,6 @@
 //! API keys.
 
-use super::{Row, StoreError, StoreResult, Tx, Val, from_json, sql, to_json};
+use super::{Change, Row, StoreError, StoreResult, Tx, Val, from_json, sql, to_json};
 use crate::model::{Caller, KeyId, NewKey, StoredKey, Tenant};
 
 /// A key about to be stored.
@@ -69,7 +69,11 @@ impl Tx<'_> {
     /// Revokes a key; `false` when there was no such live key.
     pub fn revoke_key(&self, tenant: &Tenant, id: &KeyId, now_ms: i64) -> StoreResult<bool> {
         let values = [Val::T(tenant.as_str()), Val::T(id.as_str()), Val::I(now_ms)];
-        Ok(self.execute(&REVOKE_KEY, &values)? == 1)
+        let revoked = self.execute(&REVOKE_KEY, &values)? == 1;
+        if revoked {
+            self.announce(&Change::Key(id.clone()))?;
+        }
+        Ok(revoked)
     }
 
     /// Notes when a key was last used.

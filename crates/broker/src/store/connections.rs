@@ -1,6 +1,6 @@
 //! Connections: their rows, the claim and the commits of renewal.
 
-use super::{Row, StoreError, StoreResult, Tx, Val, from_json, sql, to_json};
+use super::{Change, Row, StoreError, StoreResult, Tx, Val, from_json, sql, to_json};
 use crate::model::{
     Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Failure, Failures, IntegrationId, Status, Tenant,
 };
@@ -245,7 +245,11 @@ impl Tx<'_> {
             Val::T(&tokens.endpoint),
             Val::opt_i(tokens.dies_at),
         ];
-        Ok(self.execute(&COMMIT, &values)? == 1)
+        let committed = self.execute(&COMMIT, &values)? == 1;
+        if committed {
+            self.announce(&Change::Tokens(id.clone(), generation + 1))?;
+        }
+        Ok(committed)
     }
 
     /// A confirmed consent's token set: a new grant wins over whatever renewal of the old one is in flight.
@@ -272,7 +276,11 @@ impl Tx<'_> {
             Val::T(&tokens.endpoint),
             Val::opt_i(tokens.dies_at),
         ];
-        Ok(self.execute(&ADOPT, &values)? == 1)
+        let adopted = self.execute(&ADOPT, &values)? == 1;
+        if adopted {
+            self.announce(&Change::Tokens(id.clone(), generation + 1))?;
+        }
+        Ok(adopted)
     }
 
     /// Records a failed attempt and gives the claim back.
@@ -324,6 +332,7 @@ impl Tx<'_> {
         for sql in [&REMOVE_SESSIONS, &REMOVE_CONSENTS] {
             self.execute(sql, &[Val::T(id.as_str())])?;
         }
+        self.announce(&Change::Connection(id.clone()))?;
         self.execute(&REVOKE, &[Val::T(id.as_str()), Val::I(now)]).map(drop)
     }
 
@@ -343,6 +352,7 @@ impl Tx<'_> {
     ) -> StoreResult<()> {
         let variables = to_json(variables);
         let values = [Val::T(id.as_str()), Val::opt_b(secrets), Val::opt_t(username), Val::T(&variables), Val::I(now)];
+        self.announce(&Change::Connection(id.clone()))?;
         self.execute(&PUT_SECRETS, &values).map(drop)
     }
 
@@ -353,6 +363,7 @@ impl Tx<'_> {
 
     /// Removes a connection and all that hangs on it; the audit stays.
     pub fn remove_connection(&self, id: &ConnectionId) -> StoreResult<()> {
+        self.announce(&Change::Connection(id.clone()))?;
         for sql in [&REMOVE_EVENTS, &REMOVE_SESSIONS, &REMOVE_CONSENTS, &REMOVE] {
             self.execute(sql, &[Val::T(id.as_str())])?;
         }

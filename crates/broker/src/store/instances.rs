@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use keyholder_oauth::sha256;
 
-use super::{StoreError, StoreResult, Tx, Val, from_json, sql, to_json};
+use super::{Change, StoreError, StoreResult, Tx, Val, from_json, sql, to_json};
 use crate::model::Fenced;
 
 sql! {
@@ -78,6 +78,7 @@ impl Tx<'_> {
 
     /// Sets what [`Self::identity`] answers.
     pub fn put_identity(&self, it: &Identity) -> StoreResult<()> {
+        self.announce(&Change::Fence)?;
         self.put_meta(EPOCH, &it.epoch.to_string())?;
         if let Some(home) = &it.home {
             self.put_meta(HOME, home)?;

@@ -1,6 +1,6 @@
 //! Integrations. Their secrets are sealed before they come here.
 
-use super::{Row, StoreError, StoreResult, Tx, Val, from_json, sql, to_json};
+use super::{Change, Row, StoreError, StoreResult, Tx, Val, from_json, sql, to_json};
 use crate::model::{Integration, IntegrationId, Tenant};
 
 macro_rules! columns {
@@ -64,7 +64,11 @@ impl Tx<'_> {
             Val::I(it.generation),
             Val::I(it.updated_at),
         ];
-        Ok(self.execute(&UPDATE, &values)? == 1)
+        let written = self.execute(&UPDATE, &values)? == 1;
+        if written {
+            self.announce(&Change::Integration(it.id.clone()))?;
+        }
+        Ok(written)
     }
 
     /// The integration of this id or name, with its sealed secrets.

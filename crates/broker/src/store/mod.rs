@@ -5,6 +5,7 @@
 //! and PostgreSQL, and one test prepares each of them.
 
 mod access;
+mod changes;
 mod connections;
 mod consents;
 mod engine;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
 pub use access::NewStoredKey;
+pub use changes::{Change, Numbered};
 pub use connections::{CommitTokens, Due, Filter, RecordFailure};
 pub use consents::NewSession;
 pub use engine::Store;
@@ -265,6 +267,7 @@ mod tests {
             Store::open(&Location::Sqlite(folder.path().join("k.db")), Clock::System, Points::default()).unwrap();
         let tables = [
             access::ALL,
+            changes::ALL,
             connections::ALL,
             consents::ALL,
             history::ALL,

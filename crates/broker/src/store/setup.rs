@@ -1,6 +1,6 @@
 //! The installation itself: named facts, data keys, the user's own provider definitions.
 
-use super::{StoreError, StoreResult, Tx, Val, sql};
+use super::{Change, StoreError, StoreResult, Tx, Val, sql};
 use crate::model::Tenant;
 use crate::vault::WrappedKey;
 
@@ -40,7 +40,8 @@ impl Tx<'_> {
     /// Adds a data key.
     pub fn add_data_key(&self, key: &WrappedKey, now_ms: i64) -> StoreResult<()> {
         let values = [Val::I(i64::from(key.id)), Val::T(&key.root_key), Val::B(&key.wrapped), Val::I(now_ms)];
-        self.execute(&ADD_DATA_KEY, &values).map(drop)
+        self.execute(&ADD_DATA_KEY, &values)?;
+        self.announce(&Change::DataKeys)
     }
 
     /// The tenant's own definitions: id and text.
@@ -51,6 +52,7 @@ impl Tx<'_> {
     /// Adds or replaces one of the tenant's own definitions.
     pub fn put_provider(&self, tenant: &Tenant, id: &str, text: &str, now_ms: i64) -> StoreResult<()> {
         let values = [Val::T(tenant.as_str()), Val::T(id), Val::T(text), Val::I(now_ms)];
-        self.execute(&PUT_PROVIDER, &values).map(drop)
+        self.execute(&PUT_PROVIDER, &values)?;
+        self.announce(&Change::Providers)
     }
 }

@@ -17,7 +17,7 @@ sql! {
     PUT_REPLY = "UPDATE idempotency SET reply = ?4 WHERE tenant = ?1 AND caller = ?2 AND idempotency_key = ?3";
     REPLY = "SELECT request_hash, reply FROM idempotency WHERE tenant = ?1 AND caller = ?2 AND idempotency_key = ?3";
     FORGET_REPLY = "DELETE FROM idempotency WHERE tenant = ?1 AND caller = ?2 AND idempotency_key = ?3";
-    FORGET_UNANSWERED = "DELETE FROM idempotency WHERE reply IS NULL";
+    FORGET_UNANSWERED = "DELETE FROM idempotency WHERE reply IS NULL AND created_at <= ?1";
 }
 
 /// What a sweep took away and somebody must still act on.
@@ -80,8 +80,8 @@ impl Tx<'_> {
         self.execute(&FORGET_REPLY, &values).map(drop)
     }
 
-    /// The requests under way ended with their process: their keys are free again.
-    pub fn forget_unanswered(&self) -> StoreResult<()> {
-        self.execute(&FORGET_UNANSWERED, &[]).map(drop)
+    /// The requests that were under way by `before` ended with their process: their keys are free again.
+    pub fn forget_unanswered(&self, before: i64) -> StoreResult<()> {
+        self.execute(&FORGET_UNANSWERED, &[Val::I(before)]).map(drop)
     }
 }

@@ -125,6 +125,11 @@ impl Vault {
         ring.keys().next_back().copied().unwrap_or(0)
     }
 
+    /// Whether this data key is on the ring.
+    pub fn has(&self, id: u32) -> bool {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+    }
+
     /// Number of the data key a value was sealed with.
     pub fn key_of(sealed: &[u8]) -> Option<u32> {
         let [FORMAT, rest @ ..] = sealed else { return None };
