@@ -21,7 +21,7 @@ mod seal;
 mod serve;
 mod signal;
 mod token;
-mod values;
+pub(crate) mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,16 +1,19 @@
 //! `keyholder serve`: the server.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::Args;
 use keyholder_broker::vault::RootKeySource;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::Context;
 use super::error::{CliError, Result};
-use super::{Context, signal};
+use super::signal::{Stop, Stops};
 use crate::config::{Config, Overrides};
 use crate::http;
 
@@ -46,7 +49,7 @@ impl Serve {
         let opened = config.open_broker().await.map_err(|error| failed(&error))?;
         let key_file = opened.broker.ensure_admin_key().await.map_err(|error| failed(&error))?;
 
-        let stop = signal::stop();
+        let mut stops = Stops::listen();
         let out = &context.out;
         out.line(format!("Keyholder listens on http://{address} (public URL {})", config.public_url))?;
         out.line(format!(
@@ -65,7 +68,21 @@ impl Serve {
                 fenced.reason.message()
             ))?;
         }
-        http::run(opened.broker, listener, stop).await.map_err(CliError::io("the server"))
+        let (stop, stopped) = oneshot::channel();
+        let stop_delay = config.stop_delay;
+        let signals = async {
+            // Nobody sends a person's requests here any more; a supervisor's load balancer has yet to notice.
+            let delay = if stops.next().await == Stop::Terminate { stop_delay } else { Duration::ZERO };
+            let _ = stop.send(delay);
+            stops.next().await;
+        };
+        let shutdown = async move { stopped.await.unwrap_or_default() };
+        tokio::select! {
+            served = http::run(opened.broker, listener, shutdown) => served.map_err(CliError::io("the server")),
+            () = signals => Err(CliError::Failed(
+                "stopped at once by a second signal; what a provider has answered is committed at the next start".to_owned(),
+            )),
+        }
     }
 }
 

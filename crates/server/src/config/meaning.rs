@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use keyholder_broker::clock::{Clock, Rng};
 use keyholder_broker::egress::{Egress, Policy, Rules};
@@ -13,6 +14,7 @@ use url::Url;
 
 use super::ConfigError;
 use super::written::{Placed, Written};
+use crate::cli::values::duration;
 
 /// The whole configuration, understood.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub struct Config {
     pub egress_allow: Rules,
     /// PEM certificates to trust beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// How long the server goes on accepting requests after SIGTERM, while the readiness probe says that it stops.
+    pub stop_delay: Duration,
     /// Filter of the log.
     pub log: String,
     /// Write the log as JSON lines.
@@ -68,6 +72,7 @@ pub(super) fn understand(
         root_key: root_key(&written, &data_dir, environment)?,
         egress_allow: parse(&written, "egress_allow", "separate hosts and networks by commas")?,
         ca_file: text(&written, "ca_file").map(PathBuf::from),
+        stop_delay: stop_delay(&written)?,
         log,
         log_json,
         client: ClientConfig {
@@ -205,6 +210,11 @@ fn database(written: &Written, data_dir: &std::path::Path) -> Result<Location, C
             bad("database_url", placed, e.to_string(), "write it like sqlite:/var/lib/keyholder/keyholder.db")
         }),
     }
+}
+
+fn stop_delay(written: &Written) -> Result<Duration, ConfigError> {
+    let Some(placed) = written.get("stop_delay") else { return Ok(Duration::ZERO) };
+    duration(&placed.value).map_err(|reason| bad("stop_delay", placed, reason, "write a duration like 5s, or 0"))
 }
 
 fn root_key(

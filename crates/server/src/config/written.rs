@@ -36,7 +36,7 @@ pub(super) struct Placed {
 pub(super) type Written = BTreeMap<&'static str, Placed>;
 
 /// The keys and the environment variables behind them.
-pub(super) const KEYS: [(&str, &str); 9] = [
+pub(super) const KEYS: [(&str, &str); 10] = [
     ("listen", "KEYHOLDER_LISTEN"),
     ("public_url", "KEYHOLDER_PUBLIC_URL"),
     ("data_dir", "KEYHOLDER_DATA_DIR"),
@@ -45,6 +45,7 @@ pub(super) const KEYS: [(&str, &str); 9] = [
     ("root_key_command", "KEYHOLDER_ROOT_KEY_COMMAND"),
     ("egress_allow", "KEYHOLDER_EGRESS_ALLOW"),
     ("ca_file", "KEYHOLDER_CA_FILE"),
+    ("stop_delay", "KEYHOLDER_STOP_DELAY"),
     ("log", "KEYHOLDER_LOG"),
 ];
 
@@ -59,6 +60,7 @@ struct File {
     root_key_command: Option<Spanned<String>>,
     egress_allow: Option<Spanned<String>>,
     ca_file: Option<Spanned<String>>,
+    stop_delay: Option<Spanned<String>>,
     log: Option<Spanned<String>>,
 }
 
@@ -124,6 +126,7 @@ fn read(text: &str, place: &str) -> Result<Written, ConfigError> {
         file.root_key_command,
         file.egress_allow,
         file.ca_file,
+        file.stop_delay,
         file.log,
     ];
     Ok(KEYS

@@ -27,11 +27,12 @@ const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(1);
 /// Requests under way at a stop get this long.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
-/// Serves until `shutdown`; then finishes requests and renewals under way.
+/// Serves until `shutdown`, which says how long to go on accepting while the readiness probe says that it stops: whoever sends requests here needs
+/// that long to notice. Then finishes requests and renewals under way.
 pub async fn run(
     broker: Broker,
     listener: TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    shutdown: impl Future<Output = Duration> + Send + 'static,
 ) -> io::Result<()> {
     let serving = Arc::new(AtomicBool::new(true));
     let app = App { broker: broker.clone(), serving: Arc::clone(&serving) };
@@ -46,21 +47,25 @@ pub async fn run(
                 .await;
         })
     };
-    let (stop_marks, marks_stopped) = oneshot::channel::<()>();
-    let marks = {
+    let (stop_follower, follower_stopped) = oneshot::channel::<()>();
+    let follower = {
         let broker = broker.clone();
         tokio::spawn(async move {
             broker
-                .run_marks(async {
-                    let _ = marks_stopped.await;
+                .run_follower(async {
+                    let _ = follower_stopped.await;
                 })
                 .await;
         })
     };
     let graceful = GracefulShutdown::new();
-    accept_until(shutdown, &listener, &app, &graceful).await;
+    let stopping = async {
+        let delay = shutdown.await;
+        serving.store(false, Ordering::Relaxed);
+        Clock::System.sleep(delay).await;
+    };
+    accept_until(stopping, &listener, &app, &graceful).await;
 
-    serving.store(false, Ordering::Relaxed);
     drop(listener);
     let _ = stop_scheduler.send(());
     let _ = scheduler.await;
@@ -69,8 +74,8 @@ pub async fn run(
         tracing::warn!("some requests were still under way when the time for stopping was over");
     }
     broker.finish_renewals().await;
-    let _ = stop_marks.send(());
-    let _ = marks.await;
+    let _ = stop_follower.send(());
+    let _ = follower.await;
     broker.change_mark().await;
     Ok(())
 }

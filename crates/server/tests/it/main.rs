@@ -20,3 +20,4 @@ mod peers;
 mod person;
 mod process;
 mod routes_covered;
+mod stop;

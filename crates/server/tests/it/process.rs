@@ -40,7 +40,13 @@ impl Server {
     /// Starts it on a free port and waits until it listens.
     pub fn start(folder: &Path, log: &str) -> Self {
         let mut command = keyholder(folder);
-        command.env("KEYHOLDER_LOG", log).args(["serve", "--listen", "127.0.0.1:0"]);
+        command.env("KEYHOLDER_LOG", log).env("KEYHOLDER_STOP_DELAY", "0");
+        Self::of(command)
+    }
+
+    /// As [`Self::start`], with this environment.
+    pub fn of(mut command: Command) -> Self {
+        command.args(["serve", "--listen", "127.0.0.1:0"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = drained(child.stderr.take().unwrap());
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -60,11 +66,21 @@ impl Server {
     }
 
     /// Asks it to stop as a service manager does, and waits for its end.
-    pub fn terminate(mut self) -> Ended {
+    pub fn terminate(self) -> Ended {
+        self.signal();
+        self.ended()
+    }
+
+    /// Asks it to stop.
+    pub fn signal(&self) {
+        let process = self.child.as_ref().unwrap().id();
+        wait_until_heard(process);
+        assert!(Command::new("kill").args(["-TERM", &process.to_string()]).status().unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub fn ended(mut self) -> Ended {
         let mut child = self.child.take().unwrap();
-        wait_until_heard(child.id());
-        let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
         let status = child.wait().unwrap();
         let printed = self.streams.drain(..).map(|stream| stream.join().unwrap()).collect::<String>();
         Ended { status, printed: format!("{}{printed}", self.greeting) }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use keyholder_broker::clock::{Clock, Rng};
 use keyholder_broker::egress::{AllowRule, Egress, Policy, Rules};
@@ -70,7 +71,12 @@ impl Stage {
         let opened =
             Broker::open(settings, Clock::System, Rng::System, egress).await.map_err(|error| failed(&error))?;
         opened.broker.ensure_admin_key().await.map_err(|error| failed(&error))?;
-        running.push(tokio::spawn(http::run(opened.broker, listener, stopped(&stop))));
+        let stopped = stopped(&stop);
+        let shutdown = async move {
+            stopped.await;
+            Duration::ZERO
+        };
+        running.push(tokio::spawn(http::run(opened.broker, listener, shutdown)));
         Ok(Self { url, sandbox, hasty, folder, stop, running })
     }
 
