@@ -1,7 +1,7 @@
 # What people and CI run. `make help` lists it.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test model prepare lint
+.PHONY: help demo test model torture prepare lint
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -16,6 +16,10 @@ test: prepare ## install what the tests need (see prepare), then run all of them
 
 model: ## check the model of renewal in the large (minutes), and print its states and properties
 	cargo test --locked -p keyholder-model --test it -- --include-ignored --nocapture
+
+KILLS ?= 2000
+torture: ## kill -9 the server at named points and random moments, KILLS=2000 times; print what was lost
+	KILLS=$(KILLS) cargo nextest run -p keyholder --locked --run-ignored only --no-capture -E 'test(=torture::killed_many_times)'
 
 prepare: ## install what the tests need: cargo-nextest, Chromium, two authorization servers
 	@tests/prepare.sh

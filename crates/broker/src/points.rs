@@ -26,6 +26,21 @@ pub struct Points {
 
 #[cfg(debug_assertions)]
 impl Points {
+    /// Every point, in the order of a renewal.
+    pub const NAMES: [&'static str; 11] = [
+        "store.read",
+        "store.write",
+        "claimed",
+        "replied",
+        "escrow.write",
+        "escrow.rename",
+        "escrow.sync",
+        "escrowed",
+        "committed",
+        "escrow.clear",
+        "cleared",
+    ];
+
     /// Asks `hook` at every point.
     pub fn with(hook: impl Fn(&'static str) -> Verdict + Send + Sync + 'static) -> Self {
         Self { hook: Some(Arc::new(hook)) }

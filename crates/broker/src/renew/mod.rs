@@ -331,6 +331,7 @@ impl Broker {
                 }));
             }
         };
+        let replied = self.clock.moment();
         let held = Held {
             connection: row.id.clone(),
             attempt: claim.attempt.id.clone(),
@@ -349,7 +350,7 @@ impl Broker {
         self.reach("replied").await?;
 
         // 3. ESCROW. If the disk refuses, the reply still is in memory, and committing it at once is the best that is left.
-        let held = self.put_in_escrow(held).await?;
+        let held = self.put_in_escrow(held, replied).await?;
         self.reach("escrowed").await?;
 
         // 4. COMMIT
@@ -402,6 +403,9 @@ impl Broker {
             Ok(_) | Err(Stop::RunGrantAnew | Stop::TooLate) => self.clear_escrow(row, &claim.attempt, false, None),
             Err(Stop::Error(error)) => self.clear_escrow(row, &claim.attempt, false, Some(error)),
             Err(Stop::Failed(_)) => {}
+        }
+        if outcome.is_ok() {
+            self.reach("cleared").await?;
         }
         outcome
     }
@@ -522,11 +526,19 @@ impl Broker {
         }
     }
 
-    async fn put_in_escrow(&self, held: Held) -> Result<Held> {
+    async fn put_in_escrow(&self, held: Held, replied: Moment) -> Result<Held> {
         let broker = self.clone();
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = broker.escrow.put(&broker.vault, &broker.rng, &held) {
-                tracing::error!(%error, connection = %held.connection, "a provider's reply could not be put in escrow; it is committed from memory");
+            let connection = &held.connection;
+            match broker.escrow.put(&broker.vault, &broker.rng, &held) {
+                // The only time in which a dead process takes a token with it: its width can be read here, on any disk.
+                Ok(()) => {
+                    let after = broker.clock.since(replied);
+                    tracing::debug!(microseconds = after.as_micros(), %connection, "a provider's reply is in escrow");
+                }
+                Err(error) => {
+                    tracing::error!(%error, %connection, "a provider's reply could not be put in escrow; it is committed from memory");
+                }
             }
             held
         })

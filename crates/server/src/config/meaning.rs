@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use keyholder_broker::clock::{Clock, Rng};
 use keyholder_broker::egress::{Egress, Policy, Rules};
+use keyholder_broker::points::Points;
 use keyholder_broker::store::Location;
 use keyholder_broker::vault::RootKeySource;
 use keyholder_broker::{Broker, Error, Opened, Settings};
@@ -13,6 +14,7 @@ use keyholder_oauth::Secret;
 use url::Url;
 
 use super::ConfigError;
+use super::stop::stop_at;
 use super::written::{Placed, Written};
 use crate::cli::values::duration;
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub log_json: bool,
     /// What the commands that call a server use.
     pub client: ClientConfig,
+    /// Where a test makes the process stand still; nothing in release builds.
+    pub points: Points,
 }
 
 /// How the commands reach the server.
@@ -80,6 +84,7 @@ pub(super) fn understand(
             api_key: environment("KEYHOLDER_API_KEY").map(|key| Secret::new(key.trim())),
             key_file: data_dir.join("admin-key"),
         },
+        points: stop_at(environment, &data_dir)?,
         public_url,
         data_dir,
     })
@@ -109,7 +114,7 @@ impl Config {
             database: self.database.clone(),
             root_key: self.root_key.clone(),
             pace: keyholder_broker::Pace::default(),
-            points: keyholder_broker::points::Points::default(),
+            points: self.points.clone(),
         };
         let egress = self.egress(Clock::System)?;
         Ok(Broker::open(settings, Clock::System, Rng::System, egress).await?)

@@ -1,6 +1,7 @@
 //! Configuration: what was written, then what it means. A flag beats the environment, which beats the file, which beats the default.
 
 mod meaning;
+mod stop;
 mod written;
 
 pub use meaning::{ClientConfig, Config};

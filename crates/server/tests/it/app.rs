@@ -1,6 +1,7 @@
 //! The test app: the real server on a free port, a sandbox beside it, and typed callers.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +14,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use keyholder::config::{self, Overrides};
+use keyholder::config::{self, Config, Overrides};
 use keyholder_broker::clock::{Clock, ManualClock, Rng};
 use keyholder_broker::{Broker, Settings};
 use keyholder_sandbox::{Options, Sandbox};
@@ -87,41 +88,8 @@ impl App {
         tokio::spawn(async move { serving.serve(listener, std::future::pending()).await });
 
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        let listen: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let overrides =
-            Overrides { listen: Some(listen), data_dir: Some(folder.path().to_owned()), ..Overrides::default() };
-        let mut config = config::load(&overrides).unwrap();
-        config.egress_allow = "127.0.0.1".parse().unwrap();
-        let listener = TcpListener::bind(config.listen).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let config = config.bound(address);
-        assert_eq!(config.public_url.as_str(), format!("http://{address}/"), "the public URL follows the bound port");
-        let opened = match clock {
-            Clock::System => config.open_broker().await.unwrap(),
-            Clock::Manual(_) => {
-                let settings = Settings {
-                    public_url: config.public_url.clone(),
-                    data_dir: config.data_dir.clone(),
-                    database: config.database.clone(),
-                    root_key: config.root_key.clone(),
-                    pace: keyholder_broker::Pace::default(),
-                    points: keyholder_broker::points::Points::default(),
-                };
-                let egress = config.egress(clock.clone()).unwrap();
-                Broker::open(settings, clock, Rng::System, egress).await.unwrap()
-            }
-        };
-        let key_file = opened.broker.ensure_admin_key().await.unwrap();
-        tokio::spawn(keyholder::http::run(opened.broker, listener, std::future::pending()));
-
-        Self {
-            url: format!("http://{address}"),
-            sandbox,
-            admin_key: std::fs::read_to_string(key_file).unwrap().trim().to_owned(),
-            folder,
-            wire: wire(),
-            names: AtomicU64::new(0),
-        }
+        let (url, admin_key) = serve(config_of(folder.path()), clock).await;
+        Self { url, sandbox, admin_key, folder, wire: wire(), names: AtomicU64::new(0) }
     }
 
     /// A caller without a key.
@@ -249,6 +217,41 @@ impl App {
         let page = self.admin().get("/v1/audit?limit=200").await.ok(200);
         page["items"].as_array().unwrap().clone()
     }
+}
+
+/// What a server with this data folder goes by, on a free port.
+pub fn config_of(folder: &Path) -> Config {
+    let listen: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let overrides = Overrides { listen: Some(listen), data_dir: Some(folder.to_owned()), ..Overrides::default() };
+    let mut config = config::load(&overrides).unwrap();
+    config.egress_allow = "127.0.0.1".parse().unwrap();
+    config
+}
+
+/// Runs a server in this process as long as the test; answers its URL and its administrator's key.
+pub async fn serve(config: Config, clock: Clock) -> (String, String) {
+    let listener = TcpListener::bind(config.listen).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = config.bound(address);
+    assert_eq!(config.public_url.as_str(), format!("http://{address}/"), "the public URL follows the bound port");
+    let opened = match clock {
+        Clock::System => config.open_broker().await.unwrap(),
+        Clock::Manual(_) => {
+            let settings = Settings {
+                public_url: config.public_url.clone(),
+                data_dir: config.data_dir.clone(),
+                database: config.database.clone(),
+                root_key: config.root_key.clone(),
+                pace: keyholder_broker::Pace::default(),
+                points: config.points.clone(),
+            };
+            let egress = config.egress(clock.clone()).unwrap();
+            Broker::open(settings, clock, Rng::System, egress).await.unwrap()
+        }
+    };
+    let key_file = opened.broker.ensure_admin_key().await.unwrap();
+    tokio::spawn(keyholder::http::run(opened.broker, listener, std::future::pending()));
+    (format!("http://{address}"), std::fs::read_to_string(key_file).unwrap().trim().to_owned())
 }
 
 /// Any redirect URI, and alice allows everything at once.

@@ -21,3 +21,5 @@ mod person;
 mod process;
 mod routes_covered;
 mod stop;
+mod torture;
+mod watched;
