@@ -7,6 +7,8 @@
 //! whose newest refresh token died with a process in the one unavoidable window: between the provider's answer and the end of the write to escrow.
 //! These it finds dead once, says so, and works again after a new consent.
 //!
+//! The moments are drawn, not waited for: a process is killed at them whatever it does.
+//!
 //! Whether a reply was in that window is known from outside: the provider's book says what was issued, and the kernel which replies were given their names in
 //! escrow. So a token that is lost anywhere else is found, wherever the fault is.
 
@@ -251,7 +253,7 @@ impl Batch {
                         after
                     }
                 };
-                tokio::time::sleep(*after).await;
+                Clock::System.sleep(*after).await;
             };
             tokio::select! {
                 biased;
@@ -261,7 +263,7 @@ impl Batch {
         }
         // The others go on while one stands still; they are met at any point.
         if matches!(kill, Kill::At(..)) && !done_before {
-            tokio::time::sleep(Duration::from_micros(below(rng, 2_000))).await;
+            Clock::System.sleep(Duration::from_micros(below(rng, 2_000))).await;
         }
         process.kill();
         while let Some(result) = renewals.join_next().await {
@@ -345,7 +347,7 @@ impl Batch {
         let ticking = clock.clone();
         let ticks = tokio::spawn(async move {
             loop {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                Clock::System.sleep(Duration::from_millis(20)).await;
                 ticking.advance(Duration::from_millis(20));
             }
         });

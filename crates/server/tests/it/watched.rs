@@ -162,10 +162,10 @@ base_url = "{base}/api"
         self.book().enter(&token);
         self.seen.send_modify(|seen| seen.arrived += 1);
         let delay = (self.delay)(&self.rng);
-        tokio::time::sleep(delay.before).await;
+        Clock::System.sleep(delay.before).await;
         let (head, body) = whole(next.run(request).await).await;
         self.book().answered(&token, head.status.as_u16(), &body, self.now_ms());
-        tokio::time::sleep(delay.after).await;
+        Clock::System.sleep(delay.after).await;
         self.book().leave(&token);
         self.seen.send_modify(|seen| seen.answered += 1);
         Response::from_parts(head, Body::from(body))
