@@ -126,6 +126,11 @@ pub struct Failures {
 }
 
 impl Failures {
+    /// Of all three kinds.
+    pub fn all(&self) -> i64 {
+        self.setup + self.grant + self.transient
+    }
+
     /// Counts one more failure of `kind`.
     pub fn count(&mut self, kind: FailureKind) {
         match kind {

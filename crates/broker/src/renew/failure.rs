@@ -5,6 +5,7 @@ use std::time::Duration;
 use keyholder_oauth::FailureKind;
 use keyholder_provider::Recovery;
 
+use super::claims::PATIENCE;
 use super::recovery::{self, Lost};
 use super::{Outcome, Wish};
 use crate::clock::millis;
@@ -22,6 +23,8 @@ pub(super) struct Failed {
     explained: Explained,
     /// A refresh token was sent, and nobody knows whether it was used: since when (Unix milliseconds), and what that means at this provider.
     lost: Option<(i64, Recovery)>,
+    /// What was sent may still be under way, and arrive after what is sent next.
+    under_way: bool,
     /// The reply may hold a token set that this definition doesn't find.
     pub(super) unreadable: bool,
 }
@@ -29,7 +32,7 @@ pub(super) struct Failed {
 impl Failed {
     /// The provider's answer is known.
     pub(super) fn plain(explained: Explained) -> Self {
-        Self { explained, lost: None, unreadable: false }
+        Self { explained, lost: None, under_way: false, unreadable: false }
     }
 
     /// Nothing was sent; what was unknown before still is.
@@ -44,7 +47,13 @@ impl Failed {
             "The provider may have acted on the request although its reply was lost. {}",
             recovery::told(recovery)
         );
-        Self { lost: Some((at, *recovery)), ..Self::plain(explained) }
+        let under_way = recovery::second_use_harms(recovery);
+        Self { lost: Some((at, *recovery)), under_way, ..Self::plain(explained) }
+    }
+
+    /// A dead owner's claim has run out: nothing is under way any more.
+    pub(super) fn taken_over(explained: Explained, at: i64, recovery: &Recovery) -> Self {
+        Self { under_way: false, ..Self::lost(explained, at, recovery) }
     }
 
     /// This time it was not used, or was refused; what happened at `at` is as unknown as before.
@@ -94,7 +103,7 @@ impl Broker {
     /// Records why there is no new token, gives the claim `attempt` back, and answers the reason.
     pub(super) async fn fail(&self, row: &Connection, attempt: Option<&Attempt>, failed: Failed) -> Outcome {
         let now = self.now_ms();
-        let Failed { explained: Explained { mut failure, retry_after }, lost, .. } = failed;
+        let Failed { explained: Explained { mut failure, retry_after }, lost, under_way, .. } = failed;
         let mut failures = row.failures;
         failures.count(failure.kind);
         let in_a_row = failures.setup + failures.transient;
@@ -109,6 +118,9 @@ impl Broker {
             Some((at, recovery)) => recovery::wait(&recovery, Lost::of(row, at, now), backoff),
             None => backoff,
         });
+        // The claim stays: who comes before it has run out waits for that.
+        let over_at = attempt.filter(|_| under_way).map(|attempt| attempt.deadline + millis(PATIENCE));
+        let wait = wait.map(|wait| wait.max(over_at.map_or(Duration::ZERO, |at| left(at, now))));
         let retry_at = wait.map(|wait| now + millis(wait.max(retry_after.unwrap_or_default().min(LONGEST_WAIT))));
         // A set-up that never worked is not tried by itself: a person is at it, and sees each failure.
         let being_set_up = row.connected_at.is_none() && failure.kind == FailureKind::Setup;
@@ -119,8 +131,15 @@ impl Broker {
             FailureKind::Setup | FailureKind::Transient => ConnectionState::Failing(failure.clone()),
         };
         let event = self.event(row, "failed", format!("{} {}", failure.message, failure.remedy));
-        let record =
-            RecordFailure { state, failures, retry_at, due_at: by_itself, lost_at: lost.map(|(at, _)| at), now };
+        let record = RecordFailure {
+            state,
+            failures,
+            retry_at,
+            due_at: by_itself,
+            lost_at: lost.map(|(at, _)| at),
+            keeps_claim: under_way,
+            now,
+        };
         let (id, generation, attempt) = (row.id.clone(), row.generation, attempt.map(|attempt| attempt.id.clone()));
         let recorded = self
             .store

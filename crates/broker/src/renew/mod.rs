@@ -112,6 +112,8 @@ enum Stop {
     TooLate,
     /// Nothing was sent.
     Error(Error),
+    /// Something was sent, and what came of it could not be settled: the claim stays until it runs out, and the reply in escrow.
+    Unsettled(Error),
 }
 
 impl Stop {
@@ -253,7 +255,7 @@ impl Broker {
                 && !wish.refused_by_api()
                 && recovery::must_wait(recovery, Lost::of(&row, at, self.now_ms())).is_some()
             {
-                let failed = Failed::lost(explain::owner_died(self.now_ms()), at, recovery);
+                let failed = Failed::taken_over(explain::owner_died(self.now_ms()), at, recovery);
                 return self.fail_unsent(&row, dead.as_ref(), failed).await;
             }
             let endpoint = endpoint_key(&plan);
@@ -265,7 +267,7 @@ impl Broker {
             self.fence.check()?;
 
             // 1. CLAIM
-            let Some(claim) = self.claim(&row, dead.as_ref(), lost_at, recovery).await? else { continue };
+            let Some(claim) = self.claim(&row, lost_at, recovery).await? else { continue };
             match self.exchange(&row, &plan, old, deed, &claim, pass).await {
                 Ok(live) => return Ok(live),
                 Err(Stop::RunGrantAnew) => {
@@ -275,6 +277,10 @@ impl Broker {
                 Err(Stop::TooLate) => self.release(&row, &claim.attempt).await,
                 Err(Stop::Error(error)) => {
                     self.release(&row, &claim.attempt).await;
+                    return Err(error);
+                }
+                Err(Stop::Unsettled(error)) => {
+                    self.clear_escrow(&row, &claim.attempt, true, Some(&error));
                     return Err(error);
                 }
                 Err(Stop::Failed(failed)) => {
@@ -347,11 +353,11 @@ impl Broker {
                 body: fetched.body,
             },
         };
-        self.reach("replied").await?;
+        self.reach("replied").await.map_err(Stop::Unsettled)?;
 
         // 3. ESCROW. If the disk refuses, the reply still is in memory, and committing it at once is the best that is left.
-        let held = self.put_in_escrow(held, replied).await?;
-        self.reach("escrowed").await?;
+        let held = self.put_in_escrow(held, replied).await.map_err(Stop::Unsettled)?;
+        self.reach("escrowed").await.map_err(Stop::Unsettled)?;
 
         // 4. COMMIT
         let headers = fetched.headers;
@@ -367,7 +373,7 @@ impl Broker {
                 pass.answered();
                 self.commit(row, plan, succeed(old, tokens), claim.lost_at, held.reply.received_at)
                     .await
-                    .map_err(Stop::from)
+                    .map_err(Stop::Unsettled)
             }
             Err(refused) => {
                 match refused.kind {
@@ -397,15 +403,13 @@ impl Broker {
 
         // 5. CLEAR; a refusal's reply once it is recorded.
         if outcome.is_ok() {
-            self.reach("committed").await?;
+            self.reach("committed").await.map_err(Stop::Unsettled)?;
         }
-        match &outcome {
-            Ok(_) | Err(Stop::RunGrantAnew | Stop::TooLate) => self.clear_escrow(row, &claim.attempt, false, None),
-            Err(Stop::Error(error)) => self.clear_escrow(row, &claim.attempt, false, Some(error)),
-            Err(Stop::Failed(_)) => {}
+        if matches!(outcome, Ok(_) | Err(Stop::RunGrantAnew)) {
+            self.clear_escrow(row, &claim.attempt, false, None);
         }
         if outcome.is_ok() {
-            self.reach("cleared").await?;
+            self.reach("cleared").await.map_err(Stop::Unsettled)?;
         }
         outcome
     }
@@ -482,17 +486,13 @@ impl Broker {
     }
 
     /// Takes the right to send; `None`: the row moved on, or somebody was quicker.
-    async fn claim(
-        &self,
-        row: &Connection,
-        dead: Option<&Attempt>,
-        lost_at: Option<i64>,
-        recovery: &Recovery,
-    ) -> Result<Option<Claim>> {
+    async fn claim(&self, row: &Connection, lost_at: Option<i64>, recovery: &Recovery) -> Result<Option<Claim>> {
         let (taken, taken_at) = (self.clock.moment(), self.now_ms());
         let (attempt, owner) = (self.new_attempt(), self.instance.clone());
-        let (id, generation, dead) = (row.id.clone(), row.generation, dead.cloned());
-        let event = dead.is_some().then(|| {
+        let seen = row.clone();
+        // A claim that stayed after a lost reply was told of then.
+        let is_news = row.attempt.is_some() && row.lost_at.is_none();
+        let event = is_news.then(|| {
             let told = recovery::told(recovery);
             let text = format!("The process that was renewing this connection ended in the middle of it. {told}");
             self.event(
@@ -509,7 +509,7 @@ impl Broker {
             .store
             .write(move |tx| {
                 let attempt = Attempt { id: attempt, owner, deadline: tx.now_ms()?.saturating_add(millis(CLAIM)) };
-                let claimed = tx.claim(&id, generation, dead.as_ref().map(|dead| &dead.id), &attempt, lost_at)?;
+                let claimed = tx.claim(&seen, &attempt, lost_at)?;
                 if let Some(event) = event.filter(|_| claimed) {
                     event.write(tx)?;
                 }

@@ -31,7 +31,8 @@ impl Lost {
     }
 }
 
-/// How long to wait before the refresh token is sent again; `backoff` where nothing speaks for another time.
+/// How long to wait before the refresh token is sent again; `backoff` where nothing speaks for another time. Where a second use does harm, the
+/// claim stays until the first request can no longer arrive, and is waited for beside this.
 ///
 /// | class | the used token | it is sent again |
 /// | --- | --- | --- |
@@ -39,7 +40,7 @@ impl Lost {
 /// | `until_used` | works until its successor is used, which nobody holds | after the usual backoff |
 /// | `window` | works for a while | at once, several times before the window closes |
 /// | `single_use` | is dead if the request arrived; trying does no harm | after the usual backoff |
-/// | `access_dies` | as `single_use`, and the old access token may be dead too | at once |
+/// | `access_dies` | as `single_use`, and the old access token may be dead too | as soon as may be |
 /// | `family` | would end the whole grant if the request arrived | when the access token has expired, and so nothing is left to lose |
 pub(super) fn wait(recovery: &Recovery, lost: Lost, backoff: Duration) -> Duration {
     match recovery {
@@ -100,7 +101,7 @@ pub(super) fn told(recovery: &Recovery) -> &'static str {
             "If the request arrived, the refresh token is spent, and its successor is lost with the reply; if it didn't, sending it again helps. So it is tried again."
         }
         Recovery::AccessDies => {
-            "If the request arrived, the refresh token and the access token before it are both spent; if it didn't, sending it again helps. So it is tried again at once."
+            "If the request arrived, the refresh token and the access token before it are both spent; if it didn't, sending it again helps. So it is tried again soon."
         }
         Recovery::Family => {
             "If the request arrived, a second use of the refresh token would make this provider end the whole grant. So it is not sent again while the access token is valid."

@@ -34,7 +34,8 @@ sql! {
         SELECT e.endpoint, (SELECT min(c.due_at) FROM connections c WHERE c.endpoint = e.endpoint AND c.due_at IS NOT NULL) FROM e WHERE e.endpoint IS NOT NULL";
     POSTPONE = "UPDATE connections SET due_at = ?3 WHERE id = ?1 AND generation = ?2 AND due_at <= ?4";
     CLAIM = "UPDATE connections SET attempt = ?3, attempt_owner = ?4, attempt_deadline = ?5, lost_at = ?7 \
-        WHERE id = ?1 AND generation = ?2 AND attempt IS NOT DISTINCT FROM ?6 AND state <> 'revoked'";
+        WHERE id = ?1 AND generation = ?2 AND attempt IS NOT DISTINCT FROM ?6 AND lost_at IS NOT DISTINCT FROM ?8 \
+        AND failures_setup + failures_grant + failures_transient = ?9 AND state <> 'revoked'";
     COMMIT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
         token_expires_at = ?4, scope = ?5, account = coalesce(?6, account), due_at = ?7, endpoint = ?9, dies_at = ?10, lost_at = NULL, warned_at = NULL, state = 'connected', failure = NULL, \
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
@@ -46,7 +47,8 @@ sql! {
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
         connected_at = ?8, renewed_at = ?8, updated_at = ?8 WHERE id = ?1 AND generation = ?2 AND state <> 'revoked'";
     FAIL = "UPDATE connections SET state = ?4, failure = ?5, failures_setup = ?6, failures_grant = ?7, failures_transient = ?8, retry_at = ?9, due_at = ?10, lost_at = ?12, \
-        attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, updated_at = ?11 \
+        attempt = CASE WHEN ?13 = 1 THEN attempt END, attempt_owner = CASE WHEN ?13 = 1 THEN attempt_owner END, \
+        attempt_deadline = CASE WHEN ?13 = 1 THEN attempt_deadline END, updated_at = ?11 \
         WHERE id = ?1 AND generation = ?2 AND attempt IS NOT DISTINCT FROM ?3 AND state <> 'revoked'";
     RELEASE = "UPDATE connections SET attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL WHERE id = ?1 AND attempt = ?2";
     BEGIN_CONSENT = "UPDATE connections SET state = 'pending', failure = NULL, updated_at = ?2 WHERE id = ?1 AND state = 'draft'";
@@ -119,6 +121,8 @@ pub struct RecordFailure {
     pub due_at: Option<i64>,
     /// When a request with this refresh token was first sent whose outcome nobody knows, Unix milliseconds.
     pub lost_at: Option<i64>,
+    /// The claim stays and runs out by itself: what was sent may still be under way.
+    pub keeps_claim: bool,
     /// Now, Unix milliseconds.
     pub now: i64,
 }
@@ -207,23 +211,19 @@ impl Tx<'_> {
         self.execute(&POSTPONE, &values).map(drop)
     }
 
-    /// Step 1 of renewal: takes the right to send, in the place of `dead`, a claim that is over. `false`: the generation moved on, or somebody was quicker.
-    pub fn claim(
-        &self,
-        id: &ConnectionId,
-        generation: i64,
-        dead: Option<&AttemptId>,
-        attempt: &Attempt,
-        lost_at: Option<i64>,
-    ) -> StoreResult<bool> {
+    /// Step 1 of renewal: takes the right to send with what `seen` holds, in the place of its claim, if that is over. `false`: the row is no longer as it was
+    /// seen, be it that somebody was quicker, or that what is known of its refresh token has changed.
+    pub fn claim(&self, seen: &Connection, attempt: &Attempt, lost_at: Option<i64>) -> StoreResult<bool> {
         let values = [
-            Val::T(id.as_str()),
-            Val::I(generation),
+            Val::T(seen.id.as_str()),
+            Val::I(seen.generation),
             Val::T(attempt.id.as_str()),
             Val::T(&attempt.owner),
             Val::I(attempt.deadline),
-            Val::opt_t(dead.map(AttemptId::as_str)),
+            Val::opt_t(seen.attempt.as_ref().map(|attempt| attempt.id.as_str())),
             Val::opt_i(lost_at),
+            Val::opt_i(seen.lost_at),
+            Val::I(seen.failures.all()),
         ];
         Ok(self.execute(&CLAIM, &values)? == 1)
     }
@@ -305,6 +305,7 @@ impl Tx<'_> {
             Val::opt_i(failed.due_at),
             Val::I(failed.now),
             Val::opt_i(failed.lost_at),
+            Val::I(i64::from(failed.keeps_claim)),
         ];
         Ok(self.execute(&FAIL, &values)? == 1)
     }
