@@ -33,6 +33,7 @@ use idle::IdleTimeout;
 use sending::Sending;
 
 use crate::clock::{Clock, millis};
+pub use crate::trust::BadTrust;
 
 /// Any error of a streamed body.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -201,17 +202,6 @@ pub fn empty() -> Body {
 /// A body that is there already.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
-}
-
-/// The trust store can't be built.
-#[derive(Debug, thiserror::Error)]
-pub enum BadTrust {
-    /// The file of `KEYHOLDER_CA_FILE` holds no certificate.
-    #[error("the file of KEYHOLDER_CA_FILE holds no usable PEM certificate: {0}")]
-    Extra(String),
-    /// The TLS library refused its own defaults.
-    #[error("TLS could not be set up: {0}")]
-    Tls(String),
 }
 
 /// Scheme, host and port: all of a URL that may be shown.

@@ -3,7 +3,7 @@
 //! [`Broker`] is the whole product without its ways in: no HTTP server, no templates, no command line. The verbs are methods on it, a file each.
 //! Modules stand in this order and use only what stands before them:
 //!
-//! `clock` → `points` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
+//! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
 //! `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `endpoints` → `token_set` → `live` (tokens in
 //! memory) →
 //! `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `seal` → `scheduler` → `doctor`.
@@ -42,6 +42,7 @@ pub mod store;
 mod test;
 mod token;
 mod token_set;
+mod trust;
 pub mod vault;
 
 pub use access::MadeKey;

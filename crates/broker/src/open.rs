@@ -98,8 +98,8 @@ pub struct Inner {
     written_at: AtomicI64,
     /// Names this process in claims.
     pub(crate) instance: String,
-    /// Held as long as the process lives: two processes on one data folder or one database would both think a claim's owner dead.
-    _locks: [fs::File; 2],
+    /// Held as long as the process lives: two processes on one data folder would take each other's escrow, two on one SQLite file get in each other's way.
+    _locks: Vec<fs::File>,
 }
 
 impl Deref for Broker {
@@ -117,8 +117,10 @@ impl Broker {
     /// A wrong or missing root key, a database of another version, a data folder that can't be written.
     pub async fn open(settings: Settings, clock: Clock, rng: Rng, egress: Egress) -> Result<Opened> {
         make_private(&settings.data_dir)?;
-        let Location::Sqlite(database) = &settings.database;
-        let locks = [lock(&settings.data_dir, &settings.data_dir.join("lock"))?, lock(database, &beside(database))?];
+        let mut locks = vec![lock(&settings.data_dir, &settings.data_dir.join("lock"))?];
+        if let Location::Sqlite(database) = &settings.database {
+            locks.push(lock(database, &beside(database))?);
+        }
         let store = Store::open(&settings.database, clock.clone(), settings.points.clone())?;
         let fence = Fence::open(&settings.data_dir, &store, &rng).await?;
         let (root, new_root_key) = root_key(&store, &settings.root_key, &rng).await?;
@@ -249,7 +251,7 @@ impl Broker {
     }
 }
 
-/// One process a data folder, and one a database.
+/// One process a data folder, and one an SQLite file.
 fn lock(what: &Path, path: &Path) -> Result<fs::File> {
     let failed = |cause: String| Error::File { what: path.display().to_string(), cause };
     let opened = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
@@ -288,7 +290,11 @@ async fn root_key(store: &Store, source: &RootKeySource, rng: &Rng) -> Result<(R
     let (root, made) = source.load(rng, new_store)?;
     if new_store {
         let first = root.wrap_new(rng, 1)?;
-        store.write(move |tx| tx.add_data_key(&first, 0)).await?;
+        match store.write(move |tx| tx.add_data_key(&first, 0)).await {
+            // Another replica that started at the same time was quicker.
+            Ok(()) | Err(StoreError::Taken) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok((root, made))
 }

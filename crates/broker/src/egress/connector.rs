@@ -13,49 +13,22 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use super::address::port_of;
 use super::{BadTrust, BoxError, Policy};
+use crate::trust;
 
 /// TLS over TCP over checked addresses.
 pub(super) type Connector = HttpsConnector<GuardedTcp>;
 
 pub(super) fn build(policy: &Arc<Policy>, extra_ca: Option<&[u8]>) -> Result<Connector, BadTrust> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| BadTrust::Tls(e.to_string()))?
-        .with_root_certificates(roots(extra_ca)?)
-        .with_no_client_auth();
     Ok(hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
+        .with_tls_config(trust::client(extra_ca)?)
         .https_or_http()
         .enable_http1()
         .wrap_connector(GuardedTcp(Arc::clone(policy))))
-}
-
-/// The system's authorities; where the system has none, Mozilla's; and the extra file.
-fn roots(extra_ca: Option<&[u8]>) -> Result<RootCertStore, BadTrust> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    if let Some(pem) = extra_ca {
-        let certificates = CertificateDer::pem_slice_iter(pem)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| BadTrust::Extra(e.to_string()))?;
-        let (added, _) = roots.add_parsable_certificates(certificates);
-        if added == 0 {
-            return Err(BadTrust::Extra("none found".to_owned()));
-        }
-    }
-    Ok(roots)
 }
 
 /// TCP to an address that the policy permits. A rule may name a port, which a resolver is not told, so each connection has a resolver of its own.

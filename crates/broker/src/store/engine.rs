@@ -1,130 +1,283 @@
-//! The SQLite engine: one writer thread that commits in groups, a few reader threads.
+//! The transaction that both engines run, and everything in which they differ.
 
-use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread;
-use std::time::Duration;
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
-use rusqlite::{Connection, OpenFlags};
-use tokio::sync::oneshot;
-
-use super::{Location, StoreError, StoreResult, Tx};
+use super::{StoreError, StoreResult, postgres};
 use crate::clock::Clock;
-use crate::points::Points;
+use crate::model::ConnectionId;
 
-/// Most jobs that share one commit.
-const GROUP: usize = 256;
-/// Point reads take microseconds; two threads keep one slow list from holding up the rest.
-const READERS: usize = 2;
-const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../../../migrations/0001_initial.sql"))];
+/// One statement, in the text both engines run.
+#[derive(Debug)]
+pub struct Sql(pub(super) &'static str);
 
-/// A handle on the store; clones share it. The threads end when the last handle is dropped.
-#[derive(Clone)]
-pub struct Store {
-    writer: mpsc::Sender<WriteJob>,
-    readers: mpsc::Sender<ReadJob>,
-    clock: Clock,
-    points: Points,
+/// A table of statements: a constant each, and `ALL` for the test that prepares them.
+macro_rules! sql {
+    ($($name:ident = $text:expr;)*) => {
+        $(const $name: super::Sql = super::Sql($text);)*
+        #[cfg(test)]
+        pub(super) const ALL: &[(&str, &super::Sql)] = &[$((stringify!($name), &$name)),*];
+    };
+}
+pub(super) use sql;
+
+/// A parameter of a statement.
+#[derive(Clone, Copy, Debug)]
+pub enum Val<'a> {
+    /// A number, a time, a truth value (0 or 1).
+    I(i64),
+    /// Text.
+    T(&'a str),
+    /// Bytes: hashes and sealed values.
+    B(&'a [u8]),
+    /// NULL.
+    Null,
 }
 
-/// Runs in a savepoint; what it answers is told after the commit.
-type WriteJob = Box<dyn FnOnce(&Connection) -> Acknowledge + Send>;
-type Acknowledge = Box<dyn FnOnce(StoreResult<()>) + Send>;
-type ReadJob = Box<dyn FnOnce(&Connection) + Send>;
+impl<'a> Val<'a> {
+    pub(super) fn opt_i(value: Option<i64>) -> Self {
+        value.map_or(Val::Null, Val::I)
+    }
 
-impl Store {
-    /// Opens (or makes) the database, brings its schema up to date, starts the threads.
-    pub fn open(location: &Location, clock: Clock, points: Points) -> StoreResult<Self> {
-        let Location::Sqlite(path) = location;
-        let writing = connect(path)?;
-        migrate(&writing)?;
-        let (writer, jobs) = mpsc::channel();
-        spawn("keyholder-writer", move || write_loop(&writing, &jobs))?;
+    pub(super) fn opt_t(value: Option<&'a str>) -> Self {
+        value.map_or(Val::Null, Val::T)
+    }
 
-        let (readers, jobs) = mpsc::channel::<ReadJob>();
-        let jobs = Arc::new(Mutex::new(jobs));
-        for _ in 0..READERS {
-            let reading = connect(path)?;
-            let jobs = Arc::clone(&jobs);
-            spawn("keyholder-reader", move || {
-                while let Some(job) = next(&jobs) {
-                    // A bug in one job must not end the thread: its answer is dropped, which tells its caller.
-                    let _ = catch_unwind(AssertUnwindSafe(|| job(&reading)));
-                }
-            })?;
+    pub(super) fn opt_b(value: Option<&'a [u8]>) -> Self {
+        value.map_or(Val::Null, Val::B)
+    }
+}
+
+impl ToSql for Val<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Val::I(number) => ValueRef::Integer(*number),
+            Val::T(text) => ValueRef::Text(text.as_bytes()),
+            Val::B(bytes) => ValueRef::Blob(bytes),
+            Val::Null => ValueRef::Null,
+        }))
+    }
+}
+
+/// A row of a reply; columns by place.
+pub struct Row<'a>(Columns<'a>);
+
+enum Columns<'a> {
+    Sqlite(&'a rusqlite::Row<'a>),
+    Postgres(&'a tokio_postgres::Row),
+}
+
+impl Row<'_> {
+    pub(super) fn i(&self, column: usize) -> StoreResult<i64> {
+        match self.0 {
+            Columns::Sqlite(row) => Ok(row.get(column)?),
+            Columns::Postgres(row) => postgres::read::<postgres::Int>(row, column).map(|int| int.0),
         }
-        Ok(Self { writer, readers, clock, points })
     }
 
-    /// Runs `job` in a transaction; answers when it is on disk. An error undoes what the job did.
-    pub async fn write<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&Tx<'_>) -> StoreResult<T> + Send + 'static,
-    ) -> StoreResult<T> {
-        self.points.reach("store.write").await?;
-        let (answer, answered) = oneshot::channel();
-        let clock = self.clock.clone();
-        let run: WriteJob = Box::new(move |connection| {
-            let result = in_savepoint(&Tx { on: connection, clock: &clock }, job);
-            Box::new(move |committed| {
-                // Nobody waits any more when the caller went away; the work is done all the same.
-                let _ = answer.send(committed.and(result));
-            })
-        });
-        self.writer.send(run).map_err(|_| StoreError::Closed)?;
-        answered.await.map_err(|_| StoreError::Closed)?
+    pub(super) fn opt_i(&self, column: usize) -> StoreResult<Option<i64>> {
+        match self.0 {
+            Columns::Sqlite(row) => Ok(row.get(column)?),
+            Columns::Postgres(row) => postgres::read::<Option<postgres::Int>>(row, column).map(|int| int.map(|i| i.0)),
+        }
     }
 
-    /// Runs `job` on a reader thread.
-    pub async fn read<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&Tx<'_>) -> StoreResult<T> + Send + 'static,
-    ) -> StoreResult<T> {
-        self.points.reach("store.read").await?;
-        let (answer, answered) = oneshot::channel();
-        let clock = self.clock.clone();
-        let run: ReadJob = Box::new(move |connection| {
-            let _ = answer.send(job(&Tx { on: connection, clock: &clock }));
-        });
-        self.readers.send(run).map_err(|_| StoreError::Closed)?;
-        answered.await.map_err(|_| StoreError::Closed)?
+    pub(super) fn t(&self, column: usize) -> StoreResult<String> {
+        match self.0 {
+            Columns::Sqlite(row) => Ok(row.get(column)?),
+            Columns::Postgres(row) => postgres::read(row, column),
+        }
+    }
+
+    pub(super) fn opt_t(&self, column: usize) -> StoreResult<Option<String>> {
+        match self.0 {
+            Columns::Sqlite(row) => Ok(row.get(column)?),
+            Columns::Postgres(row) => postgres::read(row, column),
+        }
+    }
+
+    pub(super) fn b(&self, column: usize) -> StoreResult<Vec<u8>> {
+        match self.0 {
+            Columns::Sqlite(row) => Ok(row.get(column)?),
+            Columns::Postgres(row) => postgres::read(row, column),
+        }
+    }
+
+    pub(super) fn opt_b(&self, column: usize) -> StoreResult<Option<Vec<u8>>> {
+        match self.0 {
+            Columns::Sqlite(row) => Ok(row.get(column)?),
+            Columns::Postgres(row) => postgres::read(row, column),
+        }
+    }
+
+    pub(super) fn hash(&self, column: usize) -> StoreResult<[u8; 32]> {
+        self.b(column)?.try_into().map_err(|_| StoreError::Unreadable { table: "of hashes", column: "hash" })
     }
 }
 
-fn connect(path: &Path) -> StoreResult<Connection> {
-    // For its owner only; SQLite gives the files beside it the same mode.
-    fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(|e| {
-        StoreError::Location(format!("{}: {e}; check that the folder exists and is writable", path.display()))
-    })?;
-    let connection = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    // FULL: a commit that was acknowledged survives a power cut; a token that was spent must not be lost.
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;",
-    )?;
-    connection.set_prepared_statement_cache_capacity(128);
-    Ok(connection)
+/// A transaction. What a job did is durable when the job's future has answered.
+pub struct Tx<'a> {
+    pub(super) on: On<'a>,
+    pub(super) clock: &'a Clock,
 }
 
-fn migrate(connection: &Connection) -> StoreResult<()> {
-    let newest = MIGRATIONS.last().map_or(0, |(number, _)| *number);
-    let have: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if have > newest {
-        return Err(StoreError::Schema(format!(
-            "the database has schema {have}, this program knows up to {newest}: it was used by a newer version; start that version, or restore a backup"
-        )));
+/// Which engine a transaction runs on.
+pub(super) enum On<'a> {
+    Sqlite(&'a rusqlite::Connection),
+    Postgres(&'a postgres::Session<'a>),
+}
+
+/// Everything that uses the engine's own words.
+impl Tx<'_> {
+    /// The database's clock, Unix milliseconds: one clock for all replicas, whatever their machines' say. A test's clock stands for it.
+    pub fn now_ms(&self) -> StoreResult<i64> {
+        match (&self.on, self.clock) {
+            (On::Postgres(session), Clock::System) => session.now_ms(),
+            _ => Ok(self.clock.now_ms()),
+        }
     }
-    for (number, text) in MIGRATIONS.iter().filter(|(number, _)| *number > have) {
-        connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {number}; COMMIT;", for_sqlite(text)))?;
+
+    /// Locks a connection's row to the end of the transaction: for jobs that write by what they read. SQLite has one writer.
+    pub fn lock_connection(&self, id: &ConnectionId) -> StoreResult<()> {
+        const LOCK: Sql = Sql("SELECT id FROM connections WHERE id = ?1 FOR UPDATE");
+        match self.on {
+            On::Sqlite(_) => Ok(()),
+            On::Postgres(session) => session.query(&LOCK, &[Val::T(id.as_str())]).map(drop),
+        }
     }
-    Ok(())
+
+    /// Keeps other processes from changing the schema, to the end of the transaction. On SQLite the transaction itself does.
+    pub(super) fn lock_schema(&self) -> StoreResult<()> {
+        match self.on {
+            On::Sqlite(_) => Ok(()),
+            // The number is ours alone by chance: the first bytes of SHA-256 of "keyholder schema".
+            On::Postgres(session) => session.batch("SELECT pg_advisory_xact_lock(4917203348118052713)"),
+        }
+    }
+
+    /// The tables in the database, or in the schema that PostgreSQL's `search_path` names.
+    pub(super) fn tables(&self) -> StoreResult<Vec<String>> {
+        const SQLITE: Sql = Sql("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'");
+        const POSTGRES: Sql =
+            Sql("SELECT tablename::text FROM pg_catalog.pg_tables WHERE schemaname = current_schema()");
+        let sql = match self.on {
+            On::Sqlite(_) => &SQLITE,
+            On::Postgres(_) => &POSTGRES,
+        };
+        self.rows(sql, &[], |row| row.t(0))
+    }
+
+    /// SQLite's file.
+    pub(super) fn file(&self) -> Option<&str> {
+        match self.on {
+            On::Sqlite(connection) => connection.path(),
+            On::Postgres(_) => None,
+        }
+    }
+
+    /// What PostgreSQL made up when its data folder and this database were made; nothing on SQLite.
+    pub(super) fn server_identity(&self) -> StoreResult<Option<String>> {
+        const IDENTITY: Sql =
+            Sql("SELECT c.system_identifier::text || ' ' || d.oid::text || ' ' || current_schema()::text \
+            FROM pg_control_system() c, pg_catalog.pg_database d WHERE d.datname = current_database()");
+        match self.on {
+            On::Sqlite(_) => Ok(None),
+            On::Postgres(_) => self.row(&IDENTITY, &[], |row| row.t(0)),
+        }
+    }
+
+    /// Runs a migration's text, which is written in PostgreSQL's words.
+    pub(super) fn run_migration(&self, text: &str) -> StoreResult<()> {
+        match self.on {
+            On::Sqlite(connection) => Ok(connection.execute_batch(&for_sqlite(text))?),
+            On::Postgres(session) => session.batch(&for_postgres(text)),
+        }
+    }
+
+    /// Runs a part of a job that may fail without the rest; its failure undoes only the part.
+    pub fn attempt<T>(&self, part: impl FnOnce(&Self) -> StoreResult<T>) -> StoreResult<T> {
+        self.batch("SAVEPOINT attempt")?;
+        let result = part(self);
+        if result.is_err()
+            && let On::Postgres(session) = self.on
+        {
+            session.forgive();
+        }
+        let back = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt";
+        self.batch(if result.is_ok() { "RELEASE SAVEPOINT attempt" } else { back })?;
+        result
+    }
+
+    fn batch(&self, text: &'static str) -> StoreResult<()> {
+        match self.on {
+            On::Sqlite(connection) => Ok(connection.execute_batch(text)?),
+            On::Postgres(session) => session.batch(text),
+        }
+    }
+
+    /// Runs a statement; answers how many rows it changed.
+    pub(super) fn execute(&self, sql: &Sql, values: &[Val<'_>]) -> StoreResult<usize> {
+        match self.on {
+            On::Sqlite(connection) => {
+                Ok(connection.prepare_cached(sql.0)?.execute(rusqlite::params_from_iter(values))?)
+            }
+            On::Postgres(session) => session.execute(sql, values),
+        }
+    }
+
+    /// Runs a statement for each of `rows`, on PostgreSQL without waiting for one after the other.
+    pub(super) fn execute_each<'v>(&self, sql: &Sql, rows: impl IntoIterator<Item = Vec<Val<'v>>>) -> StoreResult<()> {
+        match self.on {
+            On::Sqlite(_) => rows.into_iter().try_for_each(|values| self.execute(sql, &values).map(drop)),
+            On::Postgres(session) => session.execute_each(sql, rows.into_iter().collect()),
+        }
+    }
+
+    /// All rows of a reply, read by `read`.
+    pub(super) fn rows<T>(
+        &self,
+        sql: &Sql,
+        values: &[Val<'_>],
+        read: impl Fn(&Row<'_>) -> StoreResult<T>,
+    ) -> StoreResult<Vec<T>> {
+        match self.on {
+            On::Sqlite(connection) => {
+                let mut statement = connection.prepare_cached(sql.0)?;
+                let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+                let mut out = Vec::new();
+                while let Some(row) = rows.next()? {
+                    out.push(read(&Row(Columns::Sqlite(row)))?);
+                }
+                Ok(out)
+            }
+            On::Postgres(session) => {
+                session.query(sql, values)?.iter().map(|row| read(&Row(Columns::Postgres(row)))).collect()
+            }
+        }
+    }
+
+    /// The first row of a reply.
+    pub(super) fn row<T>(
+        &self,
+        sql: &Sql,
+        values: &[Val<'_>],
+        read: impl Fn(&Row<'_>) -> StoreResult<T>,
+    ) -> StoreResult<Option<T>> {
+        Ok(self.rows(sql, values, read)?.into_iter().next())
+    }
+
+    /// Prepares a statement, for the test that tries them all.
+    #[cfg(test)]
+    pub(super) fn prepare(&self, sql: &Sql) -> StoreResult<()> {
+        match self.on {
+            On::Sqlite(connection) => Ok(connection.prepare(sql.0).map(drop)?),
+            On::Postgres(session) => session.prepare(sql),
+        }
+    }
+}
+
+/// A statement as PostgreSQL writes it: `$1` for `?1` (no text of ours has a question mark for anything else), and text compared byte by byte.
+pub(super) fn statement_for_postgres(text: &str) -> String {
+    text.replace('?', "$").replace(" AS text)", " AS text) COLLATE \"C\"")
 }
 
 /// The schema's type words in SQLite's, and every table STRICT.
@@ -135,103 +288,7 @@ fn for_sqlite(text: &str) -> String {
         .replace("\n);", "\n) STRICT;")
 }
 
-fn write_loop(connection: &Connection, jobs: &mpsc::Receiver<WriteJob>) {
-    while let Ok(first) = jobs.recv() {
-        let mut group = vec![first];
-        group.extend(jobs.try_iter().take(GROUP - 1));
-        commit_group(connection, group);
-    }
-}
-
-fn commit_group(connection: &Connection, group: Vec<WriteJob>) {
-    let begun = connection.execute_batch("BEGIN IMMEDIATE");
-    let acknowledgements: Vec<_> = group.into_iter().map(|job| job(connection)).collect();
-    let committed = begun.and_then(|()| connection.execute_batch("COMMIT")).map_err(StoreError::from);
-    if committed.is_err() && !connection.is_autocommit() {
-        // The commit failed (a full disk, say): give everything back. If that fails too, the next BEGIN reports it.
-        let _ = connection.execute_batch("ROLLBACK");
-    }
-    for acknowledge in acknowledgements {
-        acknowledge(committed.clone());
-    }
-}
-
-/// One job of a group: its own savepoint, so that its failure undoes only itself.
-fn in_savepoint<T>(tx: &Tx<'_>, job: impl FnOnce(&Tx<'_>) -> StoreResult<T>) -> StoreResult<T> {
-    let connection = tx.on;
-    if connection.is_autocommit() {
-        // BEGIN failed: nothing may run outside the group's transaction.
-        return Err(StoreError::Closed);
-    }
-    connection.execute_batch("SAVEPOINT job")?;
-    // A bug in one job must not end the only thread that writes; what the job did is undone.
-    let result = catch_unwind(AssertUnwindSafe(|| job(tx))).unwrap_or(Err(StoreError::Closed));
-    let end = if result.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
-    connection.execute_batch(end)?;
-    result
-}
-
-fn next(jobs: &Mutex<mpsc::Receiver<ReadJob>>) -> Option<ReadJob> {
-    jobs.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> StoreResult<()> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
-        .map(drop)
-        .map_err(|e| StoreError::Schema(format!("a thread of the store could not start: {e}")))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let folder = tempfile::tempdir().unwrap();
-        let store =
-            Store::open(&Location::Sqlite(folder.path().join("k.db")), Clock::System, Points::default()).unwrap();
-        (folder, store)
-    }
-
-    #[tokio::test]
-    async fn a_failed_job_undoes_only_itself() {
-        let (_folder, store) = store();
-        let good = store.write(|tx| tx.put_meta("a", "1"));
-        let bad = store.write(|tx| {
-            tx.put_meta("b", "1")?;
-            Err::<(), _>(StoreError::Taken)
-        });
-        let (good, bad) = tokio::join!(good, bad);
-        assert!(good.is_ok());
-        assert!(matches!(bad, Err(StoreError::Taken)));
-        assert_eq!(store.read(|tx| tx.meta("a")).await.unwrap().as_deref(), Some("1"));
-        assert_eq!(store.read(|tx| tx.meta("b")).await.unwrap(), None);
-    }
-
-    #[tokio::test]
-    async fn a_job_that_panics_is_undone_and_the_store_goes_on() {
-        let (_folder, store) = store();
-        let broken = store.write(|tx| -> StoreResult<()> {
-            tx.put_meta("a", "1")?;
-            panic!("a bug")
-        });
-        assert!(matches!(broken.await, Err(StoreError::Closed)));
-        for _ in 0..=READERS {
-            let broken = store.read(|_| -> StoreResult<()> { panic!("a bug") }).await;
-            assert!(matches!(broken, Err(StoreError::Closed)));
-        }
-        store.write(|tx| tx.put_meta("b", "1")).await.unwrap();
-        assert_eq!(store.read(|tx| Ok((tx.meta("a")?, tx.meta("b")?))).await.unwrap(), (None, Some("1".to_owned())));
-    }
-
-    #[test]
-    fn a_newer_schema_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("k.db");
-        connect(&path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
-        let error = Store::open(&Location::Sqlite(path), Clock::System, Points::default()).err().unwrap().to_string();
-        assert!(error.contains("99") && error.contains("newer"), "{error}");
-    }
+/// Text is compared byte by byte, as SQLite does, whatever the database's collation: ids and cursors rely on it.
+fn for_postgres(text: &str) -> String {
+    text.replace(" TEXT", " TEXT COLLATE \"C\"")
 }

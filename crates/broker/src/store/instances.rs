@@ -108,7 +108,10 @@ impl Tx<'_> {
     ///
     /// A file's time of birth stays when it is written, renamed or its disk is mounted elsewhere, and no tool copies it.
     pub fn place(&self) -> StoreResult<Option<Place>> {
-        let Some(file) = self.on.path().and_then(|path| fs::metadata(path).ok()) else { return Ok(None) };
+        if let Some(name) = self.server_identity()? {
+            return Ok(Some(Place { name, follows: true }));
+        }
+        let Some(file) = self.file().and_then(|path| fs::metadata(path).ok()) else { return Ok(None) };
         let born = file.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let file = born.map_or_else(|| format!("inode {}", file.ino()), |born| format!("born {}", born.as_nanos()));
         let machine = fs::read("/etc/machine-id").unwrap_or_default();

@@ -12,7 +12,6 @@ use keyholder_broker::clock::{Clock, ManualClock, Rng};
 use keyholder_broker::egress::{Egress, Policy};
 use keyholder_broker::model::{Caller, Connection, Limits, NewKey, PlainKey, Scope, Status, Values};
 use keyholder_broker::points::Points;
-use keyholder_broker::store::Location;
 use keyholder_broker::vault::RootKeySource;
 use keyholder_broker::{
     Authorize, Begun, Broker, Completed, Finished, HandedToken, NewConnection, NewIntegration, Opened, Result, Settings,
@@ -23,6 +22,8 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tower::ServiceExt as _;
 use url::Url;
+
+pub use crate::database::Database;
 
 /// Where every clock starts: 2026-09-21.
 pub const START: i64 = 1_790_000_000_000;
@@ -36,6 +37,7 @@ pub struct App {
     pub admin: Arc<Caller>,
     pub clock: ManualClock,
     pub folder: Arc<TempDir>,
+    pub database: Database,
 }
 
 /// A broker after a crash.
@@ -64,21 +66,20 @@ impl App {
         let settings = Settings { points, ..settings(folder.path()) };
         let broker = open_with(settings, &clock, 1).await.unwrap().broker;
         let admin = admin(&broker).await;
-        Self { sandbox, broker, admin, clock, folder }
+        Self { sandbox, broker, admin, clock, database: Database::of(folder.path()), folder }
     }
 
-    /// What a crash leaves: a copy of the data folder as it is now, `changed`, and a new broker on it.
+    /// What a crash leaves: a copy of data folder and database as they are now, `changed`, and a new broker on it.
     pub async fn crashed_with(&self, changed: impl FnOnce(&Path)) -> Restarted {
         let copy = Arc::new(tempfile::tempdir().unwrap());
         copy_folder(self.folder.path(), copy.path());
+        let database = self.database.copied_to(copy.path());
         changed(copy.path());
         // The copy stands for the same file after the crash; a place that isn't known yet tells no copy from its original.
-        rusqlite::Connection::open(copy.path().join("keyholder.db"))
-            .and_then(|sql| sql.execute("DELETE FROM meta WHERE name = 'home'", []))
-            .unwrap();
+        database.run("DELETE FROM meta WHERE name = 'home'");
         let opened = open(copy.path(), &self.clock, 2).await.unwrap();
         let (sandbox, clock) = (self.sandbox.clone(), self.clock.clone());
-        let app = Self { sandbox, broker: opened.broker, admin: self.admin.clone(), clock, folder: copy };
+        let app = Self { sandbox, broker: opened.broker, admin: self.admin.clone(), clock, folder: copy, database };
         Restarted { app, recovered: opened.recovered }
     }
 
@@ -86,10 +87,13 @@ impl App {
     pub async fn sibling(&self) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let settings = Settings { data_dir: folder.path().to_owned(), ..settings(self.folder.path()) };
-        // The product refuses a second process on a database; claims must hold against one all the same.
-        std::fs::remove_file(self.folder.path().join("keyholder.db.lock")).unwrap();
+        if !crate::ON_POSTGRES {
+            // The product refuses a second process on an SQLite file; claims must hold against one all the same.
+            std::fs::remove_file(self.folder.path().join("keyholder.db.lock")).unwrap();
+        }
         let broker = open_with(settings, &self.clock, 3).await.unwrap().broker;
-        Self { sandbox: self.sandbox.clone(), broker, admin: self.admin.clone(), clock: self.clock.clone(), folder }
+        let (sandbox, clock, database) = (self.sandbox.clone(), self.clock.clone(), self.database.clone());
+        Self { sandbox, broker, admin: self.admin.clone(), clock, folder, database }
     }
 
     pub fn now(&self) -> i64 {
@@ -100,25 +104,19 @@ impl App {
         self.clock.advance(Duration::from_secs(seconds));
     }
 
-    /// The database, through a connection of the test's own.
-    pub fn sql(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(self.folder.path().join("keyholder.db")).unwrap()
-    }
-
     /// Makes the database refuse what `trigger` describes, as a full disk would: `BEFORE UPDATE OF token_set ON connections`.
     pub fn refuse(&self, trigger: &str) {
-        let body = "BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
-        self.sql().execute_batch(&format!("CREATE TRIGGER refusal {trigger} {body}")).unwrap();
+        self.database.refuse(trigger);
     }
 
     /// The disk has room again.
     pub fn relent(&self) {
-        self.sql().execute_batch("DROP TRIGGER refusal").unwrap();
+        self.database.relent();
     }
 
     /// One number from the database.
     pub fn count(&self, sql: &str) -> i64 {
-        self.sql().query_row(sql, [], |row| row.get(0)).unwrap()
+        self.database.number(sql)
     }
 
     /// How many requests with this `grant_type` the sandbox's token endpoint saw.
@@ -328,7 +326,7 @@ pub fn settings(folder: &Path) -> Settings {
     Settings {
         public_url: PUBLIC_URL.parse().unwrap(),
         data_dir: folder.to_owned(),
-        database: Location::Sqlite(folder.join("keyholder.db")),
+        database: Database::of(folder).location(),
         root_key: RootKeySource::File(folder.join("root-key")),
         pace: keyholder_broker::Pace::default(),
         points: Points::default(),

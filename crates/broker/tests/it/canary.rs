@@ -123,7 +123,7 @@ async fn secrets_are_nowhere_but_sealed() {
     fake.next().await.json(200, tokens());
     logs.wait_for("can't be stored yet").await;
     assert_eq!(app.escrow().len(), 1);
-    search_files(app.folder.path(), &spent);
+    search_stored(&app, &spent);
     app.relent();
     app.advance(1);
     caller.await.unwrap().unwrap();
@@ -151,7 +151,7 @@ async fn secrets_are_nowhere_but_sealed() {
     shown.add(&app.broker.doctor(&app.admin).await.unwrap());
     app.broker.finish_renewals().await;
 
-    search_files(app.folder.path(), &spent);
+    search_stored(&app, &spent);
     let log = logs.text();
     assert!(log.contains("renewal failed"), "the log was caught");
     for (place, text) in [("log", &log), ("what was shown", &shown.0)] {
@@ -166,18 +166,27 @@ async fn secrets_are_nowhere_but_sealed() {
     assert!(shown.0.contains("****"), "echoes were masked, not lost");
 }
 
-/// Every file of the data folder: database, write-ahead log, escrow.
+/// Database, write-ahead log, escrow.
+fn search_stored(app: &App, spent: &[String]) {
+    search_files(app.folder.path(), spent);
+    search("the database", app.database.everything().as_bytes(), spent);
+}
+
+/// Every file of a folder.
 fn search_files(folder: &Path, spent: &[String]) {
     for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if entry.is_dir() {
             search_files(&entry, spent);
             continue;
         }
-        let bytes = fs::read(&entry).unwrap();
-        for canary in CANARIES.into_iter().chain(spent.iter().map(String::as_str)) {
-            let found = bytes.windows(canary.len()).any(|window| window == canary.as_bytes());
-            assert!(!found, "{canary} is in {}", entry.display());
-        }
+        search(&entry.display().to_string(), &fs::read(&entry).unwrap(), spent);
+    }
+}
+
+fn search(place: &str, bytes: &[u8], spent: &[String]) {
+    for canary in CANARIES.into_iter().chain(spent.iter().map(String::as_str)) {
+        let found = bytes.windows(canary.len()).any(|window| window == canary.as_bytes());
+        assert!(!found, "{canary} is in {place}");
     }
 }
 

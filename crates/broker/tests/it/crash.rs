@@ -6,13 +6,13 @@ use keyholder_broker::model::Status;
 use keyholder_broker::{Error, Page};
 use serde_json::json;
 
-use crate::app::App;
+use crate::app::{App, Database};
 use crate::fake::Fake;
 use crate::logs::Logs;
 use crate::renewal::{with_fake, with_fake_refresh};
 
 const NO_COMMIT: &str = "BEFORE UPDATE OF token_set ON connections";
-const NO_CLAIM: &str = "BEFORE UPDATE OF attempt ON connections WHEN NEW.attempt IS NOT NULL";
+const NO_CLAIM: &str = "BEFORE UPDATE OF attempt ON connections WHEN (NEW.attempt IS NOT NULL)";
 
 #[tokio::test]
 async fn a_reply_in_escrow_is_committed_at_the_start_after_a_crash() {
@@ -78,9 +78,7 @@ async fn a_claim_that_ran_out_while_the_store_was_away_loses_no_token() {
     let renewing = renew_into_a_full_disk(&app, &mut fake, &logs).await;
     app.relent();
     // Another process took the dead claim over.
-    app.sql()
-        .execute("UPDATE connections SET attempt = 'att_00000000000000000000000000', attempt_owner = 'other'", [])
-        .unwrap();
+    app.database.run("UPDATE connections SET attempt = 'att_00000000000000000000000000', attempt_owner = 'other'");
     app.advance(1);
     assert_eq!(renewing.await.unwrap().unwrap(), "at-2");
     assert_eq!(app.row("crm").await.generation, 2);
@@ -111,12 +109,11 @@ async fn a_store_that_is_locked_spends_no_refresh_token() {
     app.advance(3600);
     // What the audit still has to write would meet the lock as well, and close the door for another reason.
     app.broker.audit_records(&app.admin, &Page::first()).await.unwrap();
-    let lock = app.sql();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = app.database.lock();
     let refused = app.token("crm").await.unwrap_err();
-    assert!(refused.to_string().contains("locked"), "{refused}");
+    assert!(refused.to_string().contains("lock"), "{refused}");
     assert_eq!(app.sent("refresh_token"), 0);
-    lock.execute_batch("ROLLBACK").unwrap();
+    drop(lock);
     assert_eq!(app.token("crm").await.unwrap().generation, 2);
 }
 
@@ -234,7 +231,7 @@ fn caller_of(app: &App) -> impl Future<Output = keyholder_broker::Result<String>
 }
 
 fn relent(folder: &Path) {
-    rusqlite::Connection::open(folder.join("keyholder.db")).unwrap().execute_batch("DROP TRIGGER refusal").unwrap();
+    Database::of(folder).relent();
 }
 
 /// Lets everything that can go on without the clock go on: a write and a read come back behind all that was asked before.

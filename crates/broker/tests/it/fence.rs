@@ -1,4 +1,4 @@
-//! A copy of a database renews nothing until an operator says which copy is live.
+//! A copy of a database renews nothing until an operator says which copy is live. On SQLite, where a copy is a file.
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +9,11 @@ use keyholder_broker::points::{Points, Verdict};
 use keyholder_broker::store::Location;
 use keyholder_broker::{Error, Opened, Settings};
 
-use crate::app::{App, copy_folder, open, open_with, settings};
+use crate::app::{App, Database, copy_folder, open, open_with, settings};
 
 /// The process ends, gracefully or not, `meanwhile` something happens to its folder, and another begins there.
 async fn restarted(app: App, graceful: bool, meanwhile: impl FnOnce(&Path)) -> App {
-    let App { sandbox, broker, admin, clock, folder } = app;
+    let App { sandbox, broker, admin, clock, folder, database } = app;
     broker.finish_renewals().await;
     if graceful {
         broker.change_mark().await;
@@ -22,7 +22,7 @@ async fn restarted(app: App, graceful: bool, meanwhile: impl FnOnce(&Path)) -> A
     closed(folder.path()).await;
     meanwhile(folder.path());
     let broker = open(folder.path(), &clock, 5).await.unwrap().broker;
-    App { sandbox, broker, admin, clock, folder }
+    App { sandbox, broker, admin, clock, folder, database }
 }
 
 /// Waits until the last connection has ended: only a lone one can leave the mode with a log beside the file.
@@ -38,6 +38,10 @@ async fn closed(folder: &Path) {
     }
 }
 
+fn sql(app: &App) -> rusqlite::Connection {
+    rusqlite::Connection::open(app.folder.path().join("keyholder.db")).unwrap()
+}
+
 fn reason(app: &App) -> Option<FenceReason> {
     app.broker.fenced().map(|fenced| fenced.reason)
 }
@@ -45,7 +49,7 @@ fn reason(app: &App) -> Option<FenceReason> {
 /// Sets the database aside as a backup would.
 fn back_up(app: &App) -> tempfile::TempDir {
     let backup = tempfile::tempdir().unwrap();
-    app.sql().execute("VACUUM INTO ?1", [backup.path().join("backup.db").to_str().unwrap()]).unwrap();
+    sql(app).execute("VACUUM INTO ?1", [backup.path().join("backup.db").to_str().unwrap()]).unwrap();
     backup
 }
 
@@ -109,11 +113,11 @@ async fn a_database_exchanged_under_a_running_process_is_fenced() {
     let app = App::start().await;
     app.password("crm").await;
     let (name, older): (String, String) =
-        app.sql().query_row("SELECT id, mark FROM instances", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        sql(&app).query_row("SELECT id, mark FROM instances", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     app.broker.change_mark().await;
     assert_eq!(reason(&app), None);
     // What a restored copy says.
-    app.sql().execute("UPDATE instances SET mark = ?2 WHERE id = ?1", [name, older]).unwrap();
+    sql(&app).execute("UPDATE instances SET mark = ?2 WHERE id = ?1", [name, older]).unwrap();
     app.broker.change_mark().await;
     assert_eq!(reason(&app), Some(FenceReason::Older));
 }
@@ -128,7 +132,8 @@ async fn a_copy_elsewhere_serves_what_is_valid_and_ends_nothing_while_the_origin
     let Opened { broker, fenced, .. } = open(elsewhere.path(), &app.clock, 6).await.unwrap();
     assert_eq!(fenced.map(|fenced| fenced.reason), Some(FenceReason::Moved));
     let (sandbox, admin, clock) = (app.sandbox.clone(), app.admin.clone(), app.clock.clone());
-    let copy = App { sandbox, broker, admin, clock, folder: elsewhere };
+    let database = Database::of(elsewhere.path());
+    let copy = App { sandbox, broker, admin, clock, folder: elsewhere, database };
 
     assert_eq!(copy.secret("crm").await, held);
     let (revoked, link) = (copy.seen("revoke"), app.invite("crm").await);

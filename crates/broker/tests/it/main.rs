@@ -8,13 +8,19 @@ mod canary;
 mod checks;
 mod consent;
 mod crash;
+mod database;
 mod egress;
 mod fake;
 mod fence;
 mod gateway;
 mod grants;
 mod logs;
+mod postgres;
 mod recovery;
 mod renewal;
 mod scheduler;
+mod sqlite_only;
 mod start;
+
+/// Whether these tests run on PostgreSQL; `it_postgres` is the same on that engine.
+const ON_POSTGRES: bool = false;

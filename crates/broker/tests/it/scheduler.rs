@@ -3,7 +3,7 @@
 use keyholder_broker::clock::Clock;
 use keyholder_broker::model::Status;
 use keyholder_broker::points::Points;
-use keyholder_broker::store::{Location, Store};
+use keyholder_broker::store::Store;
 use keyholder_broker::{Idempotency, KeptReply};
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -117,12 +117,7 @@ async fn a_due_time_that_a_renewal_has_set_meanwhile_stands() {
     let app = App::start().await;
     app.machine("crm").await;
     let row = app.row("crm").await;
-    let store = Store::open(
-        &Location::Sqlite(app.folder.path().join("keyholder.db")),
-        Clock::Manual(app.clock.clone()),
-        Points::default(),
-    )
-    .unwrap();
+    let store = Store::open(&app.database.location(), Clock::Manual(app.clock.clone()), Points::default()).unwrap();
     let (id, due, now, generation) = (row.id.clone(), row.due_at.unwrap(), app.now(), row.generation);
     assert!(due > now);
     store.write(move |tx| tx.postpone(&id, generation, now + 60_000, now)).await.unwrap();

@@ -211,9 +211,13 @@ fn local_url(listen: SocketAddr) -> Url {
 fn database(written: &Written, data_dir: &std::path::Path) -> Result<Location, ConfigError> {
     match written.get("database_url") {
         None => Ok(Location::Sqlite(data_dir.join("keyholder.db"))),
-        Some(placed) => Location::from_url(&placed.value).map_err(|e| {
-            bad("database_url", placed, e.to_string(), "write it like sqlite:/var/lib/keyholder/keyholder.db")
-        }),
+        Some(placed) => {
+            let ca_file = text(written, "ca_file").map(PathBuf::from);
+            Location::from_url(&placed.value, ca_file.as_deref()).map_err(|e| {
+                let remedy = "write it like sqlite:/var/lib/keyholder/keyholder.db or postgres://keyholder:PASSWORD@db.internal/keyholder";
+                bad("database_url", placed, e.to_string(), remedy)
+            })
+        }
     }
 }
 
