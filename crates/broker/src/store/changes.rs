@@ -1,6 +1,6 @@
 //! What other processes must hear of. On SQLite there is one process, and nothing is written.
 
-use super::{Store, StoreResult, Tx, Val, sql};
+use super::{StoreResult, Tx, Val, sql};
 use crate::model::{ConnectionId, IntegrationId, KeyId};
 
 sql! {
@@ -35,18 +35,7 @@ pub enum Change {
 /// A change and its number.
 pub type Numbered = (i64, Change);
 
-impl Store {
-    /// Whether several processes may work on it.
-    pub fn is_shared(&self) -> bool {
-        false
-    }
-}
-
 impl Tx<'_> {
-    fn is_shared(&self) -> bool {
-        false
-    }
-
     /// Tells the other processes, when and only when this transaction commits.
     pub(super) fn announce(&self, change: &Change) -> StoreResult<()> {
         if !self.is_shared() {

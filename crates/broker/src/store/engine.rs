@@ -166,6 +166,11 @@ impl Tx<'_> {
         self.rows(sql, &[], |row| row.t(0))
     }
 
+    /// Whether several processes may work on the database.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.on, On::Postgres(_))
+    }
+
     /// SQLite's file.
     pub(super) fn file(&self) -> Option<&str> {
         match self.on {

@@ -5,6 +5,7 @@
 //! once for both, and one test prepares each of them on both; where the engines differ, `engine.rs` says so.
 
 mod access;
+mod changes;
 mod connections;
 mod consents;
 mod engine;
@@ -22,6 +23,7 @@ mod upkeep;
 use std::sync::Arc;
 
 pub use access::NewStoredKey;
+pub use changes::{Change, Numbered};
 pub use connections::{CommitTokens, Due, Filter, RecordFailure};
 pub use consents::NewSession;
 use engine::sql;
@@ -62,6 +64,11 @@ impl Store {
             Location::Postgres(server) => Engine::Postgres(Arc::new(postgres::Pool::open(server, &clock, MIGRATIONS)?)),
         };
         Ok(Self { engine, clock, points })
+    }
+
+    /// Whether several processes may work on it.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.engine, Engine::Postgres(_))
     }
 
     /// Runs `job` in a transaction; answers when it is on disk. An error undoes what the job did, except one of the connection to PostgreSQL: then

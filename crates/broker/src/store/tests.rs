@@ -98,6 +98,7 @@ impl Fresh {
 async fn every_statement_prepares(fresh: Fresh) {
     let tables = [
         access::ALL,
+        changes::ALL,
         connections::ALL,
         consents::ALL,
         history::ALL,
