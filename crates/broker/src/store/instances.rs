@@ -108,7 +108,8 @@ impl Tx<'_> {
     ///
     /// A file's time of birth stays when it is written, renamed or its disk is mounted elsewhere, and no tool copies it.
     pub fn place(&self) -> StoreResult<Option<Place>> {
-        if let Some(name) = self.server_identity()? {
+        // A role that may not ask has no place to go by; the marks remain.
+        if let Some(name) = self.attempt(Self::server_identity).unwrap_or(None) {
             return Ok(Some(Place { name, follows: true }));
         }
         let Some(file) = self.file().and_then(|path| fs::metadata(path).ok()) else { return Ok(None) };

@@ -65,8 +65,8 @@ async fn a_key_without_the_scope_or_beyond_its_limits_is_refused_on_the_record()
     assert_eq!(of("reader", "access.refused"), [("refused", "token")]);
     assert_eq!(of("limited", "access.refused"), [("refused", id.as_str()), ("refused", id.as_str())]);
     assert_eq!(of("limited", "token.read"), []);
-    assert_eq!(of("administrator", "token.read"), [("ok", id.as_str())]);
-    assert_eq!(of("administrator", "connection.create").len(), 1);
+    assert_eq!(of(&app.admin.name, "token.read"), [("ok", id.as_str())]);
+    assert_eq!(of(&app.admin.name, "connection.create").len(), 1);
 }
 
 #[tokio::test]

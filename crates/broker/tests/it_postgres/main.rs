@@ -31,6 +31,7 @@ mod postgres;
 mod recovery;
 #[path = "../it/renewal.rs"]
 mod renewal;
+mod replicas;
 #[path = "../it/scheduler.rs"]
 mod scheduler;
 #[path = "../it/start.rs"]
