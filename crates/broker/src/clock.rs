@@ -40,9 +40,14 @@ impl Clock {
 
     /// How much time has passed since `earlier`, which must be of this clock.
     pub fn since(&self, earlier: Moment) -> Duration {
-        match (self.moment().0, earlier.0) {
-            (At::Real(now), At::Real(earlier)) => now.saturating_duration_since(earlier),
-            (At::Manual(now), At::Manual(earlier)) => now.saturating_sub(earlier),
+        self.between(earlier, self.moment())
+    }
+
+    /// How much time passed from one moment of this clock to a later one.
+    pub fn between(&self, earlier: Moment, later: Moment) -> Duration {
+        match (later.0, earlier.0) {
+            (At::Real(later), At::Real(earlier)) => later.saturating_duration_since(earlier),
+            (At::Manual(later), At::Manual(earlier)) => later.saturating_sub(earlier),
             (At::Real(_), At::Manual(_)) | (At::Manual(_), At::Real(_)) => Duration::ZERO,
         }
     }

@@ -1,9 +1,11 @@
 //! Step 3 of renewal: a provider's raw reply, sealed, on disk before anything else is done with it.
 //!
-//! A file a reply, named by connection and attempt. It is written beside its name, synced, renamed, and the folder synced.
+//! A file a reply, named by connection and attempt. It is written beside its name, synced, renamed, and the folder synced. From the write on it survives the
+//! process's death, from the last sync on a power cut.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -11,11 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use keyholder_oauth::SecretBytes;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Rng;
+use crate::clock::{Clock, Moment, Rng};
 use crate::error::{Error, Result};
 use crate::model::{AttemptId, ConnectionId};
 use crate::points::Points;
-use crate::vault::{Place, Vault, write_private};
+use crate::vault::{Place, Vault, VaultError};
 
 /// Where replies wait.
 #[derive(Clone, Debug)]
@@ -59,8 +61,8 @@ impl Escrow {
         Ok(Self { folder, points })
     }
 
-    /// Puts a reply on disk. Returns when it would survive a power cut.
-    pub(crate) fn put(&self, vault: &Vault, rng: &Rng, held: &Held) -> Result<()> {
+    /// Puts a reply on disk. Returns when it would survive a power cut, with the moment from which on it would have survived the process.
+    pub(crate) fn put(&self, clock: &Clock, vault: &Vault, rng: &Rng, held: &Held) -> Result<Moment> {
         let plain = zeroize::Zeroizing::new(
             serde_json::to_vec(&Written {
                 generation: held.reply.generation,
@@ -74,15 +76,17 @@ impl Escrow {
         let sealed = vault.seal(rng, &place(&held.connection, &held.attempt), &plain)?;
         let path = self.path(&held.connection, &held.attempt);
         let beside = path.with_extension("part");
-        // A part left by a crash was never acknowledged.
-        let _ = fs::remove_file(&beside);
         let written = || {
             self.points.touch("escrow.write")?;
-            write_private(&beside, &sealed)?;
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+            file.write_all(&sealed)?;
+            let written = clock.moment();
+            file.sync_all()?;
             self.points.touch("escrow.rename")?;
             fs::rename(&beside, &path)?;
             self.points.touch("escrow.sync")?;
-            fs::File::open(&self.folder)?.sync_all()
+            fs::File::open(&self.folder)?.sync_all()?;
+            Ok(written)
         };
         written().map_err(|e| failed(&path, &e))
     }
@@ -107,13 +111,35 @@ impl Escrow {
         fs::rename(&path, path.with_extension("damaged")).map_err(|e| failed(&path, &e))
     }
 
+    /// At the start, before anything is put here: gives a reply its name that its process had written, but not named. One that is not whole was
+    /// never acknowledged, and goes.
+    pub(crate) fn adopt(&self, vault: &Vault) -> Result<()> {
+        for (connection, attempt) in self.named(".part")? {
+            let path = self.path(&connection, &attempt);
+            let beside = path.with_extension("part");
+            let done =
+                fs::read(&beside).and_then(|sealed| match vault.open_value(&place(&connection, &attempt), &sealed) {
+                    Ok(_) => fs::rename(&beside, &path),
+                    Err(VaultError::Damaged { .. }) => fs::remove_file(&beside),
+                    // Not for ever: the key may come back.
+                    Err(_) => Ok(()),
+                });
+            done.map_err(|e| failed(&beside, &e))?;
+        }
+        Ok(())
+    }
+
     /// Connections and attempts whose replies wait.
     pub(crate) fn waiting(&self) -> Result<Vec<(ConnectionId, AttemptId)>> {
+        self.named(".reply")
+    }
+
+    fn named(&self, ending: &str) -> Result<Vec<(ConnectionId, AttemptId)>> {
         let entries = fs::read_dir(&self.folder).map_err(|e| failed(&self.folder, &e))?;
         Ok(entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .filter_map(|name| {
-                let (connection, attempt) = name.strip_suffix(".reply")?.split_once('.')?;
+                let (connection, attempt) = name.strip_suffix(ending)?.split_once('.')?;
                 Some((connection.parse().ok()?, attempt.parse().ok()?))
             })
             .collect())
@@ -178,7 +204,7 @@ mod tests {
                 body: SecretBytes::new(b"{\"access_token\":\"planted\"}".to_vec()),
             },
         };
-        escrow.put(&vault, &rng, &held).unwrap();
+        escrow.put(&clock, &vault, &rng, &held).unwrap();
         let waiting = escrow.waiting().unwrap();
         assert_eq!(waiting, [(held.connection.clone(), held.attempt.clone())]);
         let raw = fs::read(escrow.path(&held.connection, &held.attempt)).unwrap();
@@ -186,7 +212,19 @@ mod tests {
         let back = escrow.open_reply(&vault, &waiting[0].0, &waiting[0].1).unwrap();
         assert_eq!(back.reply.body.expose(), held.reply.body.expose());
         assert_eq!((back.reply.generation, back.reply.status), (3, 200));
-        escrow.clear(&held.connection, &held.attempt).unwrap();
+
+        // What a process had written when it died, before the name and in the middle.
+        let path = escrow.path(&held.connection, &held.attempt);
+        let beside = path.with_extension("part");
+        fs::rename(&path, &beside).unwrap();
+        assert!(escrow.waiting().unwrap().is_empty());
+        escrow.adopt(&vault).unwrap();
+        assert_eq!(escrow.waiting().unwrap(), waiting);
+        fs::write(&beside, &raw[..raw.len() - 1]).unwrap();
+        fs::remove_file(&path).unwrap();
+        escrow.adopt(&vault).unwrap();
+        assert!(!path.exists() && !beside.exists());
+
         escrow.clear(&held.connection, &held.attempt).unwrap();
         assert!(escrow.waiting().unwrap().is_empty());
     }

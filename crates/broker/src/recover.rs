@@ -17,6 +17,7 @@ impl Broker {
     /// Called once, at the start, when no renewal is under way in this process. What can't be committed yet is tried again by
     /// [`Self::retry_left_behind`].
     pub(crate) async fn commit_escrow(&self) -> Result<usize> {
+        self.escrow.adopt(&self.vault)?;
         for (connection, attempt) in self.escrow.waiting()? {
             self.leave_behind(&connection, &attempt);
         }

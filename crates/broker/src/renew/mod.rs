@@ -530,11 +530,12 @@ impl Broker {
         let broker = self.clone();
         tokio::task::spawn_blocking(move || {
             let connection = &held.connection;
-            match broker.escrow.put(&broker.vault, &broker.rng, &held) {
-                // The only time in which a dead process takes a token with it: its width can be read here, on any disk.
-                Ok(()) => {
-                    let after = broker.clock.since(replied);
-                    tracing::debug!(microseconds = after.as_micros(), %connection, "a provider's reply is in escrow");
+            match broker.escrow.put(&broker.clock, &broker.vault, &broker.rng, &held) {
+                // The only time in which a dead process, or a power cut, takes a token with it: its width can be read here, on any disk.
+                Ok(written) => {
+                    let (written, synced) = (broker.clock.between(replied, written), broker.clock.since(replied));
+                    let (written, synced) = (written.as_micros(), synced.as_micros());
+                    tracing::debug!(written, synced, %connection, "a provider's reply is in escrow (microseconds since it came)");
                 }
                 Err(error) => {
                     tracing::error!(%error, %connection, "a provider's reply could not be put in escrow; it is committed from memory");

@@ -4,7 +4,7 @@
 //! point of a renewal, at some job of its store, at a random moment after the provider saw a request or answered it. Nobody waits out a dead process's claim: a
 //! connection whose renewal was cut is left alone until the batch ends. Then the binary must renew all others at once; and a server whose clock is
 //! ahead, in the test's own process, must leave the cut ones alone as long as their access tokens are good, and renew them afterwards, but for those
-//! whose newest refresh token died with a process in the one unavoidable window: between the provider's answer and the end of the write to escrow.
+//! whose newest refresh token died with a process in the one unavoidable window: between the provider's answer and the write to escrow.
 //! These it finds dead once, says so, and works again after a new consent.
 //!
 //! The moments are drawn, not waited for: a process is killed at them whatever it does.
@@ -15,9 +15,10 @@
 mod eyes;
 mod figures;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::Request;
 use http_body_util::BodyExt;
@@ -130,6 +131,8 @@ struct Batch {
     eyes: Eyes,
     key: String,
     connections: Vec<Connection>,
+    /// The replies that have come into escrow.
+    set_aside: HashSet<String>,
 }
 
 struct Connection {
@@ -210,7 +213,7 @@ impl Batch {
         .await;
         process.kill();
         let eyes = Eyes::on(folder.path());
-        Self { folder, provider, eyes, key, connections }
+        Self { folder, provider, eyes, key, connections, set_aside: HashSet::new() }
     }
 
     /// One life of the binary, and its end.
@@ -265,12 +268,13 @@ impl Batch {
         if matches!(kill, Kill::At(..)) && !done_before {
             Clock::System.sleep(Duration::from_micros(below(rng, 2_000))).await;
         }
+        let killed = Instant::now();
         process.kill();
         while let Some(result) = renewals.join_next().await {
             results.push(result.unwrap());
         }
         self.provider.idle().await;
-        let named = self.eyes.replies_named().await;
+        let named = self.replies_set_aside().await;
         let mut seen = figures.kill(kill.name(), done_before);
         for (at, result) in results {
             let connection = &mut self.connections[at];
@@ -288,7 +292,10 @@ impl Batch {
             match (issued, set_aside, &result) {
                 (0, 0, None) => seen.unsent += 1,
                 (1, 0, None) => {
-                    seen.lost += 1;
+                    match book.grants[connection.grant].left {
+                        Some(left) if left < killed => seen.lost += 1,
+                        _ => seen.lost_on_the_way += 1,
+                    }
                     book.grants[connection.grant].lost = true;
                 }
                 (1, 1, None) => seen.durable += 1,
@@ -297,6 +304,20 @@ impl Batch {
             }
         }
         figures.add(seen);
+    }
+
+    /// The replies that came into escrow in this life, without their endings. One that was written whole, but not named, is given its name by the next process.
+    async fn replies_set_aside(&mut self) -> Vec<String> {
+        let mut names = self.eyes.replies_named().await;
+        for entry in std::fs::read_dir(self.folder.path().join("escrow")).unwrap() {
+            let entry = entry.unwrap();
+            // It is written by one call, so it is empty or whole.
+            if entry.metadata().unwrap().len() > 0 {
+                names.push(entry.file_name().into_string().unwrap());
+            }
+        }
+        let stems = names.iter().filter_map(|name| Some(name.rsplit_once('.')?.0.to_owned()));
+        stems.filter(|stem| self.set_aside.insert(stem.clone())).collect()
     }
 
     /// Every connection works again, or is known to be lost.
@@ -322,9 +343,7 @@ impl Batch {
         let mut process = Process::start(self.folder.path(), None);
         let url = (&mut process.url).await.unwrap();
         let admin = Caller::of(&url, Some(self.key.clone()));
-        let left = std::fs::read_dir(self.folder.path().join("escrow")).unwrap();
-        let left = left.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|it| it == "reply"));
-        if left.count() > 0 {
+        if std::fs::read_dir(self.folder.path().join("escrow")).unwrap().count() > 0 {
             figures.wrongs.push("replies are left in escrow after a start".to_owned());
         }
         futures_util::future::join_all(self.connections.iter().filter(|it| !it.cut).map(async |connection| {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -66,6 +66,8 @@ pub struct Book {
 pub struct Grant {
     /// When the access token of each of its token sets expires; the last is the newest.
     pub expires: Vec<i64>,
+    /// When the reply to its last refresh request left.
+    pub left: Option<Instant>,
     /// Refresh requests that came, and those of them that were refused.
     pub requests: u64,
     pub refused: u64,
@@ -166,7 +168,7 @@ base_url = "{base}/api"
         let (head, body) = whole(next.run(request).await).await;
         self.book().answered(&token, head.status.as_u16(), &body, self.now_ms());
         Clock::System.sleep(delay.after).await;
-        self.book().leave(&token);
+        self.book().leave(&token, Instant::now());
         self.seen.send_modify(|seen| seen.answered += 1);
         Response::from_parts(head, Body::from(body))
     }
@@ -255,7 +257,9 @@ impl Book {
         self.most_at_once = self.most_at_once.max(*running);
     }
 
-    fn leave(&mut self, token: &str) {
+    fn leave(&mut self, token: &str, now: Instant) {
+        let (grant, _) = self.by_refresh[token];
+        self.grants[grant].left = Some(now);
         *self.in_flight.get_mut(token).unwrap() -= 1;
     }
 }

@@ -16,8 +16,9 @@ pub struct Figures {
     pub reuses_when_dead: u64,
     /// Connections whose token was lost in the window, and which a person connected again.
     pub consented_again: u64,
-    /// From the reply's last byte to the end of the write to escrow, microseconds.
-    widths: Vec<u64>,
+    /// From the reply's last byte until it was written, and until it was synced, microseconds.
+    written: Vec<u64>,
+    synced: Vec<u64>,
     /// What must not be.
     pub wrongs: Vec<String>,
 }
@@ -32,7 +33,9 @@ pub struct Killed {
     pub unsent: u64,
     /// The reply was in escrow.
     pub durable: u64,
-    /// The provider had answered, and the reply was not in escrow yet: lost in the window.
+    /// The provider had used the refresh token, and its reply had not left yet: lost on the way to nobody.
+    pub lost_on_the_way: u64,
+    /// The provider's reply had left, and was not written yet: lost in the window.
     pub lost: u64,
 }
 
@@ -45,7 +48,8 @@ impl Default for Figures {
             recovered: 0,
             reuses_when_dead: 0,
             consented_again: 0,
-            widths: Vec::new(),
+            written: Vec::new(),
+            synced: Vec::new(),
             wrongs: Vec::new(),
         }
     }
@@ -68,15 +72,17 @@ impl Figures {
         all.in_flight += killed.in_flight;
         all.unsent += killed.unsent;
         all.durable += killed.durable;
+        all.lost_on_the_way += killed.lost_on_the_way;
         all.lost += killed.lost;
     }
 
     /// How wide the window was, each time; and no line may tell of an error.
     pub fn read_log(&mut self, log: &str) {
         for line in log.lines() {
-            if let Some(at) = line.find(" microseconds=") {
-                let digits = line[at + " microseconds=".len()..].split_whitespace().next().unwrap();
-                self.widths.push(digits.parse().unwrap());
+            let number = |name: &str| line.split_once(name)?.1.split_whitespace().next()?.parse().ok();
+            if let (Some(written), Some(synced)) = (number(" written="), number(" synced=")) {
+                self.written.push(written);
+                self.synced.push(synced);
             } else if line.contains(" ERROR ") || line.contains("panicked") {
                 self.wrongs.push(line.to_owned());
             }
@@ -96,32 +102,40 @@ impl fmt::Display for Figures {
             "killed at", "kills", "in flight", "unanswered", "in escrow", "lost"
         )?;
         for (point, it) in &self.by_point {
-            let Killed { kills, in_flight, unsent, durable, lost, .. } = it;
-            writeln!(f, "{point:<28}{kills:>8}{in_flight:>12}{unsent:>12}{durable:>12}{lost:>8}")?;
+            let Killed { kills, in_flight, unsent, durable, lost_on_the_way: way, lost, .. } = it;
+            writeln!(f, "{point:<28}{kills:>8}{in_flight:>12}{unsent:>12}{durable:>12}{way:>12}{lost:>8}")?;
         }
         let kills = self.kills();
         writeln!(f, "kills                       {kills}, {} of them with nothing under way", self.idle)?;
         writeln!(f, "renewals cut by them        {}", self.total(|it| it.in_flight))?;
         writeln!(f, "replies found in escrow     {}, and committed by the next process", self.recovered)?;
-        writeln!(f, "tokens lost in the window   {}", self.total(|it| it.lost))?;
+        writeln!(
+            f,
+            "tokens lost on the way      {}, the provider had acted, its reply had not left",
+            self.total(|it| it.lost_on_the_way)
+        )?;
+        writeln!(
+            f,
+            "tokens lost in the window   {}, the reply had left, and was not written",
+            self.total(|it| it.lost)
+        )?;
         writeln!(f, "connected again             {}", self.consented_again)?;
         writeln!(f, "grants ended by reuse       {}, each with nothing left to lose", self.reuses_when_dead)?;
-        let mut widths = self.widths.clone();
-        widths.sort_unstable();
-        if let Some(most) = widths.last() {
-            let at = |share: usize| Duration::from_micros(widths[(widths.len() - 1) * share / 1000]);
-            let (half, p99, p999) = (at(500), at(990), at(999));
-            let most = Duration::from_micros(*most);
-            let of = widths.len();
-            writeln!(
-                f,
-                "width of the window         p50 {half:?}, p99 {p99:?}, p99.9 {p999:?}, most {most:?}, of {of} renewals"
-            )?;
-        }
+        width(f, "window of a kill", &self.written)?;
+        width(f, "window of a power cut", &self.synced)?;
         #[expect(clippy::cast_precision_loss, reason = "for a person to read")]
         let each = self.began.elapsed().as_secs_f64() / kills as f64;
         writeln!(f, "time                        {:?}, {each:.2} s a kill", self.began.elapsed())?;
-        writeln!(f, "violations                  {}", self.wrongs.len())?;
+        writeln!(f, "lost otherwise, violations  {}", self.wrongs.len())?;
         self.wrongs.iter().try_for_each(|wrong| writeln!(f, "  {wrong}"))
     }
+}
+
+fn width(f: &mut fmt::Formatter<'_>, what: &str, widths: &[u64]) -> fmt::Result {
+    let mut widths = widths.to_vec();
+    widths.sort_unstable();
+    let Some(most) = widths.len().checked_sub(1) else { return Ok(()) };
+    let at = |share: usize| Duration::from_micros(widths[most * share / 1000]);
+    let (half, p99, p999, all, of) = (at(500), at(990), at(999), at(1000), widths.len());
+    writeln!(f, "{what:<28}p50 {half:?}, p99 {p99:?}, p99.9 {p999:?}, most {all:?}, of {of} renewals")
 }
