@@ -21,7 +21,7 @@ KILLS ?= 2000
 torture: ## kill -9 the server at named points and random moments, KILLS=2000 times; print what was lost
 	KILLS=$(KILLS) cargo nextest run -p keyholder --locked --run-ignored only --no-capture -E 'test(=torture::killed_many_times)'
 
-prepare: ## install what the tests need: cargo-nextest, Chromium, two authorization servers
+prepare: ## install what the tests need: cargo-nextest, Chromium, PostgreSQL, two authorization servers
 	@tests/prepare.sh
 
 lint: ## formatting, clippy and the documentation's links; a warning is an error

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside the Rust toolchain, and nothing that is there already: cargo-nextest, Chromium (by
-# apt), the peers' packages (by npm and pip, pinned). A second run only looks. `make prepare` and `make test` call it.
+# Installs what the tests need beside the Rust toolchain, and nothing that is there already: cargo-nextest, Chromium,
+# PostgreSQL and PgBouncer (by apt), the peers' packages (by npm and pip, pinned). A second run only looks. `make prepare` and `make test` call it.
 set -euo pipefail
 
 tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -48,6 +48,10 @@ need_nextest() {
 need_packages() {
   local wanted=()
   [ -x "${CHROMIUM:-/usr/bin/chromium}" ] || wanted+=(chromium chromium-driver fonts-liberation)
+  local postgres=(/usr/lib/postgresql/*/bin/initdb)
+  has initdb && has postgres || [ -x "${postgres[-1]}" ] || wanted+=(postgresql)
+  has pgbouncer || [ -x /usr/sbin/pgbouncer ] || wanted+=(pgbouncer)
+  has openssl || wanted+=(openssl)
   if has python3 && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then wanted+=(python3-venv); fi
   ((${#wanted[@]})) || return 0
 

@@ -38,10 +38,15 @@ impl Broker {
         let known = self
             .store
             .write(move |tx| {
-                if tx.begin_idempotent(&tenant, &name, &stored, &request_hash, now)? {
-                    return Ok(None);
+                // Again when another replica freed the key between the two statements.
+                loop {
+                    if tx.begin_idempotent(&tenant, &name, &stored, &request_hash, now)? {
+                        return Ok(None);
+                    }
+                    if let Some(known) = tx.kept_reply(&tenant, &name, &stored)? {
+                        return Ok(Some(known));
+                    }
                 }
-                tx.kept_reply(&tenant, &name, &stored)
             })
             .await?;
         self.know_keys([known.as_ref().and_then(|row| row.reply.as_ref())]).await?;

@@ -60,6 +60,7 @@ impl Broker {
             .store
             .write(move |tx| {
                 // Read in the same transaction: a renewal may have committed since `connection` was read.
+                tx.lock_connection(&id)?;
                 let last = tx.connection_by_id(&id)?;
                 tx.revoke_connection(&id, now)?;
                 Ok((last, tx.take_pending_of(&id)?))

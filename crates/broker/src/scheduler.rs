@@ -140,12 +140,13 @@ impl Broker {
         self.retry_left_behind().await?;
         // In one transaction: what is taken away and what follows from it happen both or not at all.
         let sweep = self.store.write(move |tx| {
+            tx.lock_expired(now)?;
             let swept = tx.sweep(now, now - millis(KEEP_REPLIES))?;
             for pending in &swept.unconfirmed {
-                noted(&pending.connection, tx.end_consent(&pending.connection, None, now));
+                noted(&pending.connection, tx.attempt(|tx| tx.end_consent(&pending.connection, None, now)));
             }
             for session in &swept.sessions {
-                noted(&session.connection, end_session(tx, session, now));
+                noted(&session.connection, tx.attempt(|tx| end_session(tx, session, now)));
             }
             Ok(swept.unconfirmed)
         });

@@ -115,7 +115,7 @@ impl Broker {
                     return Ok(resealed);
                 }
                 let (broker, from) = (self.clone(), after.clone());
-                // Read, seal and write in one transaction: no renewal or change can come between.
+                // A row that a renewal or a change of another replica has got hold of in between is left as that one wrote it.
                 let batch = self.store.write(move |tx| {
                     let rows = table.rows(tx, &from)?;
                     let mut changed = 0;
@@ -123,8 +123,7 @@ impl Broker {
                         if row.values().any(|value| Vault::key_of(value) != Some(broker.vault.newest())) {
                             match broker.seal_row_anew(table, row) {
                                 Ok(anew) => {
-                                    table.write(tx, &anew)?;
-                                    changed += 1;
+                                    changed += u64::from(table.write(tx, row, &anew)?);
                                 }
                                 // The others don't wait for a row that is damaged; it stays counted as left.
                                 Err(error) => {
@@ -181,10 +180,10 @@ impl Table {
         }
     }
 
-    fn write(self, tx: &Tx<'_>, row: &SealedRow) -> StoreResult<()> {
+    fn write(self, tx: &Tx<'_>, was: &SealedRow, row: &SealedRow) -> StoreResult<bool> {
         match self {
-            Table::Integrations => tx.reseal_integration(row),
-            Table::Connections => tx.reseal_connection(row),
+            Table::Integrations => tx.reseal_integration(was, row),
+            Table::Connections => tx.reseal_connection(was, row),
         }
     }
 }

@@ -143,8 +143,9 @@ impl Broker {
         let now = self.now_ms();
         self.store
             .write(move |tx| {
+                tx.lock_connection(&pending.connection)?;
                 if !tx.use_session(&pending.session, now)? {
-                    // Another consent of the same invitation was quicker.
+                    // Another consent of the same invitation was quicker, or the connection was ended.
                     return Err(StoreError::Taken);
                 }
                 tx.add_pending(&pending)?;

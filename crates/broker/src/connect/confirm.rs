@@ -149,13 +149,14 @@ impl Broker {
             let outcome = self
                 .store
                 .write(move |tx| {
+                    tx.lock_connection(&id)?;
+                    if tx.pending(taken.id.as_str())?.is_none() {
+                        return Err(crate::store::StoreError::Taken);
+                    }
                     if !tx.adopt_tokens(&id, generation, &commit, secrets.as_deref(), &variables)? {
                         return Ok(Adopted::MovedOn);
                     }
-                    if !tx.take_pending(&taken)? {
-                        // Both in one transaction: the error undoes the first.
-                        return Err(crate::store::StoreError::Taken);
-                    }
+                    tx.take_pending(&taken)?;
                     event.write(tx)?;
                     Ok(Adopted::Done)
                 })
@@ -184,6 +185,7 @@ impl Broker {
         let was_there = self
             .store
             .write(move |tx| {
+                tx.lock_connection(&id)?;
                 let was_there = tx.take_pending(&taken)?;
                 tx.end_consent(&id, None, now)?;
                 event.write(tx)?;

@@ -107,6 +107,7 @@ impl Broker {
         let now = self.now_ms();
         self.store
             .write(move |tx| {
+                tx.lock_connection(&consent.connection)?;
                 tx.add_consent(&consent)?;
                 tx.begin_consent(&consent.connection, now)
             })

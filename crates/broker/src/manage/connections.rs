@@ -231,7 +231,12 @@ impl Broker {
         let connection = self.find_connection(caller, id_or_name).await?;
         self.revoke_row(&connection).await?;
         let id = connection.id.clone();
-        self.store.write(move |tx| tx.remove_connection(&id)).await?;
+        self.store
+            .write(move |tx| {
+                tx.lock_connection(&id)?;
+                tx.remove_connection(&id)
+            })
+            .await?;
         self.live.forget(&connection.id);
         self.record(caller, "connection.remove", connection.id.as_str(), "ok", Some(connection.name))
     }

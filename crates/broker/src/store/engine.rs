@@ -136,12 +136,23 @@ impl Tx<'_> {
         }
     }
 
-    /// Locks a connection's row to the end of the transaction: for jobs that write by what they read. SQLite has one writer.
+    /// Locks a connection's row to the end of the transaction: for jobs that write by what they read, or that touch what hangs on a connection (sessions,
+    /// consents, waiting grants). They lock it first, so that no two wait for each other. SQLite has one writer.
     pub fn lock_connection(&self, id: &ConnectionId) -> StoreResult<()> {
         const LOCK: Sql = Sql("SELECT id FROM connections WHERE id = ?1 FOR UPDATE");
         match self.on {
             On::Sqlite(_) => Ok(()),
             On::Postgres(session) => session.query(&LOCK, &[Val::T(id.as_str())]).map(drop),
+        }
+    }
+
+    /// Locks the connections whose consents, sessions or waiting grants have expired, in one order everywhere.
+    pub fn lock_expired(&self, now: i64) -> StoreResult<()> {
+        const LOCK: Sql = Sql("SELECT id FROM connections WHERE id IN (SELECT connection FROM pending_grants WHERE expires_at <= ?1 \
+            UNION ALL SELECT connection FROM connect_sessions WHERE expires_at <= ?1) ORDER BY id FOR UPDATE");
+        match self.on {
+            On::Sqlite(_) => Ok(()),
+            On::Postgres(session) => session.query(&LOCK, &[Val::I(now)]).map(drop),
         }
     }
 

@@ -4,9 +4,10 @@ use super::{StoreResult, Tx, Val, sql};
 
 sql! {
     SEALED_CONNECTIONS = "SELECT id, tenant, generation, secrets, token_set, previous_token_set FROM connections WHERE id > ?1 ORDER BY id LIMIT ?2";
-    RESEAL_CONNECTION = "UPDATE connections SET secrets = ?2, token_set = ?3, previous_token_set = ?4 WHERE id = ?1";
+    RESEAL_CONNECTION = "UPDATE connections SET secrets = ?2, token_set = ?3, previous_token_set = ?4 WHERE id = ?1 AND generation = ?5 \
+        AND secrets IS NOT DISTINCT FROM ?6 AND token_set IS NOT DISTINCT FROM ?7 AND previous_token_set IS NOT DISTINCT FROM ?8";
     SEALED_INTEGRATIONS = "SELECT id, tenant, generation, secrets FROM integrations WHERE id > ?1 ORDER BY id LIMIT ?2";
-    RESEAL_INTEGRATION = "UPDATE integrations SET secrets = ?2 WHERE id = ?1";
+    RESEAL_INTEGRATION = "UPDATE integrations SET secrets = ?2 WHERE id = ?1 AND generation = ?3 AND secrets IS NOT DISTINCT FROM ?4";
 }
 
 /// The sealed columns of a row.
@@ -48,15 +49,19 @@ impl Tx<'_> {
         })
     }
 
-    /// Writes a connection's sealed columns back.
-    pub fn reseal_connection(&self, row: &SealedRow) -> StoreResult<()> {
+    /// Writes a connection's sealed columns back; `false` when another process changed them since `was` was read.
+    pub fn reseal_connection(&self, was: &SealedRow, row: &SealedRow) -> StoreResult<bool> {
         let values = [
             Val::T(&row.id),
             Val::opt_b(row.secrets.as_deref()),
             Val::opt_b(row.token_set.as_deref()),
             Val::opt_b(row.previous_token_set.as_deref()),
+            Val::I(was.generation),
+            Val::opt_b(was.secrets.as_deref()),
+            Val::opt_b(was.token_set.as_deref()),
+            Val::opt_b(was.previous_token_set.as_deref()),
         ];
-        self.execute(&RESEAL_CONNECTION, &values).map(drop)
+        Ok(self.execute(&RESEAL_CONNECTION, &values)? == 1)
     }
 
     /// Sealed columns of the integrations after `after`.
@@ -73,8 +78,10 @@ impl Tx<'_> {
         })
     }
 
-    /// Writes an integration's sealed column back.
-    pub fn reseal_integration(&self, row: &SealedRow) -> StoreResult<()> {
-        self.execute(&RESEAL_INTEGRATION, &[Val::T(&row.id), Val::opt_b(row.secrets.as_deref())]).map(drop)
+    /// Writes an integration's sealed column back; `false` when another process changed it since `was` was read.
+    pub fn reseal_integration(&self, was: &SealedRow, row: &SealedRow) -> StoreResult<bool> {
+        let (old, new) = (was.secrets.as_deref(), row.secrets.as_deref());
+        let values = [Val::T(&row.id), Val::opt_b(new), Val::I(was.generation), Val::opt_b(old)];
+        Ok(self.execute(&RESEAL_INTEGRATION, &values)? == 1)
     }
 }
