@@ -148,8 +148,10 @@ impl Tx<'_> {
 
     /// Locks the connections whose consents, sessions or waiting grants have expired, in one order everywhere.
     pub fn lock_expired(&self, now: i64) -> StoreResult<()> {
-        const LOCK: Sql = Sql("SELECT id FROM connections WHERE id IN (SELECT connection FROM pending_grants WHERE expires_at <= ?1 \
-            UNION ALL SELECT connection FROM connect_sessions WHERE expires_at <= ?1) ORDER BY id FOR UPDATE");
+        const LOCK: Sql = Sql(
+            "SELECT id FROM connections WHERE id IN (SELECT connection FROM pending_grants WHERE expires_at <= ?1 \
+            UNION ALL SELECT connection FROM connect_sessions WHERE expires_at <= ?1) ORDER BY id FOR UPDATE",
+        );
         match self.on {
             On::Sqlite(_) => Ok(()),
             On::Postgres(session) => session.query(&LOCK, &[Val::I(now)]).map(drop),

@@ -545,6 +545,8 @@ impl ToSql for Val<'_> {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         match self {
             Val::I(number) => out.put_i64(*number),
+            // PostgreSQL's text has no NUL. What a caller or a provider sent with one must not keep the audit from being written.
+            Val::T(text) if text.contains('\0') => out.put_slice(text.replace('\0', "\u{fffd}").as_bytes()),
             Val::T(text) => out.put_slice(text.as_bytes()),
             Val::B(bytes) => out.put_slice(bytes),
             Val::Null => return Ok(IsNull::Yes),

@@ -25,6 +25,7 @@ on_each_engine![
     a_part_of_a_job_may_fail_without_the_rest,
     a_statement_that_failed_fails_its_job_even_if_the_job_goes_on,
     values_come_back_as_they_were,
+    text_with_a_nul_is_stored,
     text_is_compared_byte_by_byte,
     a_taken_name_and_a_row_in_use_are_told,
     many_jobs_at_once_are_all_done,
@@ -194,6 +195,13 @@ async fn values_come_back_as_they_were(fresh: Fresh) {
         })
     });
     assert_eq!(echo.await.unwrap().unwrap(), (i64::MIN, String::new(), None, None));
+}
+
+async fn text_with_a_nul_is_stored(fresh: Fresh) {
+    let store = fresh.open().unwrap();
+    store.write(|tx| tx.put_meta("a\0b", "c\0d")).await.unwrap();
+    let found = store.read(|tx| tx.meta("a\0b")).await.unwrap().unwrap();
+    assert!(found.starts_with('c') && found.ends_with('d'), "{found:?}");
 }
 
 async fn text_is_compared_byte_by_byte(fresh: Fresh) {
