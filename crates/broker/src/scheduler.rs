@@ -349,6 +349,10 @@ impl Drop for Ticket {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod outage;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Clock;
