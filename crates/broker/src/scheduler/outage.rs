@@ -32,7 +32,7 @@ const ANSWER: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn six_hours_without_the_provider_cost_no_connection_and_its_return_is_no_flood() {
-    outage(1_500).await;
+    outage(600).await;
 }
 
 #[tokio::test]
