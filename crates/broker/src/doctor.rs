@@ -1,7 +1,11 @@
 //! `doctor`: what is wrong with this installation, and what to do.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
+use crate::clock::millis;
+use crate::ends;
 use crate::error::Result;
 use crate::fence::Instance;
 use crate::model::{Caller, Status};
@@ -44,6 +48,8 @@ impl Broker {
             self.check_public_url(),
         ];
         checks.extend(self.check_connections(caller).await?);
+        checks.extend(self.check_ends(caller).await?);
+        checks.extend(self.check_endpoints());
         Ok(checks)
     }
 
@@ -106,6 +112,45 @@ impl Broker {
         }
     }
 
+    /// Grants that end within two weeks, client secrets within a month.
+    async fn check_ends(&self, caller: &Caller) -> Result<Vec<Check>> {
+        let (tenant, now) = (caller.tenant.clone(), self.now_ms());
+        let day = millis(Duration::from_secs(24 * 3600));
+        let (connections, integrations) = self
+            .store
+            .read(move |tx| {
+                Ok((tx.ending(&tenant, now, now + 14 * day, 20)?, tx.client_secrets_ending(0, now + 30 * day)?))
+            })
+            .await?;
+        let connections = connections.into_iter().map(|it| {
+            warning("connection", format!("`{}`: {}", it.name, ends::message(it.dies_at, now)), ends::REMEDY)
+        });
+        let of_tenant = integrations.into_iter().filter(|it| it.tenant == caller.tenant);
+        let secrets = of_tenant.filter_map(|it| {
+            let at = it.client_secret_expires_at?;
+            let remedy = "Make a new one at the provider and put it in with `keyholder integration edit NAME --client-secret-stdin --client-secret-expires DATE`.";
+            Some(match at <= now {
+                true => problem("client secret", format!("That of `{}` has expired.", it.name), remedy),
+                false => warning("client secret", format!("That of `{}` expires in {}.", it.name, ends::until(at, now)), remedy),
+            })
+        });
+        Ok(connections.chain(secrets).collect())
+    }
+
+    fn check_endpoints(&self) -> Vec<Check> {
+        let now = self.now_ms();
+        let down = self.endpoints.down(now).into_iter().map(|(endpoint, closed)| {
+            let minutes = now.saturating_sub(closed.since) / 60_000;
+            let message = format!("{endpoint} has not been working for {minutes} min; renewals there wait.");
+            warning(
+                "token endpoint",
+                message,
+                "It is asked again by itself. If it stays, see the reason at one of its connections.",
+            )
+        });
+        down.collect()
+    }
+
     async fn check_connections(&self, caller: &Caller) -> Result<Vec<Check>> {
         let tenant = caller.tenant.clone();
         let counts = self.store.read(move |tx| tx.count_by_state(&tenant)).await?;
@@ -129,6 +174,10 @@ impl Broker {
 
 fn ok(name: &'static str, message: impl Into<String>) -> Check {
     Check { name, verdict: Verdict::Ok, message: message.into(), remedy: None }
+}
+
+fn warning(name: &'static str, message: String, remedy: &str) -> Check {
+    Check { name, verdict: Verdict::Warning, message, remedy: Some(remedy.to_owned()) }
 }
 
 fn problem(name: &'static str, message: String, remedy: &str) -> Check {

@@ -27,19 +27,28 @@ pub(crate) struct Explained {
     pub(crate) retry_after: Option<Duration>,
 }
 
+/// What is known of a provider and a client before they refuse.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Known<'a> {
+    /// The definition's remedies.
+    pub(crate) errors: &'a [KnownError],
+    pub(crate) client_secret_expires_at: Option<i64>,
+}
+
 /// Explains a provider's refusal. `secrets` are masked wherever the provider echoed them; the definition's own remedies come first.
 pub(crate) fn refusal(
     deed: Deed,
     refused: &TokenFailure,
-    known: &[KnownError],
+    known: Known<'_>,
     secrets: &[&Secret],
     now: i64,
 ) -> Explained {
     let refused = &masked_refusal(refused, secrets);
-    let remedy = known
-        .iter()
-        .find(|known| names(refused, &known.code))
-        .map_or_else(|| remedy_for(deed, refused), |known| known.remedy.clone());
+    let of_definition =
+        || known.errors.iter().find(|known| names(refused, &known.code)).map(|known| known.remedy.clone());
+    let remedy = expired_secret(refused, known.client_secret_expires_at, now)
+        .or_else(of_definition)
+        .unwrap_or_else(|| remedy_for(deed, refused));
     Explained {
         retry_after: refused.retry_after,
         failure: Failure {
@@ -145,6 +154,13 @@ pub(crate) fn no_request(error: &Error, now: i64) -> Explained {
             next_try_at: None,
         },
     }
+}
+
+fn expired_secret(refused: &TokenFailure, expires_at: Option<i64>, now: i64) -> Option<String> {
+    let days = (now - expires_at.filter(|at| *at <= now)?) / 86_400_000;
+    (refused.code.as_deref() == Some("invalid_client")).then(|| {
+        format!("The client secret has probably expired: by what the integration says, {days} days ago. Make a new one at the provider and put it in with `keyholder integration edit`.")
+    })
 }
 
 fn remedy_for(deed: Deed, refused: &TokenFailure) -> String {
@@ -269,7 +285,7 @@ mod tests {
     fn what_a_provider_echoes_is_masked() {
         let token = Secret::new("rt-12345");
         let echoed = refused(FailureKind::Grant, "invalid_grant", "token rt-12345 is unknown");
-        let explained = refusal(Deed::Refresh, &echoed, &[], &[&token], 0);
+        let explained = refusal(Deed::Refresh, &echoed, Known::default(), &[&token], 0);
         assert!(explained.failure.message.contains("****"));
         assert!(!explained.failure.message.contains("rt-12345"));
     }
@@ -288,8 +304,30 @@ mod tests {
     fn the_definitions_remedy_comes_first() {
         let known = [KnownError { code: "invalid_grant".to_owned(), remedy: "Ask Ada.".to_owned() }];
         let failure = refused(FailureKind::Grant, "invalid_grant", "no");
-        assert_eq!(refusal(Deed::Refresh, &failure, &known, &[], 0).failure.remedy, "Ask Ada.");
-        assert!(refusal(Deed::Exchange, &failure, &[], &[], 0).failure.remedy.contains("redirect URI"));
-        assert!(refusal(Deed::Machine(GrantKind::Password), &failure, &[], &[], 0).failure.remedy.contains("password"));
+        assert_eq!(
+            refusal(Deed::Refresh, &failure, Known { errors: &known, ..Known::default() }, &[], 0).failure.remedy,
+            "Ask Ada."
+        );
+        assert!(refusal(Deed::Exchange, &failure, Known::default(), &[], 0).failure.remedy.contains("redirect URI"));
+        assert!(
+            refusal(Deed::Machine(GrantKind::Password), &failure, Known::default(), &[], 0)
+                .failure
+                .remedy
+                .contains("password")
+        );
+    }
+
+    #[test]
+    fn an_expired_client_secret_is_the_likely_cause() {
+        let failure = refused(FailureKind::Setup, "invalid_client", "no");
+        let day = 86_400_000;
+        let remedy = |expires_at| {
+            let known = Known { client_secret_expires_at: expires_at, ..Known::default() };
+            refusal(Deed::Refresh, &failure, known, &[], 100 * day).failure.remedy
+        };
+        assert!(remedy(Some(97 * day)).contains("3 days ago"));
+        for not_yet in [None, Some(101 * day)] {
+            assert!(!remedy(not_yet).contains("days ago"));
+        }
     }
 }

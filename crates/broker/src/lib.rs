@@ -6,7 +6,7 @@
 //! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
 //! `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `endpoints` → `token_set` → `live` (tokens in
 //! memory) →
-//! `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `seal` → `scheduler` → `doctor`.
+//! `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `seal` → `ends` → `scheduler` → `doctor`.
 
 #![allow(
     clippy::result_large_err,
@@ -20,6 +20,7 @@ mod connect;
 mod doctor;
 pub mod egress;
 mod endpoints;
+mod ends;
 mod error;
 mod escrow;
 mod explain;

@@ -11,6 +11,7 @@ use keyholder_provider::{Catalogue, Choice, Definition, Discovery, Rendered};
 use crate::clock::millis;
 use crate::egress::{Bounds, origin_of};
 use crate::error::{Error, Result};
+use crate::explain::Known;
 use crate::model::{Connection, Integration, IntegrationId, SecretInput, Tenant, Values};
 use crate::open::Broker;
 use crate::vault::Place;
@@ -36,6 +37,8 @@ struct Document {
 pub(crate) struct Plan {
     pub(crate) rendered: Rendered,
     pub(crate) client: Client,
+    /// When the client secret ends, as far as somebody said.
+    pub(crate) client_secret_expires_at: Option<i64>,
     /// Where the provider describes the account (OpenID Connect Core §5.3), when its document says so.
     pub(crate) userinfo_endpoint: Option<url::Url>,
     /// Secrets of the connection: its password, and secret variables.
@@ -45,6 +48,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// What helps to explain a refusal.
+    pub(crate) fn known(&self) -> Known<'_> {
+        Known { errors: &self.rendered.known_errors, client_secret_expires_at: self.client_secret_expires_at }
+    }
+
     /// All that may be sent and must not be shown when a provider echoes it; tokens, codes and verifiers come beside.
     pub(crate) fn sensitive(&self) -> impl Iterator<Item = &Secret> {
         self.client.secret.iter().chain(self.secrets.values()).chain(self.integration_secrets.values())
@@ -102,6 +110,7 @@ impl Broker {
         Ok(Plan {
             rendered,
             client,
+            client_secret_expires_at: integration.client_secret_expires_at,
             userinfo_endpoint,
             secrets,
             integration_secrets: integration.secret_variables.clone(),

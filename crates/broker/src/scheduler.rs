@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::{Rng, millis};
 use crate::endpoints::{Room, Urgency};
+use crate::ends::Warned;
 use crate::error::{Error, Result};
 use crate::model::{ConnectSession, ConnectionId, PendingGrant};
 use crate::open::Broker;
@@ -46,6 +47,7 @@ impl Broker {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut swept_at = None;
         let mut rounds = Rounds::default();
+        let mut warned = Warned::default();
         let revoking = Arc::new(Semaphore::new(REVOKED_AT_ONCE));
         loop {
             let now = self.now_ms();
@@ -54,6 +56,9 @@ impl Broker {
                 self.sweep(&revoking)
                     .await
                     .unwrap_or_else(|error| tracing::error!(%error, "sweeping failed; it is tried again"));
+                self.warn_ahead(&mut warned).await.unwrap_or_else(
+                    |error| tracing::error!(%error, "what ends soon could not be looked up; it is tried again"),
+                );
             }
             let pause = match self.renew_due(&mut rounds).await {
                 Ok(pause) => pause,
@@ -349,7 +354,6 @@ impl Drop for Ticket {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod outage;
 
 #[cfg(test)]

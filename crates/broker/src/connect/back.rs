@@ -182,8 +182,7 @@ impl Broker {
                 let verifier = verifier.map(|verifier| Secret::new(verifier.expose()));
                 let secrets: Vec<&Secret> = plan.sensitive().chain([callback.code()]).chain(&verifier).collect();
                 Error::Exchange(
-                    explain::refusal(Deed::Exchange, &refused, &plan.rendered.known_errors, &secrets, self.now_ms())
-                        .failure,
+                    explain::refusal(Deed::Exchange, &refused, plan.known(), &secrets, self.now_ms()).failure,
                 )
             })
     }

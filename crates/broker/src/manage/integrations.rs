@@ -24,6 +24,8 @@ pub struct NewIntegration {
     pub client_id: String,
     /// Client secret; none for a public client.
     pub client_secret: Option<Secret>,
+    /// When the provider stops taking it, Unix milliseconds.
+    pub client_secret_expires_at: Option<i64>,
     /// Scopes to ask for.
     pub scopes: Vec<String>,
     /// Audience or resource.
@@ -43,8 +45,10 @@ pub struct IntegrationEdit {
     pub name: Option<String>,
     /// New client identifier.
     pub client_id: Option<String>,
-    /// New client secret.
+    /// New client secret. What was said of the old one's end goes with it.
     pub client_secret: Option<Secret>,
+    /// When the provider stops taking it, Unix milliseconds; `Some(None)` takes it away.
+    pub client_secret_expires_at: Option<Option<i64>>,
     /// New scopes; they count from the next consent on.
     pub scopes: Option<Vec<String>>,
     /// New audience; `Some(None)` takes it away.
@@ -64,6 +68,7 @@ impl Broker {
         check_name(&new.name)?;
         check_client_id(&new.client_id)?;
         check_header_prefix(new.header_prefix.as_deref())?;
+        check_time(new.client_secret_expires_at)?;
         let definition = self.definition_for(&new.provider)?;
         let method = definition.method(new.method.as_deref()).map_err(|e| {
             let names: Vec<_> = definition.methods.iter().map(|m| m.name.as_str()).collect();
@@ -80,6 +85,7 @@ impl Broker {
             method: method.name.clone(),
             client_id: new.client_id,
             client_secret: new.client_secret.filter(|secret| !secret.is_empty()),
+            client_secret_expires_at: new.client_secret_expires_at,
             scopes: new.scopes,
             audience: new.audience.filter(|text| !text.is_empty()),
             header_prefix: new.header_prefix,
@@ -137,6 +143,7 @@ impl Broker {
         check_name(&integration.name)?;
         check_client_id(&integration.client_id)?;
         check_header_prefix(integration.header_prefix.as_deref())?;
+        check_time(integration.client_secret_expires_at)?;
         self.check_integration(&definition, &integration).await?;
         integration.generation += 1;
         integration.updated_at = self.now_ms();
@@ -225,6 +232,20 @@ fn check_header_prefix(prefix: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Seconds for milliseconds are the usual slip.
+fn check_time(client_secret_expires_at: Option<i64>) -> Result<()> {
+    const YEAR_2001: i64 = 1_000_000_000_000;
+    const YEAR_5138: i64 = 100_000_000_000_000;
+    if client_secret_expires_at.is_some_and(|at| !(YEAR_2001..YEAR_5138).contains(&at)) {
+        return Err(invalid(
+            "client_secret_expires_at",
+            "it is no time of this century in milliseconds",
+            "give Unix milliseconds, like 1798761600000 for 2027-01-01",
+        ));
+    }
+    Ok(())
+}
+
 fn check_client_id(client_id: &str) -> Result<()> {
     if client_id.is_empty() || client_id.len() > 2048 || client_id.chars().any(char::is_control) {
         return Err(invalid(
@@ -253,7 +274,10 @@ fn apply(integration: &mut Integration, edit: IntegrationEdit, definition: &Defi
     put(&mut integration.client_id, edit.client_id);
     if let Some(secret) = edit.client_secret {
         integration.client_secret = Some(secret).filter(|secret| !secret.is_empty());
+        integration.client_secret_expires_at = None;
     }
+    integration.client_secret_expires_at =
+        edit.client_secret_expires_at.unwrap_or(integration.client_secret_expires_at);
     integration.scopes = edit.scopes.unwrap_or(std::mem::take(&mut integration.scopes));
     integration.audience = edit.audience.unwrap_or(integration.audience.take());
     integration.header_prefix = edit.header_prefix.unwrap_or(integration.header_prefix.take());

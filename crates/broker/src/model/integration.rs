@@ -21,6 +21,8 @@ pub struct Integration {
     pub client_id: String,
     /// Client secret; `None` for a public client.
     pub client_secret: Option<Secret>,
+    /// When the provider stops taking the client secret, as far as somebody said, Unix milliseconds.
+    pub client_secret_expires_at: Option<i64>,
     /// Scopes asked for, beside those the definition always adds.
     pub scopes: Vec<String>,
     /// Audience or resource the token is for, where the provider knows one.

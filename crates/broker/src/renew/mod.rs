@@ -387,7 +387,7 @@ impl Broker {
                     Err(Stop::RunGrantAnew)
                 } else {
                     let secrets: Vec<&Secret> = plan.sensitive().chain(&refresh_token).collect();
-                    let known = &plan.rendered.known_errors;
+                    let known = plan.known();
                     let explained = explain::refusal(deed, &refused, known, &secrets, self.now_ms());
                     let open = deed == Deed::Refresh && recovery::leaves_open(&refused);
                     let mut failed = match claim.lost_at {

@@ -1,4 +1,5 @@
 //! A provider that is gone for six hours, in which all tokens fall due, and comes back.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

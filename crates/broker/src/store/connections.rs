@@ -37,7 +37,7 @@ sql! {
         WHERE id = ?1 AND generation = ?2 AND attempt IS NOT DISTINCT FROM ?6 AND lost_at IS NOT DISTINCT FROM ?8 \
         AND failures_setup + failures_grant + failures_transient = ?9 AND state <> 'revoked'";
     COMMIT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
-        token_expires_at = ?4, scope = ?5, account = coalesce(?6, account), due_at = ?7, endpoint = ?9, dies_at = ?10, lost_at = NULL, warned_at = NULL, state = 'connected', failure = NULL, \
+        token_expires_at = ?4, scope = ?5, account = coalesce(?6, account), due_at = ?7, endpoint = ?9, dies_at = ?10, lost_at = NULL, warned_at = CASE WHEN dies_at = ?10 THEN warned_at END, state = 'connected', failure = NULL, \
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
         connected_at = coalesce(connected_at, ?8), renewed_at = ?8, updated_at = ?8 \
         WHERE id = ?1 AND generation = ?2 AND state <> 'revoked'";
@@ -58,6 +58,12 @@ sql! {
     REVIVE = "UPDATE connections SET state = 'draft', updated_at = ?2 WHERE id = ?1 AND state = 'revoked'";
     PUT_SECRETS = "UPDATE connections SET secrets = ?2, username = coalesce(?3, username), variables = ?4, retry_at = NULL, updated_at = ?5 WHERE id = ?1";
     TRY_AGAIN = "UPDATE connections SET state = 'failing' WHERE id = ?1 AND state = 'reconnect'";
+    // Said once; a renewal that moves the end says it is not so near.
+    WARN = "UPDATE connections SET warned_at = ?1 WHERE id IN (SELECT id FROM connections WHERE dies_at > ?2 AND dies_at <= ?3 AND renewed_at < dies_at - ?4 \
+        AND (warned_at IS NULL OR warned_at < dies_at - ?4) AND state IN ('connected', 'failing') ORDER BY dies_at LIMIT ?5) \
+        AND (warned_at IS NULL OR warned_at < dies_at - ?4) RETURNING id, tenant, name, dies_at";
+    ENDING = "SELECT id, tenant, name, dies_at FROM connections WHERE tenant = ?1 AND dies_at > ?2 AND dies_at <= ?3 AND warned_at IS NOT NULL \
+        AND state IN ('connected', 'failing') ORDER BY dies_at LIMIT ?4";
     REMOVE = "DELETE FROM connections WHERE id = ?1";
     REMOVE_EVENTS = "DELETE FROM events WHERE connection = ?1";
     REMOVE_SESSIONS = "DELETE FROM connect_sessions WHERE connection = ?1";
@@ -85,6 +91,19 @@ pub struct Due {
     pub endpoint: String,
     /// Of the token set it has.
     pub generation: i64,
+}
+
+/// A connection whose end is near.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// Its id.
+    pub id: ConnectionId,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Its name.
+    pub name: String,
+    /// When only a person can bring it back, Unix milliseconds.
+    pub dies_at: i64,
 }
 
 /// A new token set on its way into the row, sealed under the next generation.
@@ -209,6 +228,19 @@ impl Tx<'_> {
     pub fn postpone(&self, id: &ConnectionId, generation: i64, due_at: i64, now: i64) -> StoreResult<()> {
         let values = [Val::T(id.as_str()), Val::I(generation), Val::I(due_at), Val::I(now)];
         self.execute(&POSTPONE, &values).map(drop)
+    }
+
+    /// Marks up to `limit` connections that end after `after`, at `until` at the latest, as warned of, and answers them; not those whose last renewal was within `ahead` of their
+    /// end, whose life is that short, nor those warned of within it.
+    pub fn warn_of_end(&self, after: i64, until: i64, ahead: i64, limit: i64, now: i64) -> StoreResult<Vec<Ending>> {
+        let values = [Val::I(now), Val::I(after), Val::I(until), Val::I(ahead), Val::I(limit)];
+        self.rows(&WARN, &values, read_ending)
+    }
+
+    /// A tenant's connections that were warned of and end after `after`, at `until` at the latest, soonest first.
+    pub fn ending(&self, tenant: &Tenant, after: i64, until: i64, limit: i64) -> StoreResult<Vec<Ending>> {
+        let values = [Val::T(tenant.as_str()), Val::I(after), Val::I(until), Val::I(limit)];
+        self.rows(&ENDING, &values, read_ending)
     }
 
     /// Step 1 of renewal: takes the right to send with what `seen` holds, in the place of its claim, if that is over. `false`: the row is no longer as it was
@@ -370,6 +402,10 @@ impl Tx<'_> {
         }
         Ok(())
     }
+}
+
+fn read_ending(row: &Row<'_>) -> StoreResult<Ending> {
+    Ok(Ending { id: read_id(row, 0)?, tenant: Tenant::from_stored(row.t(1)?), name: row.t(2)?, dies_at: row.i(3)? })
 }
 
 fn read_due(row: &Row<'_>) -> StoreResult<Due> {

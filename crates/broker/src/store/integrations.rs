@@ -5,18 +5,19 @@ use crate::model::{Integration, IntegrationId, Tenant};
 
 macro_rules! columns {
     () => {
-        "id, tenant, name, provider, method, client_id, secrets, scopes, audience, header_prefix, client_auth, variables, generation, created_at, updated_at"
+        "id, tenant, name, provider, method, client_id, secrets, scopes, audience, header_prefix, client_auth, variables, generation, created_at, updated_at, client_secret_expires_at"
     };
 }
 
 sql! {
-    ADD = concat!("INSERT INTO integrations (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)");
+    ADD = concat!("INSERT INTO integrations (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)");
     UPDATE = "UPDATE integrations SET name = ?3, method = ?4, client_id = ?5, secrets = ?6, scopes = ?7, audience = ?8, header_prefix = ?9, client_auth = ?10, \
-        variables = ?11, generation = ?12, updated_at = ?13 WHERE tenant = ?1 AND id = ?2 AND generation = ?12 - 1";
+        variables = ?11, generation = ?12, updated_at = ?13, client_secret_expires_at = ?14 WHERE tenant = ?1 AND id = ?2 AND generation = ?12 - 1";
     BY_NAME = concat!("SELECT ", columns!(), " FROM integrations WHERE tenant = ?1 AND (id = ?2 OR name = ?2)");
     BY_ID = concat!("SELECT ", columns!(), " FROM integrations WHERE id = ?1");
     LIST = concat!("SELECT ", columns!(), " FROM integrations WHERE tenant = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
     REMOVE = "DELETE FROM integrations WHERE tenant = ?1 AND id = ?2";
+    ENDING = concat!("SELECT ", columns!(), " FROM integrations WHERE client_secret_expires_at > ?1 AND client_secret_expires_at <= ?2 ORDER BY client_secret_expires_at");
     FORGET_BACKOFF = "UPDATE connections SET retry_at = NULL, due_at = CASE WHEN state = 'failing' THEN ?2 ELSE due_at END WHERE integration = ?1";
 }
 
@@ -41,6 +42,7 @@ impl Tx<'_> {
             Val::I(it.generation),
             Val::I(it.created_at),
             Val::I(it.updated_at),
+            Val::opt_i(it.client_secret_expires_at),
         ];
         self.execute(&ADD, &values).map(drop)
     }
@@ -63,6 +65,7 @@ impl Tx<'_> {
             Val::T(&variables),
             Val::I(it.generation),
             Val::I(it.updated_at),
+            Val::opt_i(it.client_secret_expires_at),
         ];
         let written = self.execute(&UPDATE, &values)? == 1;
         if written {
@@ -96,6 +99,11 @@ impl Tx<'_> {
         Ok(self.execute(&REMOVE, &[Val::T(tenant.as_str()), Val::T(id.as_str())])? == 1)
     }
 
+    /// Integrations whose client secret ends after `after`, at `until` at the latest.
+    pub fn client_secrets_ending(&self, after: i64, until: i64) -> StoreResult<Vec<Integration>> {
+        self.rows(&ENDING, &[Val::I(after), Val::I(until)], |row| read_integration(row).map(|(it, _)| it))
+    }
+
     /// After a change of set-up: its failing connections are tried again now, not when the backoff ends.
     pub fn forget_backoff(&self, id: &IntegrationId, now_ms: i64) -> StoreResult<()> {
         self.execute(&FORGET_BACKOFF, &[Val::T(id.as_str()), Val::I(now_ms)]).map(drop)
@@ -113,6 +121,7 @@ fn read_integration(row: &Row<'_>) -> StoreResult<(Integration, Option<Vec<u8>>)
         method: row.t(4)?,
         client_id: row.t(5)?,
         client_secret: None,
+        client_secret_expires_at: row.opt_i(15)?,
         scopes: from_json("integrations", "scopes", &row.t(7)?)?,
         audience: row.opt_t(8)?,
         header_prefix: row.opt_t(9)?,

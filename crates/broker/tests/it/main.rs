@@ -18,6 +18,7 @@ mod logs;
 mod postgres;
 mod recovery;
 mod renewal;
+mod scale;
 mod scheduler;
 mod sqlite_only;
 mod start;

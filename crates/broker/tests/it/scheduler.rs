@@ -4,7 +4,7 @@ use keyholder_broker::clock::Clock;
 use keyholder_broker::model::Status;
 use keyholder_broker::points::Points;
 use keyholder_broker::store::Store;
-use keyholder_broker::{Idempotency, KeptReply};
+use keyholder_broker::{Idempotency, IntegrationEdit, KeptReply, NewIntegration, Verdict};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -172,4 +172,81 @@ async fn a_repeated_request_gets_the_first_reply_and_another_is_told_apart() {
         app.broker.doctor(&app.admin).await.unwrap();
     }
     assert!(matches!(begin(2).await.unwrap(), Idempotency::First));
+}
+
+/// What doctor says of this.
+async fn found(app: &App, name: &str) -> Vec<(Verdict, String)> {
+    let checks = app.broker.doctor(&app.admin).await.unwrap();
+    checks.into_iter().filter(|check| check.name == name).map(|check| (check.verdict, check.message)).collect()
+}
+
+async fn warnings(app: &App) -> Vec<String> {
+    let events = app.broker.history(&app.admin, "crm", 100).await.unwrap();
+    events.into_iter().filter(|event| event.kind == "ends_soon").map(|event| event.message).collect()
+}
+
+#[tokio::test]
+async fn the_end_of_a_grant_is_warned_of_at_14_and_3_days_and_one_once_each() {
+    const DAY: u64 = 24 * 3600;
+    let app = App::start().await;
+    app.consented("crm").await;
+    let ends = |days: u64| app.now() + i64::try_from(days * DAY * 1000).unwrap();
+    app.sql().execute("UPDATE connections SET due_at = NULL, dies_at = ?1", [ends(20)]).unwrap();
+    let _scheduler = start(&app);
+    for (days, said) in [(6, "14 days"), (11, "3 days"), (2, "24 h")] {
+        let before = warnings(&app).await.len();
+        app.advance(days * DAY - 60);
+        for _ in 0..20 {
+            assert_eq!(found(&app, "database").await.len(), 1);
+        }
+        assert_eq!(warnings(&app).await.len(), before, "not yet");
+        app.advance(60);
+        while warnings(&app).await.len() == before {}
+        assert!(warnings(&app).await[0].contains(said), "{:?}", warnings(&app).await);
+        app.advance(31);
+        for _ in 0..20 {
+            assert!(matches!(&found(&app, "connection").await[..], [(Verdict::Warning, _)]));
+        }
+        assert_eq!(warnings(&app).await.len(), before + 1, "once");
+        app.sql().execute("UPDATE connections SET dies_at = dies_at + 31000", []).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_life_so_short_that_it_always_is_near_its_end_is_not_warned_of() {
+    let app = App::start().await;
+    app.consented("crm").await;
+    app.sql().execute("UPDATE connections SET due_at = NULL, dies_at = ?1", [app.now() + 12 * 3_600_000]).unwrap();
+    let _scheduler = start(&app);
+    for _ in 0..100 {
+        app.advance(600);
+        assert!(found(&app, "connection").await.is_empty());
+    }
+    assert!(warnings(&app).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_client_secret_that_expires_is_warned_of_and_named_as_the_cause() {
+    let app = App::start().await;
+    let ends = app.now() + 2 * 24 * 3_600_000;
+    let new = NewIntegration { client_secret_expires_at: Some(ends), ..app.plain("client_credentials") };
+    app.add_integration(new).await;
+    app.add_connection("crm", "client_credentials").await;
+    app.run("crm").await.unwrap();
+    assert!(matches!(&found(&app, "client secret").await[..], [(Verdict::Warning, it)] if it.contains("2 days")));
+    app.advance(5 * 24 * 3600);
+    assert!(matches!(&found(&app, "client secret").await[..], [(Verdict::Problem, _)]));
+    app.fault("error:invalid_client");
+    assert!(app.token("crm").await.is_err());
+    let row = app.row("crm").await;
+    assert!(row.state.failure().unwrap().remedy.contains("probably expired"), "{row:?}");
+
+    // What was said of the old secret doesn't hold for a new one.
+    let edit = IntegrationEdit { client_secret: Some("sandbox-secret".into()), ..IntegrationEdit::default() };
+    let edited = app.broker.edit_integration(&app.admin, "client_credentials", edit).await.unwrap();
+    assert_eq!(edited.client_secret_expires_at, None);
+    assert!(found(&app, "client secret").await.is_empty());
+    let seconds = IntegrationEdit { client_secret_expires_at: Some(Some(ends / 1000)), ..IntegrationEdit::default() };
+    let refused = app.broker.edit_integration(&app.admin, "client_credentials", seconds).await.err().unwrap();
+    assert!(format!("{refused:?}").contains("client_secret_expires_at"));
 }

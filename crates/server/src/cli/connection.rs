@@ -273,6 +273,7 @@ fn show(out: &Out, it: &Value) -> Result {
         ("token expires", relative(&it["expires_at"], now).into()),
         ("renewed", relative(&it["renewed_at"], now).into()),
         ("next renewal", relative(&it["next_renewal_at"], now).into()),
+        ("ends", relative(&it["dies_at"], now).into()),
         ("generation", generation.map_or(String::new(), |generation| generation.to_string()).into()),
         ("variables", pairs(&it["variables"]).into()),
         ("tags", pairs(&it["tags"]).into()),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::Context;
 use super::error::{CliError, Result};
 use super::output::{Cell, Out, Tint, clean, pairs, relative, text, words};
-use super::values::{object, pair, scopes, secret_from_stdin, secret_from_terminal};
+use super::values::{date, object, pair, scopes, secret_from_stdin, secret_from_terminal};
 
 /// Manage your registrations at providers
 #[derive(Subcommand)]
@@ -55,6 +55,9 @@ pub(crate) struct Add {
     client_id: String,
     #[command(flatten)]
     secret: SecretFlags,
+    /// Day on which the provider stops taking the client secret, like 2027-01-31; Keyholder warns ahead of it
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    client_secret_expires: Option<i64>,
     /// Scope to ask for; may be repeated
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
@@ -104,6 +107,9 @@ pub(crate) struct Edit {
     client_id: Option<String>,
     #[command(flatten)]
     secret: SecretFlags,
+    /// Day on which the provider stops taking the client secret, like 2027-01-31; a new secret forgets the old one's
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    client_secret_expires: Option<i64>,
     /// New scopes, all of them; they count from the next consent on
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
@@ -119,8 +125,8 @@ pub(crate) struct Edit {
     /// New header prefix
     #[arg(long, value_name = "PREFIX")]
     header_prefix: Option<String>,
-    /// Back to what the provider says: audience, client-auth or header-prefix; may be repeated
-    #[arg(long = "reset", value_name = "FIELD", value_parser = ["audience", "client-auth", "header-prefix"])]
+    /// Back to what the provider says: audience, client-auth, header-prefix or client-secret-expires; may be repeated
+    #[arg(long = "reset", value_name = "FIELD", value_parser = ["audience", "client-auth", "header-prefix", "client-secret-expires"])]
     reset: Vec<String>,
 }
 
@@ -137,8 +143,8 @@ impl Integration {
                 if out.json {
                     return out.json(&json!({"items": items}));
                 }
-                let rows: Vec<Vec<Cell>> = items.iter().map(row).collect();
-                out.table(&["NAME", "PROVIDER", "METHOD", "CLIENT ID", "SCOPES"], &rows)
+                let rows: Vec<Vec<Cell>> = items.iter().map(|item| row(item, out.now_ms())).collect();
+                out.table(&["NAME", "PROVIDER", "METHOD", "CLIENT ID", "SECRET EXPIRES", "SCOPES"], &rows)
             }
             Integration::Show { integration } => {
                 let shown = api.get(&["integrations", &integration]).await?;
@@ -169,6 +175,7 @@ impl Add {
             "method": self.method,
             "client_id": self.client_id,
             "client_secret": secret,
+            "client_secret_expires_at": self.client_secret_expires,
             "scopes": scopes(&self.scopes),
             "audience": self.audience,
             "header_prefix": self.header_prefix,
@@ -194,7 +201,11 @@ impl Edit {
         for (field, value) in named {
             body.extend(value.as_ref().map(|value| (field.to_owned(), json!(value))));
         }
-        body.extend(self.reset.iter().map(|field| (field.replace('-', "_"), Value::Null)));
+        body.extend(self.client_secret_expires.map(|at| ("client_secret_expires_at".to_owned(), json!(at))));
+        body.extend(self.reset.iter().map(|field| match field.as_str() {
+            "client-secret-expires" => ("client_secret_expires_at".to_owned(), Value::Null),
+            field => (field.replace('-', "_"), Value::Null),
+        }));
         if !self.scopes.is_empty() {
             body.insert("scopes".to_owned(), json!(scopes(&self.scopes)));
         }
@@ -227,12 +238,13 @@ fn tell_next(out: &Out, added: &Value) -> Result {
     out.line(format!("Then: keyholder connect {name}"))
 }
 
-fn row(integration: &Value) -> Vec<Cell> {
+fn row(integration: &Value, now: i64) -> Vec<Cell> {
     vec![
         text(integration, "name").into(),
         text(integration, "provider").into(),
         text(integration, "method").into(),
         text(integration, "client_id").into(),
+        relative(&integration["client_secret_expires_at"], now).into(),
         words(&integration["scopes"]).into(),
     ]
 }
@@ -246,6 +258,7 @@ fn show(out: &Out, integration: &Value) -> Result {
         ("method", text(integration, "method").into()),
         ("client id", text(integration, "client_id").into()),
         ("client secret", secret.into()),
+        ("it expires", relative(&integration["client_secret_expires_at"], out.now_ms()).into()),
         ("client auth", text(integration, "client_auth").into()),
         ("scopes", words(&integration["scopes"]).into()),
         ("audience", text(integration, "audience").into()),
@@ -284,6 +297,11 @@ mod tests {
             edit(&["--name", "new", "--reset", "header-prefix", "--var", "a=", "--scope", "x y"]).unwrap(),
             json!({"name": "new", "header_prefix": null, "variables": {"a": ""}, "scopes": ["x", "y"]})
         );
+        assert_eq!(
+            edit(&["--client-secret-expires", "2027-01-31"]).unwrap(),
+            json!({"client_secret_expires_at": 1_801_353_600_000_i64})
+        );
+        assert_eq!(edit(&["--reset", "client-secret-expires"]).unwrap(), json!({"client_secret_expires_at": null}));
         assert!(matches!(edit(&[]), Err(CliError::Usage(_))));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::error::{CliError, Result};
+use super::output::utc;
 
 /// `60s`, `5m`, `2h`, `30d`, or seconds without a unit.
 pub(crate) fn duration(text: &str) -> std::result::Result<Duration, String> {
@@ -20,6 +21,23 @@ pub(crate) fn duration(text: &str) -> std::result::Result<Duration, String> {
     };
     let count: u64 = count.parse().map_err(|_| "write it as 60s, 5m, 2h or 30d".to_owned())?;
     count.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "that is too long".to_owned())
+}
+
+/// `2027-01-31` as Unix milliseconds: the day's beginning, UTC.
+pub(crate) fn date(text: &str) -> std::result::Result<i64, String> {
+    let wrong = || "write it as 2027-01-31".to_owned();
+    let numbers: Vec<i64> =
+        text.split('-').map(str::parse).collect::<std::result::Result<_, _>>().map_err(|_| wrong())?;
+    let [year, month, day] = <[i64; 3]>::try_from(numbers).map_err(|_| wrong())?;
+    if !((2001..=5000).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day)) {
+        return Err(wrong());
+    }
+    // Days since 1970 of a civil date: years begin in March, so that the leap day is the last (Hinnant, `days_from_civil`).
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let at = (shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400 + of_year - 719_468) * 86_400_000;
+    // The 31st of a shorter month is another day.
+    if utc(&at.into()).starts_with(&format!("{year}-{month:02}-{day:02} ")) { Ok(at) } else { Err(wrong()) }
 }
 
 /// `name=value`; the value may be empty and may hold more `=`.

@@ -9,7 +9,7 @@ use keyholder_broker::egress::{Egress, Policy, Rules};
 use keyholder_broker::points::Points;
 use keyholder_broker::store::Location;
 use keyholder_broker::vault::RootKeySource;
-use keyholder_broker::{Broker, Error, Opened, Settings};
+use keyholder_broker::{Broker, Error, Opened, Pace, Settings};
 use keyholder_oauth::Secret;
 use url::Url;
 
@@ -37,6 +37,8 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// How long the server goes on accepting requests after SIGTERM, while the readiness probe says that it stops.
     pub stop_delay: Duration,
+    /// How fast one token endpoint is asked.
+    pub pace: Pace,
     /// Filter of the log.
     pub log: String,
     /// Write the log as JSON lines.
@@ -77,6 +79,7 @@ pub(super) fn understand(
         egress_allow: parse(&written, "egress_allow", "separate hosts and networks by commas")?,
         ca_file: text(&written, "ca_file").map(PathBuf::from),
         stop_delay: stop_delay(&written)?,
+        pace: pace(&written)?,
         log,
         log_json,
         client: ClientConfig {
@@ -113,7 +116,7 @@ impl Config {
             data_dir: self.data_dir.clone(),
             database: self.database.clone(),
             root_key: self.root_key.clone(),
-            pace: keyholder_broker::Pace::default(),
+            pace: self.pace,
             points: self.points.clone(),
         };
         let egress = self.egress(Clock::System)?;
@@ -159,6 +162,15 @@ where
     let empty = Placed { value: String::new(), place: "the default configuration".to_owned() };
     let placed = written.get(key).unwrap_or(&empty);
     placed.value.parse().map_err(|error: T::Err| bad(key, placed, error.to_string(), remedy))
+}
+
+fn pace(written: &Written) -> Result<Pace, ConfigError> {
+    let remedy = "write a whole number from 1 to 1000";
+    let number = |key| match parse::<u16>(written, key, remedy)? {
+        number @ 1..=1000 => Ok(number),
+        _ => Err(bad(key, &written[key], "it is out of range".to_owned(), remedy)),
+    };
+    Ok(Pace { at_once: number("renewals_per_endpoint")?.into(), per_second: number("renewals_per_second")?.into() })
 }
 
 fn bad(key: &'static str, placed: &Placed, reason: String, remedy: &str) -> ConfigError {

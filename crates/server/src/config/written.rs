@@ -36,7 +36,7 @@ pub(super) struct Placed {
 pub(super) type Written = BTreeMap<&'static str, Placed>;
 
 /// The keys and the environment variables behind them.
-pub(super) const KEYS: [(&str, &str); 10] = [
+pub(super) const KEYS: [(&str, &str); 12] = [
     ("listen", "KEYHOLDER_LISTEN"),
     ("public_url", "KEYHOLDER_PUBLIC_URL"),
     ("data_dir", "KEYHOLDER_DATA_DIR"),
@@ -46,6 +46,8 @@ pub(super) const KEYS: [(&str, &str); 10] = [
     ("egress_allow", "KEYHOLDER_EGRESS_ALLOW"),
     ("ca_file", "KEYHOLDER_CA_FILE"),
     ("stop_delay", "KEYHOLDER_STOP_DELAY"),
+    ("renewals_per_endpoint", "KEYHOLDER_RENEWALS_PER_ENDPOINT"),
+    ("renewals_per_second", "KEYHOLDER_RENEWALS_PER_SECOND"),
     ("log", "KEYHOLDER_LOG"),
 ];
 
@@ -61,6 +63,8 @@ struct File {
     egress_allow: Option<Spanned<String>>,
     ca_file: Option<Spanned<String>>,
     stop_delay: Option<Spanned<String>>,
+    renewals_per_endpoint: Option<Spanned<i64>>,
+    renewals_per_second: Option<Spanned<i64>>,
     log: Option<Spanned<String>>,
 }
 
@@ -127,6 +131,8 @@ fn read(text: &str, place: &str) -> Result<Written, ConfigError> {
         file.egress_allow,
         file.ca_file,
         file.stop_delay,
+        file.renewals_per_endpoint.map(number),
+        file.renewals_per_second.map(number),
         file.log,
     ];
     Ok(KEYS
@@ -138,6 +144,10 @@ fn read(text: &str, place: &str) -> Result<Written, ConfigError> {
             Some((key, Placed { value: value.into_inner(), place }))
         })
         .collect())
+}
+
+fn number(number: Spanned<i64>) -> Spanned<String> {
+    Spanned::new(number.span(), number.into_inner().to_string())
 }
 
 /// `place, line 3`: where a byte of the text stands.

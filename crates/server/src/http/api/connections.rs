@@ -52,7 +52,9 @@ pub struct ConnectionBody {
     generation: i64,
     /// When it is renewed by itself, Unix milliseconds.
     next_renewal_at: Option<i64>,
-    /// First authorised, Unix milliseconds.
+    /// When only a person can bring it back, as far as is known and if it isn't renewed before, Unix milliseconds. Keyholder warns ahead of it.
+    dies_at: Option<i64>,
+    /// When the grant was made, Unix milliseconds.
     connected_at: Option<i64>,
     /// Unix milliseconds.
     renewed_at: Option<i64>,
@@ -440,6 +442,7 @@ fn body(shown: &ShownConnection) -> ConnectionBody {
         expires_at: it.token_expires_at,
         generation: it.generation,
         next_renewal_at: it.due_at,
+        dies_at: it.dies_at,
         connected_at: it.connected_at,
         renewed_at: it.renewed_at,
         created_at: it.created_at,

@@ -29,6 +29,8 @@ pub struct IntegrationBody {
     grant: Option<&'static str>,
     client_id: String,
     has_client_secret: bool,
+    /// When the provider stops taking the client secret, as far as somebody said, Unix milliseconds.
+    client_secret_expires_at: Option<i64>,
     scopes: Vec<String>,
     audience: Option<String>,
     header_prefix: Option<String>,
@@ -68,6 +70,8 @@ pub struct NewIntegrationBody {
     client_id: String,
     /// Left out for a public client.
     client_secret: Option<String>,
+    /// When the provider stops taking it, Unix milliseconds. Keyholder warns ahead of it.
+    client_secret_expires_at: Option<i64>,
     #[serde(default)]
     scopes: Vec<String>,
     audience: Option<String>,
@@ -79,13 +83,17 @@ pub struct NewIntegrationBody {
     variables: BTreeMap<String, String>,
 }
 
-/// What shall change; fields left out stay. `null` takes `audience`, `header_prefix` or `client_auth` away, an empty text a variable.
+/// What shall change; fields left out stay. `null` takes `audience`, `header_prefix`, `client_auth` or `client_secret_expires_at` away, an empty text a variable.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IntegrationEditBody {
     name: Option<String>,
     client_id: Option<String>,
+    /// A new one; what was said of the old one's end goes with it.
     client_secret: Option<String>,
+    /// When the provider stops taking it, Unix milliseconds.
+    #[serde(default, deserialize_with = "given")]
+    client_secret_expires_at: Option<Option<i64>>,
     scopes: Option<Vec<String>>,
     #[serde(default, deserialize_with = "given")]
     audience: Option<Option<String>>,
@@ -98,8 +106,8 @@ pub struct IntegrationEditBody {
 }
 
 /// `null` is not the same as left out.
-fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::<String>::deserialize(from).map(Some)
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(from).map(Some)
 }
 
 pub(crate) async fn list(
@@ -137,6 +145,7 @@ pub(crate) async fn add(
         method: new.method,
         client_id: new.client_id,
         client_secret: new.client_secret.map(Secret::new),
+        client_secret_expires_at: new.client_secret_expires_at,
         scopes: new.scopes,
         audience: new.audience,
         header_prefix: new.header_prefix,
@@ -162,6 +171,7 @@ pub(crate) async fn edit(
         name: edit.name,
         client_id: edit.client_id,
         client_secret: edit.client_secret.map(Secret::new),
+        client_secret_expires_at: edit.client_secret_expires_at,
         scopes: edit.scopes,
         audience: edit.audience,
         header_prefix: edit.header_prefix,
@@ -199,6 +209,7 @@ fn body(app: &App, it: &Integration) -> IntegrationBody {
         grant: method.map(|m| m.grant.as_str()),
         client_id: it.client_id.clone(),
         has_client_secret: it.client_secret.is_some(),
+        client_secret_expires_at: it.client_secret_expires_at,
         scopes: it.scopes.clone(),
         audience: it.audience.clone(),
         header_prefix: it.header_prefix.clone(),
