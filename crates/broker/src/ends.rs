@@ -34,7 +34,7 @@ impl Broker {
             Some(noted) => noted,
             None => {
                 let written = self.store.read(|tx| tx.meta(WARNED)).await?;
-                written.and_then(|text| text.parse().ok()).unwrap_or(now)
+                written.and_then(|text| text.parse().ok()).unwrap_or(0)
             }
         };
         // A clock that was set back repeats a little; the rows know what was said.

@@ -45,14 +45,15 @@ impl Broker {
     /// Renews what is due and sweeps what has expired, until `shutdown`.
     pub async fn run_scheduler(&self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = std::pin::pin!(shutdown);
-        let mut swept_at = None;
+        let mut sweep_at = i64::MIN;
         let mut rounds = Rounds::default();
         let mut warned = Warned::default();
         let revoking = Arc::new(Semaphore::new(REVOKED_AT_ONCE));
         loop {
             let now = self.now_ms();
-            if swept_at.is_none_or(|at| now < at || now - at >= millis(SWEEP_EVERY)) {
-                swept_at = Some(now);
+            // Further away than one interval: the clock was set back.
+            if now >= sweep_at || sweep_at > now + millis(SWEEP_EVERY) {
+                sweep_at = now + millis(SWEEP_EVERY);
                 self.sweep(&revoking)
                     .await
                     .unwrap_or_else(|error| tracing::error!(%error, "sweeping failed; it is tried again"));
@@ -60,16 +61,15 @@ impl Broker {
                     |error| tracing::error!(%error, "what ends soon could not be looked up; it is tried again"),
                 );
             }
-            let pause = match self.renew_due(&mut rounds).await {
-                Ok(pause) => pause,
-                Err(error) => {
-                    tracing::error!(%error, "what is due could not be read; it is tried again");
-                    NO_ROOM
-                }
-            };
+            let wake = self.renew_due(&mut rounds).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "what is due could not be read; it is tried again");
+                now + millis(NO_ROOM)
+            });
+            // From now on: the clock went on during the look.
+            let pause = wake.min(sweep_at).saturating_sub(self.now_ms()).clamp(0, millis(SWEEP_EVERY));
             tokio::select! {
                 () = &mut shutdown => return,
-                () = self.clock.sleep(pause) => continue,
+                () = self.clock.sleep(Duration::from_millis(pause.unsigned_abs())) => continue,
                 () = self.due.notified() => {}
             }
             tokio::select! {
@@ -79,11 +79,11 @@ impl Broker {
         }
     }
 
-    /// Hands what is due to tasks, as far as there is room; answers how long nothing more will be to do.
-    async fn renew_due(&self, rounds: &mut Rounds) -> Result<Duration> {
+    /// Hands what is due to tasks, as far as there is room; answers until when nothing more will be to do, Unix milliseconds.
+    async fn renew_due(&self, rounds: &mut Rounds) -> Result<i64> {
         let now = self.now_ms();
         if self.fence.check().is_err() {
-            return Ok(SWEEP_EVERY);
+            return Ok(now + millis(SWEEP_EVERY));
         }
         let (due, next) = self.store.read(move |tx| Ok((tx.due(now, count(WINDOW))?, tx.next_due(now)?))).await?;
         let mut look = Look { broker: self, now, wake: next.unwrap_or(i64::MAX), taken: Vec::new(), rounds };
@@ -103,7 +103,7 @@ impl Broker {
         for (ticket, generation) in taken {
             self.renew_in_background(ticket, generation);
         }
-        Ok(Duration::from_millis(wake.saturating_sub(now).clamp(millis(GAP), millis(SWEEP_EVERY)).unsigned_abs()))
+        Ok(wake.clamp(now + millis(GAP), now + millis(SWEEP_EVERY)))
     }
 
     fn renew_in_background(&self, ticket: Ticket, generation: i64) {

@@ -234,8 +234,7 @@ impl World {
     async fn run_until(&mut self, end: i64) {
         let mut steps = 0_u32;
         while self.broker.now_ms() < end {
-            let pause = self.broker.renew_due(&mut self.rounds).await.unwrap();
-            let mut wake = (self.broker.now_ms() + millis(pause)).min(end);
+            let mut wake = self.broker.renew_due(&mut self.rounds).await.unwrap().min(end);
             while self.broker.now_ms() < wake {
                 let left = Duration::from_millis((wake - self.broker.now_ms()).unsigned_abs());
                 let is_busy = self.rounds.handed_out.count() > 0;
