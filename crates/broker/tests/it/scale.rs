@@ -48,10 +48,11 @@ async fn a_look_costs_what_is_due_not_what_is_stored() {
     app.machine("crm").await;
     let location = Location::Sqlite(app.folder.path().join("keyholder.db"));
     let store = Store::open(&location, Clock::Manual(app.clock.clone()), Points::default()).unwrap();
+    let sql = rusqlite::Connection::open(app.folder.path().join("keyholder.db")).unwrap();
     let mut of_a_thousand = [Duration::ZERO; 3];
     let mut stored = 1_i64;
     for wanted in [1_000_i64, 100_000, 1_000_000] {
-        app.sql()
+        sql
             .execute(
                 "WITH RECURSIVE n (n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < ?2) \
                 INSERT INTO connections (id, tenant, name, integration, tags, variables, state, generation, endpoint, due_at, failures_setup, failures_grant, \
@@ -65,12 +66,11 @@ async fn a_look_costs_what_is_due_not_what_is_stored() {
         for (at, due) in [0_i64, 10, 10_000].into_iter().enumerate() {
             let due = due.min(stored - 1);
             let begin = rusqlite::params![START - 1, due];
-            app.sql()
-                .execute(
-                    "UPDATE connections SET due_at = ?1 WHERE substr(id, 5) * 1 BETWEEN 1 AND ?2 AND name LIKE 'c-%'",
-                    begin,
-                )
-                .unwrap();
+            sql.execute(
+                "UPDATE connections SET due_at = ?1 WHERE substr(id, 5) * 1 BETWEEN 1 AND ?2 AND name LIKE 'c-%'",
+                begin,
+            )
+            .unwrap();
             let found = look(&store, START).await;
             assert_eq!(found > 0, due > 0);
             let took = measured(&store).await;
@@ -79,9 +79,7 @@ async fn a_look_costs_what_is_due_not_what_is_stored() {
             }
             let ratio = took.as_secs_f64() / of_a_thousand[at].as_secs_f64();
             println!("{stored:>9} stored, {due:>6} due: {took:>10.1?} a look, {ratio:.2} x that at 1,000 stored");
-            app.sql()
-                .execute("UPDATE connections SET due_at = ?1 + 1000 WHERE due_at < ?1", [START + 3_600_000])
-                .unwrap();
+            sql.execute("UPDATE connections SET due_at = ?1 + 1000 WHERE due_at < ?1", [START + 3_600_000]).unwrap();
         }
     }
 }

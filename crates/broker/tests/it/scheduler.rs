@@ -191,7 +191,7 @@ async fn the_end_of_a_grant_is_warned_of_at_14_and_3_days_and_one_once_each() {
     let app = App::start().await;
     app.consented("crm").await;
     let ends = |days: u64| app.now() + i64::try_from(days * DAY * 1000).unwrap();
-    app.sql().execute("UPDATE connections SET due_at = NULL, dies_at = ?1", [ends(20)]).unwrap();
+    app.database.run(&format!("UPDATE connections SET due_at = NULL, dies_at = {}", ends(20)));
     let _scheduler = start(&app);
     let mut gone = 0;
     for (days, said) in [(6, "14 days"), (17, "3 days"), (19, "24 h")] {
@@ -217,7 +217,7 @@ async fn the_end_of_a_grant_is_warned_of_at_14_and_3_days_and_one_once_each() {
 async fn a_life_so_short_that_it_always_is_near_its_end_is_not_warned_of() {
     let app = App::start().await;
     app.consented("crm").await;
-    app.sql().execute("UPDATE connections SET due_at = NULL, dies_at = ?1", [app.now() + 12 * 3_600_000]).unwrap();
+    app.database.run(&format!("UPDATE connections SET due_at = NULL, dies_at = {}", app.now() + 12 * 3_600_000));
     let _scheduler = start(&app);
     for _ in 0..100 {
         app.advance(600);
