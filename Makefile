@@ -2,6 +2,7 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help demo test model torture scale prepare lint
+.PHONY: help demo test model simulate torture prepare lint
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -20,6 +21,10 @@ model: ## check the model of renewal in the large (minutes), and print its state
 KILLS ?= 2000
 torture: ## kill -9 the server at named points and random moments, KILLS=2000 times; print what was lost
 	KILLS=$(KILLS) cargo nextest run -p keyholder --locked --run-ignored only --no-capture -E 'test(=torture::killed_many_times)'
+
+SEEDS ?= 1000
+simulate: ## renewal in a simulated world: SEEDS=100000 runs as many, SEED=17 replays one and tells it
+	SEED=$(SEED) SEEDS=$(SEEDS) FROM=$(FROM) cargo test --locked -p keyholder-broker --lib simulation::simulate -- --ignored --nocapture
 
 scale: ## minutes: the scheduler at a million connections, and an outage with 100,000
 	cargo nextest run --release -p keyholder-broker --locked --run-ignored only --no-capture scale:: 100_000

@@ -71,6 +71,7 @@ impl AuditLog {
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(Error::AuditUnavailable),
         };
         tokio::select! {
+            biased;
             sent = self.queue.send(record) => sent.map_err(|_| Error::AuditUnavailable),
             () = self.health.failed.notified() => Err(Error::AuditUnavailable),
         }

@@ -15,6 +15,9 @@ pub enum Clock {
     System,
     /// A clock that stands still until a test moves it.
     Manual(ManualClock),
+    /// A machine's clock in a simulation.
+    #[cfg(test)]
+    Simulated(crate::simulation::SimulatedClock),
 }
 
 impl Clock {
@@ -26,6 +29,8 @@ impl Clock {
                 .duration_since(std::time::UNIX_EPOCH)
                 .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
             Clock::Manual(manual) => manual.passed.borrow().1,
+            #[cfg(test)]
+            Clock::Simulated(simulated) => simulated.now_ms(),
         }
     }
 
@@ -35,6 +40,8 @@ impl Clock {
         match self {
             Clock::System => Moment(At::Real(std::time::Instant::now())),
             Clock::Manual(manual) => Moment(At::Manual(manual.passed.borrow().0)),
+            #[cfg(test)]
+            Clock::Simulated(simulated) => Moment(At::Manual(simulated.passed())),
         }
     }
 
@@ -63,12 +70,25 @@ impl Clock {
                 // The sender lives as long as `self`, so waiting can't fail.
                 let _ = time.wait_for(|(passed, _)| *passed >= until).await;
             }
+            #[cfg(test)]
+            Clock::Simulated(simulated) => simulated.sleep(duration).await,
         }
+    }
+
+    /// Whether this is a simulation, in which replicas share a database.
+    pub(crate) fn is_simulated(&self) -> bool {
+        #[cfg(test)]
+        if matches!(self, Clock::Simulated(_)) {
+            return true;
+        }
+        false
     }
 
     /// Runs `work` for at most `limit` of this clock; `None` when time ran out.
     pub async fn timeout<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
+            // What is done counts, however late this is looked at: after a halt both may be ready.
+            biased;
             done = work => Some(done),
             () = self.sleep(limit) => None,
         }

@@ -131,6 +131,9 @@ pub struct Egress {
     once: Client<Connector, Body>,
     /// Pooled, for API calls.
     pooled: Client<Connector, Body>,
+    /// The machine of a simulation whose network this is.
+    #[cfg(test)]
+    simulated: Option<std::sync::Arc<crate::simulation::Replica>>,
 }
 
 impl Egress {
@@ -146,7 +149,20 @@ impl Egress {
             .pool_max_idle_per_host(128)
             .build(connector.clone());
         let once = builder.pool_max_idle_per_host(0).retry_canceled_requests(false).build(connector);
-        Ok(Self { clock, policy, once, pooled })
+        Ok(Self {
+            clock,
+            policy,
+            once,
+            pooled,
+            #[cfg(test)]
+            simulated: None,
+        })
+    }
+
+    /// The same client on a machine of a simulation.
+    #[cfg(test)]
+    pub(crate) fn on(&self, clock: Clock, replica: std::sync::Arc<crate::simulation::Replica>) -> Self {
+        Self { clock, simulated: Some(replica), ..self.clone() }
     }
 
     /// Sends a provider call once and reads the whole reply within `bounds`.
@@ -155,6 +171,10 @@ impl Egress {
         let fault = |what| EgressError { origin: origin.clone(), what };
         self.policy.check_uri(request.uri()).map_err(|why| fault(EgressFault::Refused(why)))?;
         let exchange = async {
+            #[cfg(test)]
+            if let Some(replica) = &self.simulated {
+                return replica.exchange(request).await;
+            }
             let request = with_length(request);
             let response = self.once.request(request).await.map_err(|e| classify(&e))?;
             let (head, body) = response.into_parts();

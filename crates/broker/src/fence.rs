@@ -24,6 +24,7 @@ use crate::clock::{Rng, millis};
 use crate::error::{Error, Result};
 use crate::model::{Caller, FenceReason, Fenced};
 use crate::open::Broker;
+use crate::points::blocking;
 use crate::store::{Identity, Place, Store};
 use crate::vault::write_private;
 
@@ -143,7 +144,7 @@ impl Fence {
     /// Beside its name, synced, renamed, the folder synced.
     async fn write(&self, own: &Own) -> Result<()> {
         let (file, text) = (self.file.clone(), serde_json::to_vec(own));
-        let written = tokio::task::spawn_blocking(move || {
+        let written = blocking(move || {
             let beside = file.with_extension("part");
             let _ = fs::remove_file(&beside);
             write_private(&beside, &text?)?;

@@ -199,6 +199,7 @@ impl Broker {
         let pause = if self.follower.shared { LOOK_EVERY } else { UPKEEP_EVERY };
         loop {
             tokio::select! {
+                biased;
                 () = &mut shutdown => return,
                 () = self.clock.sleep(pause) => {}
             }

@@ -39,6 +39,8 @@ mod renew;
 mod revoke;
 mod scheduler;
 mod seal;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 mod test;
 mod token;

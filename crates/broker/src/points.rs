@@ -22,6 +22,9 @@ pub enum Verdict {
 pub struct Points {
     #[cfg(debug_assertions)]
     hook: Option<Arc<dyn Fn(&'static str) -> Verdict + Send + Sync>>,
+    /// The machine of a simulation that this broker runs on.
+    #[cfg(test)]
+    pub(crate) simulated: Option<Arc<crate::simulation::Replica>>,
 }
 
 #[cfg(debug_assertions)]
@@ -43,7 +46,19 @@ impl Points {
 
     /// Asks `hook` at every point.
     pub fn with(hook: impl Fn(&'static str) -> Verdict + Send + Sync + 'static) -> Self {
-        Self { hook: Some(Arc::new(hook)) }
+        Self { hook: Some(Arc::new(hook)), ..Self::default() }
+    }
+
+    /// The points of a broker on a machine of a simulation.
+    #[cfg(test)]
+    pub(crate) fn on(replica: Arc<crate::simulation::Replica>) -> Self {
+        Self { simulated: Some(replica), ..Self::default() }
+    }
+
+    /// Whether a simulation breaks this rule on purpose.
+    #[cfg(test)]
+    pub(crate) fn sabotages(&self, rule: crate::simulation::Sabotage) -> bool {
+        self.simulated.as_ref().is_some_and(|replica| replica.sabotages(rule))
     }
 
     fn verdict(&self, point: &'static str) -> Verdict {
@@ -52,6 +67,10 @@ impl Points {
 
     /// Called where a task does, or has just done, what `point` names.
     pub(crate) async fn reach(&self, point: &'static str) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(replica) = &self.simulated {
+            return replica.reach(point).await;
+        }
         match self.verdict(point) {
             Verdict::Go => Ok(()),
             Verdict::Fail(error) => Err(error),
@@ -61,6 +80,10 @@ impl Points {
 
     /// As [`Self::reach`], on a thread that may block.
     pub(crate) fn touch(&self, point: &'static str) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(replica) = &self.simulated {
+            return replica.touch(point);
+        }
         match self.verdict(point) {
             Verdict::Go => Ok(()),
             Verdict::Fail(error) => Err(error),
@@ -87,4 +110,11 @@ impl std::fmt::Debug for Points {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Points")
     }
+}
+
+/// Runs code that blocks on a thread that may. In unit tests at once: a simulation does everything in its order.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, tokio::task::JoinError> {
+    if cfg!(test) { Ok(work()) } else { tokio::task::spawn_blocking(work).await }
 }

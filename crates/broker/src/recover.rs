@@ -1,5 +1,7 @@
 //! Replies that arrived before a crash: found in escrow, committed before anything new is sent.
 
+use std::collections::BTreeSet;
+
 use http::{HeaderMap, HeaderValue, header};
 use keyholder_oauth::read_token_reply;
 
@@ -18,6 +20,10 @@ impl Broker {
     /// [`Self::retry_left_behind`].
     pub(crate) async fn commit_escrow(&self) -> Result<usize> {
         self.escrow.adopt(&self.vault)?;
+        #[cfg(test)]
+        if self.settings.points.sabotages(crate::simulation::Sabotage::NoRecovery) {
+            return Ok(0);
+        }
         for (connection, attempt) in self.escrow.waiting()? {
             self.leave_behind(&connection, &attempt);
         }
@@ -26,7 +32,7 @@ impl Broker {
 
     /// Tries again to commit the replies of a process that died.
     pub(crate) async fn retry_left_behind(&self) -> Result<usize> {
-        let connections: Vec<_> = lock(&self.left_behind).keys().cloned().collect();
+        let connections: BTreeSet<_> = lock(&self.left_behind).keys().cloned().collect();
         let mut recovered = 0;
         for connection in connections {
             match self.commit_left_behind(&connection).await {
@@ -57,10 +63,18 @@ impl Broker {
         let attempts = lock(&self.left_behind).get(connection).cloned().unwrap_or_default();
         let mut committed = false;
         for attempt in &attempts {
-            match self.commit_left(connection, attempt).await? {
-                Left::Committed => committed = true,
-                Left::Obsolete => {}
-                Left::Unread => continue,
+            let left = self.commit_left(connection, attempt).await?;
+            if left == Left::Unread {
+                continue;
+            }
+            if left == Left::Committed {
+                committed = true;
+                self.live.forget(connection);
+            }
+            if let Err(error) = self.escrow.clear(connection, attempt) {
+                // It has been dealt with, and holds nothing up.
+                tracing::warn!(%connection, %error, "a reply could not be removed from escrow; it is tried again");
+                continue;
             }
             let mut all = lock(&self.left_behind);
             if let Some(left) = all.get_mut(connection) {
@@ -74,22 +88,17 @@ impl Broker {
     }
 
     async fn commit_left(&self, connection: &ConnectionId, attempt: &AttemptId) -> Result<Left> {
-        let left = match self.commit_held(connection, attempt).await {
+        match self.commit_held(connection, attempt).await {
             // Trying again repairs no damage, and the connection must not stand still for ever.
             Err(error @ (Error::Vault(VaultError::Damaged { .. }) | Error::Internal(_))) => {
                 tracing::error!(%connection, %error, "a reply in escrow can't be read; it is set aside");
                 self.escrow.set_aside(connection, attempt)?;
-                return Ok(Left::Obsolete);
+                Ok(Left::Obsolete)
             }
-            done => done?,
-        };
-        if left != Left::Unread {
-            self.escrow.clear(connection, attempt)?;
+            // Another task had dealt with it in between.
+            Err(_) if !self.escrow.holds(connection, attempt) => Ok(Left::Obsolete),
+            done => done,
         }
-        if left == Left::Committed {
-            self.live.forget(connection);
-        }
-        Ok(left)
     }
 
     async fn commit_held(&self, connection: &ConnectionId, attempt: &AttemptId) -> Result<Left> {

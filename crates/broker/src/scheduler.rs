@@ -68,11 +68,13 @@ impl Broker {
             // From now on: the clock went on during the look.
             let pause = wake.min(sweep_at).saturating_sub(self.now_ms()).clamp(0, millis(SWEEP_EVERY));
             tokio::select! {
+                biased;
                 () = &mut shutdown => return,
                 () = self.clock.sleep(Duration::from_millis(pause.unsigned_abs())) => continue,
                 () = self.due.notified() => {}
             }
             tokio::select! {
+                biased;
                 () = &mut shutdown => return,
                 () = self.clock.sleep(GAP) => {}
             }

@@ -133,7 +133,8 @@ impl Broker {
 /// Not after somebody ended the connection on purpose.
 fn may_serve_old(error: &Error) -> bool {
     match error {
-        Error::NotReady { state, .. } => matches!(state, Status::Failing | Status::Reconnect),
+        // Connected, too: the endpoint's circuit may be open for the sake of others.
+        Error::NotReady { state, .. } => matches!(state, Status::Connected | Status::Failing | Status::Reconnect),
         Error::StillRenewing | Error::Store(_) | Error::Fenced(_) => true,
         _ => false,
     }

@@ -15,10 +15,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::Shared;
 use http::header;
 use keyholder_oauth::{FailureKind, Secret, TokenSet, read_token_reply, token_request};
 use keyholder_provider::{GrantKind, Recovery};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 pub(crate) use self::claims::Claims;
 use self::claims::{CLAIM, PATIENCE, Standing, YOUNG};
@@ -39,6 +41,7 @@ use crate::live::{Live, to_live};
 use crate::model::{Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Status};
 use crate::open::Broker;
 use crate::plan::Plan;
+use crate::points::blocking;
 use crate::store::CommitTokens;
 use crate::token_set::succeed;
 
@@ -71,7 +74,7 @@ impl Wish {
 #[derive(Clone)]
 pub(crate) struct Running {
     urgency: Urgency,
-    answer: watch::Receiver<Option<Outcome>>,
+    answer: Shared<oneshot::Receiver<Outcome>>,
 }
 
 /// What makes sending unnecessary.
@@ -141,11 +144,8 @@ impl Broker {
     /// | none of these | claim, send, escrow, commit, clear |
     pub(crate) async fn renew(&self, id: &ConnectionId, wish: Wish) -> Outcome {
         loop {
-            let Running { urgency, mut answer } = self.join_renewal(id, wish)?;
-            let outcome = match answer.wait_for(Option::is_some).await {
-                Ok(done) => done.clone().unwrap_or(Err(Error::Internal("a renewal ended without an answer"))),
-                Err(_) => Err(Error::Internal("a renewal ended without an answer")),
-            };
+            let Running { urgency, answer } = self.join_renewal(id, wish)?;
+            let outcome = answer.await.unwrap_or(Err(Error::Internal("a renewal ended without an answer")));
             match (&outcome, wish.enough) {
                 // The task that was joined had been asked for less and sent nothing.
                 (Ok(live), Enough::NewerThan(generation)) if live.generation <= generation => {}
@@ -172,8 +172,9 @@ impl Broker {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Error::StillRenewing);
         }
-        let (answer, waiting) = watch::channel(None);
-        let running = Running { urgency: wish.urgency, answer: waiting };
+        let (answer, waiting) = oneshot::channel();
+        // All who wait are woken in the order in which they came: a simulation can be replayed.
+        let running = Running { urgency: wish.urgency, answer: waiting.shared() };
         renewals.insert(id.clone(), running.clone());
         let (broker, id) = (self.clone(), id.clone());
         tokio::spawn(async move {
@@ -182,7 +183,7 @@ impl Broker {
             broker.claims.forget(&id);
             // Out of the map first: who comes after this reads the row anew.
             drop(under_way);
-            answer.send_replace(Some(outcome));
+            let _ = answer.send(outcome);
         });
         Ok(running)
     }
@@ -192,8 +193,8 @@ impl Broker {
         self.stopping.store(true, Ordering::Relaxed);
         let all_done = async {
             loop {
-                let Some(mut one) = lock(&self.renewals).values().next().cloned() else { break };
-                let _ = one.answer.wait_for(Option::is_some).await;
+                let Some(one) = lock(&self.renewals).values().next().cloned() else { break };
+                let _ = one.answer.await;
             }
         };
         if self.clock.timeout(CLAIM, all_done).await.is_none() {
@@ -231,9 +232,22 @@ impl Broker {
                 }
             };
             let recovery = &plan.rendered.recovery;
+            #[cfg(test)]
+            let recovery = match self.settings.points.sabotages(crate::simulation::Sabotage::NoCaution) {
+                true => &Recovery::SingleUse,
+                false => recovery,
+            };
             let harmful = has_refresh_token && recovery::second_use_harms(recovery);
             let patience = if harmful { PATIENCE } else { Duration::ZERO };
-            let dead = match self.claims.judge(&self.clock, &row, now, patience) {
+            let standing = self.claims.judge(&self.clock, &row, now, patience);
+            #[cfg(test)]
+            let standing = match &row.attempt {
+                Some(theirs) if self.settings.points.sabotages(crate::simulation::Sabotage::NoWaiting) => {
+                    Standing::Over(theirs.clone())
+                }
+                _ => standing,
+            };
+            let dead = match standing {
                 Standing::Free => None,
                 Standing::Over(attempt) => Some(attempt),
                 // What isn't urgent comes again by itself.
@@ -422,7 +436,10 @@ impl Broker {
             return self.leave_behind(&row.id, &attempt.id);
         }
         if let Err(error) = self.escrow.clear(&row.id, &attempt.id) {
-            tracing::warn!(%error, "a committed reply could not be removed from escrow; it is skipped at the next start");
+            tracing::warn!(%error, "a committed reply could not be removed from escrow; it is tried again");
+            if self.escrow.holds(&row.id, &attempt.id) {
+                self.leave_behind(&row.id, &attempt.id);
+            }
         }
     }
 
@@ -434,6 +451,10 @@ impl Broker {
 
     /// By both clocks: one stands still while the machine sleeps, the other may be set.
     fn is_young(&self, claim: &Claim) -> bool {
+        #[cfg(test)]
+        if self.settings.points.sabotages(crate::simulation::Sabotage::OldClaims) {
+            return true;
+        }
         self.clock.since(claim.taken) < YOUNG && self.now_ms() - claim.taken_at < millis(YOUNG)
     }
 
@@ -528,7 +549,11 @@ impl Broker {
 
     async fn put_in_escrow(&self, held: Held, replied: Moment) -> Result<Held> {
         let broker = self.clone();
-        tokio::task::spawn_blocking(move || {
+        #[cfg(test)]
+        if self.settings.points.sabotages(crate::simulation::Sabotage::NoEscrow) {
+            return Ok(held);
+        }
+        let put = move || {
             let connection = &held.connection;
             match broker.escrow.put(&broker.clock, &broker.vault, &broker.rng, &held) {
                 // The only time in which a dead process, or a power cut, takes a token with it: its width can be read here, on any disk.
@@ -542,9 +567,8 @@ impl Broker {
                 }
             }
             held
-        })
-        .await
-        .map_err(|_| Error::Internal("the escrow's thread ended"))
+        };
+        blocking(put).await.map_err(|_| Error::Internal("the escrow's thread ended"))
     }
 
     /// Step 4: the new token set into the row, repeated until the store has answered.

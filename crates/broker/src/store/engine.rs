@@ -181,7 +181,7 @@ impl Tx<'_> {
 
     /// Whether several processes may work on the database.
     pub(super) fn is_shared(&self) -> bool {
-        matches!(self.on, On::Postgres(_))
+        matches!(self.on, On::Postgres(_)) || self.clock.is_simulated()
     }
 
     /// SQLite's file.

@@ -46,7 +46,8 @@ pub struct AuditRow {
 sql! {
     ADD_EVENT = "INSERT INTO events (id, tenant, connection, at, kind, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     EVENTS = "SELECT id, at, kind, message FROM events WHERE connection = ?1 ORDER BY id DESC LIMIT ?2";
-    ADD_AUDIT = "INSERT INTO audit (id, tenant, at, actor, action, object, outcome, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    ADD_AUDIT = "INSERT INTO audit (id, tenant, at, actor, action, object, outcome, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
+        ON CONFLICT (id) DO NOTHING";
     AUDIT = "SELECT id, at, actor, action, object, outcome, detail FROM audit WHERE tenant = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
     AUDIT_BACK = "SELECT id, at, actor, action, object, outcome, detail FROM audit WHERE tenant = ?1 ORDER BY id DESC LIMIT ?2";
 }
@@ -85,7 +86,7 @@ impl Tx<'_> {
         })
     }
 
-    /// Writes audit records.
+    /// Writes audit records. Those that are there already, from a commit whose answer was lost, stay as they are.
     pub fn add_audit(&self, new: &[NewAudit]) -> StoreResult<()> {
         let values = new.iter().map(|new| {
             vec![

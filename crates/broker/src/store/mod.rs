@@ -17,6 +17,8 @@ mod migrate;
 mod postgres;
 mod sealed;
 mod setup;
+#[cfg(test)]
+mod simulated;
 mod sqlite;
 mod upkeep;
 
@@ -33,6 +35,8 @@ pub use instances::{Identity, Place};
 pub use location::Location;
 pub use postgres::Server;
 pub use sealed::SealedRow;
+#[cfg(test)]
+pub(crate) use simulated::Simulated;
 pub use upkeep::{IdempotencyRow, Swept};
 
 use crate::clock::Clock;
@@ -51,6 +55,8 @@ pub struct Store {
 enum Engine {
     Sqlite(sqlite::Threads),
     Postgres(Arc<postgres::Pool>),
+    #[cfg(test)]
+    Simulated(Arc<crate::simulation::Replica>),
 }
 
 impl Store {
@@ -59,6 +65,10 @@ impl Store {
     /// # Errors
     /// A database that can't be reached, isn't ours, or is another version's: why, and what helps.
     pub fn open(location: &Location, clock: Clock, points: Points) -> StoreResult<Self> {
+        #[cfg(test)]
+        if let Some(replica) = points.simulated.clone() {
+            return Ok(Self { engine: Engine::Simulated(replica), clock, points });
+        }
         let engine = match location {
             Location::Sqlite(path) => Engine::Sqlite(sqlite::Threads::open(path, &clock, MIGRATIONS)?),
             Location::Postgres(server) => Engine::Postgres(Arc::new(postgres::Pool::open(server, &clock, MIGRATIONS)?)),
@@ -68,7 +78,7 @@ impl Store {
 
     /// Whether several processes may work on it.
     pub fn is_shared(&self) -> bool {
-        matches!(self.engine, Engine::Postgres(_))
+        !matches!(self.engine, Engine::Sqlite(_))
     }
 
     /// Runs `job` in a transaction; answers when it is on disk. An error undoes what the job did, except one of the connection to PostgreSQL: then
@@ -81,6 +91,8 @@ impl Store {
         match &self.engine {
             Engine::Sqlite(threads) => threads.write(&self.clock, job).await,
             Engine::Postgres(pool) => pool.run(postgres::Access::Write, &self.clock, job).await,
+            #[cfg(test)]
+            Engine::Simulated(replica) => replica.write(job).await,
         }
     }
 
@@ -93,6 +105,8 @@ impl Store {
         match &self.engine {
             Engine::Sqlite(threads) => threads.read(&self.clock, job).await,
             Engine::Postgres(pool) => pool.run(postgres::Access::Read, &self.clock, job).await,
+            #[cfg(test)]
+            Engine::Simulated(replica) => replica.read(job).await,
         }
     }
 }

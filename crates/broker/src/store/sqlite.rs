@@ -145,7 +145,7 @@ fn commit_group(connection: &Connection, group: Vec<WriteJob>) {
 }
 
 /// One job of a group: its own savepoint, so that its failure undoes only itself.
-fn in_savepoint<T>(
+pub(super) fn in_savepoint<T>(
     connection: &Connection,
     clock: &Clock,
     job: impl FnOnce(&Tx<'_>) -> StoreResult<T>,
