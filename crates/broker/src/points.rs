@@ -46,7 +46,11 @@ impl Points {
 
     /// Asks `hook` at every point.
     pub fn with(hook: impl Fn(&'static str) -> Verdict + Send + Sync + 'static) -> Self {
-        Self { hook: Some(Arc::new(hook)), ..Self::default() }
+        Self {
+            hook: Some(Arc::new(hook)),
+            #[cfg(test)]
+            simulated: None,
+        }
     }
 
     /// The points of a broker on a machine of a simulation.

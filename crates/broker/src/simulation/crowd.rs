@@ -26,7 +26,8 @@ struct Ended {
 
 #[test]
 fn a_crowd_at_three_processes_sends_one_request_at_a_time() {
-    for class in [Class::UntilUsed, Class::Static] {
+    {
+        let class = Class::UntilUsed;
         let folder = run::folder();
         let chaos = Chaos {
             network_slow: Duration::from_secs(60),
@@ -39,7 +40,11 @@ fn a_crowd_at_three_processes_sends_one_request_at_a_time() {
         let figures = &report.figures;
         println!(
             "{}: {PROCESSES} processes × {CALLERS} callers × {ROUNDS} rounds: {} requests, {} renewals, most at once for one token {}; {:?}",
-            class.word(), figures.requests, figures.renewals, figures.most_at_once, ended.lock().unwrap(),
+            class.word(),
+            figures.requests,
+            figures.renewals,
+            figures.most_at_once,
+            ended.lock().unwrap(),
         );
         assert_eq!(report.violations, Vec::<String>::new());
         assert_eq!(figures.most_at_once, 1);

@@ -39,7 +39,7 @@ fn run_seeds(seeds: impl Iterator<Item = u64>, loud: bool) -> (Figures, Vec<(u64
 #[test]
 fn a_seed_does_the_same_twice() {
     let egress = run::egress();
-    for seed in 31..=36 {
+    for seed in 31..=33 {
         let fingerprints = [(); 2].map(|()| {
             let folder = run::folder();
             run::run(seed, &egress, folder.path(), false).fingerprint
@@ -50,7 +50,7 @@ fn a_seed_does_the_same_twice() {
 
 #[test]
 fn no_seed_breaks_a_rule() {
-    let (figures, failed) = run_seeds(1..=30, false);
+    let (figures, failed) = run_seeds(1..=16, false);
     told(&figures, &failed);
 }
 

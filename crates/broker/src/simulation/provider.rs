@@ -74,8 +74,7 @@ pub(super) enum Answer {
 impl Grant {
     /// A grant whose first token set, number 1, is given at `now`.
     pub(super) fn new(class: Class, life: Duration, now: Duration) -> Self {
-        let mut grant =
-            Self { class, life, ended: false, refresh: BTreeMap::new(), access: BTreeMap::new(), last: 0 };
+        let mut grant = Self { class, life, ended: false, refresh: BTreeMap::new(), access: BTreeMap::new(), last: 0 };
         grant.give(None, now);
         grant
     }
@@ -108,8 +107,12 @@ impl Grant {
             Class::Window => {}
             // The use of a successor is what ends the token before it, and its other successors.
             Class::UntilUsed => {
-                let others: Vec<u64> =
-                    self.refresh.iter().filter(|(it, token)| **it != number && token.parent == parent).map(|(it, _)| *it).collect();
+                let others: Vec<u64> = self
+                    .refresh
+                    .iter()
+                    .filter(|(it, token)| **it != number && token.parent == parent)
+                    .map(|(it, _)| *it)
+                    .collect();
                 for other in others.into_iter().chain(parent) {
                     self.refresh.entry(other).and_modify(|token| token.spent = true);
                 }

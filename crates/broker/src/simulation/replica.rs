@@ -407,7 +407,8 @@ async fn serve(
     headers.insert(header::CONTENT_TYPE, content_type);
     let fetched = Fetched { status, headers, body: SecretBytes::new(body.into_bytes()) };
     if answer.send(Reply { fetched, given: set }).is_err() {
-        set.into_iter().for_each(|set| world.lost(grant, set, "the reply came after 30 s, when nobody waited any more"));
+        set.into_iter()
+            .for_each(|set| world.lost(grant, set, "the reply came after 30 s, when nobody waited any more"));
     }
 }
 

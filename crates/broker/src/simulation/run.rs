@@ -202,7 +202,8 @@ async fn keep(world: Arc<World>, machine: usize) {
         world.state().replicas[machine] = Some(Arc::clone(&replica));
         let started = start(&world, &replica).await;
         if started {
-            let lifetime = world.dice(|dice| dice.millis(1000, u64::try_from(world.chaos.lifetime.as_millis()).unwrap()));
+            let lifetime =
+                world.dice(|dice| dice.millis(1000, u64::try_from(world.chaos.lifetime.as_millis()).unwrap()));
             tokio::select! {
                 biased;
                 () = replica.died.notified() => {}
@@ -281,7 +282,8 @@ async fn ask(world: Arc<World>, replica: Arc<Replica>, broker: Broker) {
         });
         replica.clock().sleep(pause).await;
         let life = world.chaos.grants[grant].1;
-        let min_ttl = world.dice(|dice| dice.of_list(&[None, None, None, Some(Duration::ZERO), Some(life / 3), Some(life * 2)]));
+        let min_ttl =
+            world.dice(|dice| dice.of_list(&[None, None, None, Some(Duration::ZERO), Some(life / 3), Some(life * 2)]));
         replica.gate().await;
         let asked_at = world.time.now();
         let before = valid_until(&world, grant);
@@ -299,14 +301,22 @@ fn valid_until(world: &World, grant: usize) -> Option<i64> {
     row.token_expires_at.filter(|_| serves)
 }
 
-fn judge(world: &World, replica: &Replica, grant: usize, asked_at: Duration, before: Option<i64>, answer: &Result<HandedToken>) {
+fn judge(
+    world: &World,
+    replica: &Replica,
+    grant: usize,
+    asked_at: Duration,
+    before: Option<i64>,
+    answer: &Result<HandedToken>,
+) {
     let (now, now_ms) = (world.time.now(), replica.clock().now_ms());
     let mut state = world.state();
     state.figures.calls += 1;
     state.figures.calls_answered += u64::from(answer.is_ok());
     drop(state);
     // Halted, cut off from the database, or with a wrong clock, nothing can be asked of it.
-    let hindered = world.chaos.clocks || replica.well_since().is_none_or(|since| since + Duration::from_secs(5) > asked_at);
+    let hindered =
+        world.chaos.clocks || replica.well_since().is_none_or(|since| since + Duration::from_secs(5) > asked_at);
     match answer {
         Ok(handed) => {
             let token = handed.access_token.expose();
@@ -323,7 +333,9 @@ fn judge(world: &World, replica: &Replica, grant: usize, asked_at: Duration, bef
         Err(error) => {
             world.note_quietly(format_args!("{replica} has no token of {grant}: {error}"));
             if !hindered && before.is_some_and(|until| until > now_ms) {
-                world.violation(format!("{replica} has no token of grant {grant} although a valid one is in the row: {error}"));
+                world.violation(format!(
+                    "{replica} has no token of grant {grant} although a valid one is in the row: {error}"
+                ));
             }
         }
     }
@@ -366,7 +378,12 @@ fn is_settled(world: &World) -> bool {
     };
     (0..world.chaos.grants.len()).all(settled)
         && (0..world.chaos.replicas).all(|machine| world.escrow_tokens(&observer, machine).is_empty())
-        && world.state().replicas.iter().flatten().all(|replica| replica.well_since().is_some_and(|since| now > since + Duration::from_secs(60)))
+        && world
+            .state()
+            .replicas
+            .iter()
+            .flatten()
+            .all(|replica| replica.well_since().is_some_and(|since| now > since + Duration::from_secs(60)))
 }
 
 /// Everything has had its time: what can be renewed is, and what can't was lost for a reason.
@@ -387,7 +404,9 @@ pub(super) async fn look_back(world: &Arc<World>) {
         let held = world.row_token(&observer, grant).and_then(|token| numbers(&token, "rt-")).map(|(_, number)| number);
         let honoured = world.state().grants[grant].honoured(now);
         let is_good = held.is_some_and(|held| honoured.contains(&held));
-        world.note(format_args!("grant {grant} ({class:?}) ends {status:?} with {held:?}; the provider honours {honoured:?}"));
+        world.note(format_args!(
+            "grant {grant} ({class:?}) ends {status:?} with {held:?}; the provider honours {honoured:?}"
+        ));
         match status {
             Status::Connected if is_good => serves(world, &observer, &caller, grant).await,
             Status::Reconnect if !is_good => {
