@@ -3,6 +3,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help demo test model torture scale prepare lint
 .PHONY: help demo test model simulate torture prepare lint
+.PHONY: help demo test model torture replicas prepare lint
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -19,8 +20,14 @@ model: ## check the model of renewal in the large (minutes), and print its state
 	cargo test --locked -p keyholder-model --test it -- --include-ignored --nocapture
 
 KILLS ?= 2000
-torture: ## kill -9 the server at named points and random moments, KILLS=2000 times; print what was lost
-	KILLS=$(KILLS) cargo nextest run -p keyholder --locked --run-ignored only --no-capture -E 'test(=torture::killed_many_times)'
+ENGINE ?= sqlite
+torture: ## kill -9 the server in the middle of renewals, KILLS=2000 times, on ENGINE=sqlite or postgres; print what was lost
+	KILLS=$(KILLS) ENGINE=$(ENGINE) cargo nextest run -p keyholder --locked --run-ignored only --no-capture -E 'test(=torture::killed_many_times)'
+
+ROUNDS ?= 50
+CALLERS ?= 2000
+replicas: ## three processes on one PostgreSQL, each with CALLERS=2000, for ROUNDS=50: one request at the provider each
+	ROUNDS=$(ROUNDS) CALLERS=$(CALLERS) cargo nextest run -p keyholder --locked --run-ignored only --no-capture -E 'test(/^replicas::/)'
 
 SEEDS ?= 1000
 simulate: ## renewal in a simulated world: SEEDS=100000 runs as many, SEED=17 replays one and tells it

@@ -18,7 +18,10 @@ mod house_rules;
 mod openapi;
 mod peers;
 mod person;
+#[path = "../../../broker/tests/it/postgres.rs"]
+mod postgres;
 mod process;
+mod replicas;
 mod routes_covered;
 mod stop;
 mod torture;

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use axum::http::Request;
 use http_body_util::BodyExt;
 use keyholder_broker::clock::{Clock, ManualClock, Rng};
+use keyholder_broker::store::Location;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -32,6 +33,7 @@ use self::eyes::Eyes;
 use self::figures::Figures;
 use crate::app::{Caller, config_of, full, serve, wire};
 use crate::person::Person;
+use crate::postgres;
 use crate::process::keyholder;
 use crate::watched::{Delay, LIFE, Watched};
 
@@ -60,7 +62,7 @@ const POINTS: [&str; 9] = [
 ];
 
 /// When a process is killed.
-enum Kill {
+pub enum Kill {
     /// When somebody reaches this point for the nth time, or when all is done before.
     At(&'static str, u64),
     /// So long after the provider saw the nth request.
@@ -69,11 +71,21 @@ enum Kill {
     AfterReply(u64, Duration),
 }
 
+/// Which database.
+#[derive(Clone, Copy, Debug)]
+enum Engine {
+    Sqlite,
+    Postgres,
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_point_it_loses_no_token_but_in_the_window() {
-    let figures = torture(26, 128, 1).await;
-    assert!(figures.wrongs.is_empty(), "{figures}");
-    println!("{figures}");
+    println!("{}", run(Engine::Sqlite, 26, 128, 1).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_on_postgres_it_loses_no_token_but_in_the_window() {
+    println!("{}", run(Engine::Postgres, 26, 128, 1).await);
 }
 
 /// `make torture KILLS=2000`: the same for long.
@@ -81,16 +93,26 @@ async fn killed_at_any_point_it_loses_no_token_but_in_the_window() {
 #[ignore = "takes as long as KILLS says"]
 async fn killed_many_times() {
     let number = |name: &str, default| std::env::var(name).ok().map_or(default, |text| text.parse().unwrap());
-    let figures = torture(number("KILLS", 2000), CONNECTIONS, number("SEED", 1)).await;
-    println!("{figures}");
-    assert!(figures.wrongs.is_empty());
+    let engine = match std::env::var("ENGINE").as_deref() {
+        Ok("postgres") => Engine::Postgres,
+        Ok("sqlite") | Err(_) => Engine::Sqlite,
+        Ok(other) => panic!("ENGINE={other}: write sqlite or postgres"),
+    };
+    println!("{}", run(engine, number("KILLS", 2000), CONNECTIONS, number("SEED", 1)).await);
 }
 
-async fn torture(kills: u64, connections: u64, seed: u64) -> Figures {
+/// Answers its figures.
+async fn run(engine: Engine, kills: u64, connections: u64, seed: u64) -> String {
+    let figures = torture(engine, kills, connections, seed).await;
+    assert!(figures.wrongs.is_empty(), "{engine:?}, seed {seed}\n{figures}");
+    format!("{engine:?}, seed {seed}\n{figures}")
+}
+
+async fn torture(engine: Engine, kills: u64, connections: u64, seed: u64) -> Figures {
     let rng = Rng::seeded(seed);
     let mut figures = Figures::default();
     while figures.kills() < kills {
-        let mut batch = Batch::prepare(&rng, connections).await;
+        let mut batch = Batch::prepare(engine, &rng, connections).await;
         while figures.kills() < kills && batch.connections.iter().filter(|it| !it.cut).count() >= ENOUGH {
             let at_once = 1 + below(&rng, AT_ONCE);
             let kill = choose(&rng, figures.kills(), at_once);
@@ -127,6 +149,8 @@ fn delays(rng: &Rng) -> Delay {
 /// An installation, its provider and its connections.
 struct Batch {
     folder: TempDir,
+    /// Its URL; `None`: a file in the folder.
+    database: Option<String>,
     provider: Watched,
     eyes: Eyes,
     key: String,
@@ -144,14 +168,15 @@ struct Connection {
 }
 
 /// A process.
-struct Process {
+pub struct Process {
     child: Child,
-    url: oneshot::Receiver<String>,
+    pub url: oneshot::Receiver<String>,
 }
 
 impl Process {
-    fn start(folder: &Path, stop_at: Option<&Kill>) -> Self {
+    pub fn start(folder: &Path, database: Option<&str>, stop_at: Option<&Kill>) -> Self {
         let mut command = keyholder(folder);
+        command.envs(database.map(|url| ("KEYHOLDER_DATABASE_URL", url)));
         command.env("KEYHOLDER_LOG", "warn,keyholder_broker::renew=debug").args(["serve", "--listen", "127.0.0.1:0"]);
         if let Some(Kill::At(point, nth)) = stop_at {
             command.env("KEYHOLDER_STOP_AT", format!("{point}:{nth}"));
@@ -173,7 +198,7 @@ impl Process {
         Self { child, url }
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -188,21 +213,18 @@ impl Drop for Process {
 
 impl Batch {
     /// A new installation; a person has consented to every connection.
-    async fn prepare(rng: &Rng, connections: u64) -> Self {
-        let provider = Watched::start(ENDPOINTS, below(rng, u64::MAX), delays).await;
+    async fn prepare(engine: Engine, rng: &Rng, connections: u64) -> Self {
+        let provider = Watched::start(ENDPOINTS, below(rng, u64::MAX), delays, false).await;
         let folder = tempfile::tempdir().unwrap();
-        let mut process = Process::start(folder.path(), None);
+        let database = match engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => Some(postgres::of_folder(folder.path())),
+        };
+        let mut process = Process::start(folder.path(), database.as_deref(), None);
         let url = (&mut process.url).await.unwrap();
         let key = std::fs::read_to_string(folder.path().join("admin-key")).unwrap().trim().to_owned();
         let admin = Caller::of(&url, Some(key.clone()));
-        admin.post("/v1/providers", json!({"definition": provider.definition()})).await.ok(201);
-        for (number, base) in provider.urls.iter().enumerate() {
-            let body = json!({
-                "name": format!("endpoint-{number}"), "provider": "watched", "method": "authorization_code",
-                "client_id": "sandbox-basic", "client_secret": "sandbox-secret", "scopes": ["read"], "variables": {"token_url": format!("{base}/token")},
-            });
-            admin.post("/v1/integrations", body).await.ok(201);
-        }
+        provider.integrate(&admin).await;
         let connections = futures_util::future::join_all((0..connections).map(async |number| {
             let integration = format!("endpoint-{}", number % ENDPOINTS as u64);
             let body = json!({"name": format!("c{number}"), "integration": integration});
@@ -213,14 +235,14 @@ impl Batch {
         .await;
         process.kill();
         let eyes = Eyes::on(folder.path());
-        Self { folder, provider, eyes, key, connections, set_aside: HashSet::new() }
+        Self { folder, database, provider, eyes, key, connections, set_aside: HashSet::new() }
     }
 
     /// One life of the binary, and its end.
     async fn life(&mut self, rng: &Rng, kill: &Kill, at_once: u64, figures: &mut Figures) {
         let before = self.provider.seen();
         let sets: Vec<_> = self.connections.iter().map(|it| self.provider.book().newest(it.grant)).collect();
-        let mut process = Process::start(self.folder.path(), Some(kill));
+        let mut process = Process::start(self.folder.path(), self.database.as_deref(), Some(kill));
         let mut renewals = JoinSet::new();
         let mut asked = Vec::new();
         let mut done_before = false;
@@ -340,7 +362,7 @@ impl Batch {
 
     /// The binary starts once more: what waited in escrow is in place, and what was not cut is renewed at once.
     async fn with_the_binary(&mut self, figures: &mut Figures) {
-        let mut process = Process::start(self.folder.path(), None);
+        let mut process = Process::start(self.folder.path(), self.database.as_deref(), None);
         let url = (&mut process.url).await.unwrap();
         let admin = Caller::of(&url, Some(self.key.clone()));
         if std::fs::read_dir(self.folder.path().join("escrow")).unwrap().count() > 0 {
@@ -370,7 +392,11 @@ impl Batch {
                 ticking.advance(Duration::from_millis(20));
             }
         });
-        let (url, key) = serve(config_of(self.folder.path()), Clock::Manual(clock.clone())).await;
+        let mut config = config_of(self.folder.path());
+        if let Some(url) = &self.database {
+            config.database = Location::from_url(url, None).unwrap();
+        }
+        let (url, key) = serve(config, Clock::Manual(clock.clone())).await;
         let admin = Caller::of(&url, Some(key));
         let cut: Vec<_> = self.connections.iter().filter(|it| it.cut).collect();
 
@@ -427,13 +453,18 @@ impl Kill {
 
 /// A person consents, and confirms that the account is theirs; answers the number of the grant.
 async fn consent(admin: &Caller, provider: &Watched, id: &str) -> usize {
+    be_authorised(admin, id).await;
+    let token = admin.get(&format!("/v1/connections/{id}/token")).await.ok(200);
+    provider.book().grant_of(token["access_token"].as_str().unwrap())
+}
+
+/// A person consents, and confirms that the account is theirs.
+pub async fn be_authorised(admin: &Caller, id: &str) {
     let begun = admin.post(&format!("/v1/connections/{id}/authorize"), json!({})).await.ok(200);
     let person = Person::new(&admin.url, wire());
     let page = person.follow(begun["authorize_url"].as_str().unwrap()).await;
     let done = person.post(&page.url, &[("decision", "yes")]).await;
     assert_eq!(done.status, 200, "{done:?}");
-    let token = admin.get(&format!("/v1/connections/{id}/token")).await.ok(200);
-    provider.book().grant_of(token["access_token"].as_str().unwrap())
 }
 
 /// Status and body, or nothing from a server that died.

@@ -10,14 +10,15 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
 use keyholder_broker::clock::{Clock, Rng};
 use keyholder_sandbox::{Options, Rotation, Sandbox};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::app::auto_approving;
+use crate::app::{Caller, auto_approving};
 
 /// Life of its access tokens.
 pub const LIFE: Duration = Duration::from_secs(3600);
@@ -33,6 +34,7 @@ pub struct Watched {
     ahead: Arc<AtomicI64>,
     rng: Rng,
     delay: fn(&Rng) -> Delay,
+    stale: bool,
 }
 
 /// How long a refresh request waits before it is worked, and its reply afterwards.
@@ -66,9 +68,10 @@ pub struct Book {
 pub struct Grant {
     /// When the access token of each of its token sets expires; the last is the newest.
     pub expires: Vec<i64>,
-    /// When the reply to its last refresh request left.
+    /// When its refresh requests came, and when the reply to the last of them left.
+    pub came: Vec<Instant>,
     pub left: Option<Instant>,
-    /// Refresh requests that came, and those of them that were refused.
+    /// Refresh requests that were worked, and those of them that were refused.
     pub requests: u64,
     pub refused: u64,
     /// The newest token set is known to have been lost: only the one before it is held.
@@ -78,8 +81,8 @@ pub struct Grant {
 }
 
 impl Watched {
-    /// Listens on so many ports.
-    pub async fn start(endpoints: usize, seed: u64, delay: fn(&Rng) -> Delay) -> Self {
+    /// Listens on so many ports. `stale`: the first access token of a grant has expired when it comes.
+    pub async fn start(endpoints: usize, seed: u64, delay: fn(&Rng) -> Delay, stale: bool) -> Self {
         let mut listeners = Vec::new();
         for _ in 0..endpoints {
             listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
@@ -98,7 +101,7 @@ impl Watched {
         );
         let urls = listeners.iter().map(|it| format!("http://{}", it.local_addr().unwrap())).collect();
         let (book, seen) = (Arc::default(), watch::Sender::default());
-        let watched = Self { sandbox, urls, book, seen, ahead, rng: Rng::seeded(seed), delay };
+        let watched = Self { sandbox, urls, book, seen, ahead, rng: Rng::seeded(seed), delay, stale };
         for listener in listeners {
             let router = watched.sandbox.router().layer(from_fn_with_state(watched.clone(), watch_over));
             tokio::spawn(async move { axum::serve(listener, router).await });
@@ -106,8 +109,7 @@ impl Watched {
         watched
     }
 
-    /// Its definition, of which each endpoint makes an integration by its variable `token_url`.
-    pub fn definition(&self) -> String {
+    fn definition(&self) -> String {
         let base = &self.urls[0];
         format!(
             r#"
@@ -130,6 +132,23 @@ recovery = "family"
 base_url = "{base}/api"
 "#
         )
+    }
+
+    /// Adds its definition, and for each endpoint the integration `endpoint-0`, `endpoint-1`, …
+    pub async fn integrate(&self, admin: &Caller) {
+        admin.post("/v1/providers", json!({"definition": self.definition()})).await.ok(201);
+        for (number, base) in self.urls.iter().enumerate() {
+            let body = json!({
+                "name": format!("endpoint-{number}"),
+                "provider": "watched",
+                "method": "authorization_code",
+                "client_id": "sandbox-basic",
+                "client_secret": "sandbox-secret",
+                "scopes": ["read"],
+                "variables": {"token_url": format!("{base}/token")},
+            });
+            admin.post("/v1/integrations", body).await.ok(201);
+        }
     }
 
     pub fn book(&self) -> MutexGuard<'_, Book> {
@@ -161,7 +180,7 @@ base_url = "{base}/api"
     }
 
     async fn refresh(self, token: String, request: Request, next: Next) -> Response {
-        self.book().enter(&token);
+        self.book().enter(&token, Instant::now());
         self.seen.send_modify(|seen| seen.arrived += 1);
         let delay = (self.delay)(&self.rng);
         Clock::System.sleep(delay.before).await;
@@ -188,7 +207,13 @@ async fn watch_over(State(watched): State<Watched>, request: Request, next: Next
         // A task of its own: it goes on when the sender dies.
         Some(token) => tokio::spawn(watched.refresh(token, request, next)).await.unwrap(),
         None => {
-            let (head, body) = whole(next.run(request).await).await;
+            let (mut head, mut body) = whole(next.run(request).await).await;
+            if watched.stale {
+                let mut reply: Value = serde_json::from_slice(&body).unwrap();
+                reply["expires_in"] = json!(0.001);
+                body = reply.to_string().into_bytes();
+                head.headers.remove(CONTENT_LENGTH);
+            }
             watched.book().began(&body, watched.now_ms());
             Response::from_parts(head, Body::from(body))
         }
@@ -227,7 +252,8 @@ impl Book {
         let set = self.grants[grant].expires.len();
         self.by_refresh.insert(text("refresh_token"), (grant, set));
         self.by_access.insert(text("access_token"), grant);
-        self.grants[grant].expires.push(now + reply["expires_in"].as_i64().unwrap() * 1000);
+        let life = Duration::from_secs_f64(reply["expires_in"].as_f64().unwrap());
+        self.grants[grant].expires.push(now + i64::try_from(life.as_millis()).unwrap());
     }
 
     fn answered(&mut self, token: &str, status: u16, reply: &[u8], now: i64) {
@@ -251,7 +277,9 @@ impl Book {
             .push(format!("grant {number}: token set {set} of {newest} was used again, {wrong}: {status} {said}"));
     }
 
-    fn enter(&mut self, token: &str) {
+    fn enter(&mut self, token: &str, now: Instant) {
+        let (grant, _) = self.by_refresh[token];
+        self.grants[grant].came.push(now);
         let running = self.in_flight.entry(token.to_owned()).or_default();
         *running += 1;
         self.most_at_once = self.most_at_once.max(*running);

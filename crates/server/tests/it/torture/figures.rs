@@ -98,8 +98,8 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<28}{:>8}{:>12}{:>12}{:>12}{:>8}",
-            "killed at", "kills", "in flight", "unanswered", "in escrow", "lost"
+            "{:<28}{:>8}{:>12}{:>12}{:>12}{:>12}{:>8}",
+            "killed at", "kills", "in flight", "not used", "in escrow", "on the way", "lost"
         )?;
         for (point, it) in &self.by_point {
             let Killed { kills, in_flight, unsent, durable, lost_on_the_way: way, lost, .. } = it;
