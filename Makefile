@@ -1,9 +1,7 @@
 # What people and CI run. `make help` lists it.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test model torture scale prepare lint
-.PHONY: help demo test model simulate torture prepare lint
-.PHONY: help demo test model torture replicas prepare lint
+.PHONY: help demo test model torture replicas simulate scale prepare lint
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
