@@ -113,7 +113,7 @@ async fn torture(engine: Engine, kills: u64, connections: u64, seed: u64) -> Fig
     let mut figures = Figures::default();
     while figures.kills() < kills {
         let mut batch = Batch::prepare(engine, &rng, connections).await;
-        while figures.kills() < kills && batch.connections.iter().filter(|it| !it.cut).count() >= ENOUGH {
+        while figures.kills() < kills && batch.connections.iter().filter(|it| it.cut.is_none()).count() >= ENOUGH {
             let at_once = 1 + below(&rng, AT_ONCE);
             let kill = choose(&rng, figures.kills(), at_once);
             batch.life(&rng, &kill, at_once, &mut figures).await;
@@ -163,8 +163,8 @@ struct Connection {
     id: String,
     /// Its grant in the provider's book.
     grant: usize,
-    /// A process died in the middle of its renewal, and left no reply in escrow.
-    cut: bool,
+    /// A process died in the middle of its renewal, and left no reply in escrow; the newest token set before that.
+    cut: Option<usize>,
 }
 
 /// A process.
@@ -230,7 +230,7 @@ impl Batch {
             let body = json!({"name": format!("c{number}"), "integration": integration});
             let id = admin.post("/v1/connections", body).await.ok(201)["id"].as_str().unwrap().to_owned();
             let grant = consent(&admin, &provider, &id).await;
-            Connection { id, grant, cut: false }
+            Connection { id, grant, cut: None }
         }))
         .await;
         process.kill();
@@ -254,7 +254,7 @@ impl Batch {
         if let Some(url) = started {
             let all = self.connections.len();
             let from = usize::try_from(below(rng, all as u64)).unwrap();
-            let sound = (0..all).map(|at| (from + at) % all).filter(|at| !self.connections[*at].cut);
+            let sound = (0..all).map(|at| (from + at) % all).filter(|at| self.connections[*at].cut.is_none());
             asked.extend(sound.take(usize::try_from(at_once).unwrap()));
             for at in &asked {
                 let (at, caller) = (*at, Caller::of(&url, Some(self.key.clone())));
@@ -308,7 +308,7 @@ impl Batch {
                 Some((status, body)) => figures.wrongs.push(format!("a sound connection: {status} {body}")),
                 None => {
                     seen.in_flight += 1;
-                    connection.cut = set_aside == 0;
+                    connection.cut = (set_aside == 0).then_some(sets[at]);
                 }
             }
             match (issued, set_aside, &result) {
@@ -345,6 +345,7 @@ impl Batch {
     /// Every connection works again, or is known to be lost.
     async fn end(mut self, figures: &mut Figures) {
         self.with_the_binary(figures).await;
+        self.came_late(figures).await;
         self.after_the_claims(figures).await;
         let book = self.provider.book();
         figures.wrongs.extend(book.wrongs());
@@ -360,6 +361,19 @@ impl Batch {
         figures.read_log(&std::fs::read_to_string(self.folder.path().join("log")).unwrap());
     }
 
+    /// A request that a dead process had sent may have been read by the provider when the life had been judged already.
+    async fn came_late(&self, figures: &mut Figures) {
+        self.provider.idle().await;
+        let mut book = self.provider.book();
+        for connection in &self.connections {
+            let issued = connection.cut.map_or(0, |set| book.newest(connection.grant) - set);
+            if issued == 1 && !book.grants[connection.grant].lost {
+                book.grants[connection.grant].lost = true;
+                figures.late += 1;
+            }
+        }
+    }
+
     /// The binary starts once more: what waited in escrow is in place, and what was not cut is renewed at once.
     async fn with_the_binary(&mut self, figures: &mut Figures) {
         let mut process = Process::start(self.folder.path(), self.database.as_deref(), None);
@@ -368,7 +382,7 @@ impl Batch {
         if std::fs::read_dir(self.folder.path().join("escrow")).unwrap().count() > 0 {
             figures.wrongs.push("replies are left in escrow after a start".to_owned());
         }
-        futures_util::future::join_all(self.connections.iter().filter(|it| !it.cut).map(async |connection| {
+        futures_util::future::join_all(self.connections.iter().filter(|it| it.cut.is_none()).map(async |connection| {
             admin.post(&format!("/v1/connections/{}/refresh", connection.id), json!({})).await.ok(200);
         }))
         .await;
@@ -398,7 +412,7 @@ impl Batch {
         }
         let (url, key) = serve(config, Clock::Manual(clock.clone())).await;
         let admin = Caller::of(&url, Some(key));
-        let cut: Vec<_> = self.connections.iter().filter(|it| it.cut).collect();
+        let cut: Vec<_> = self.connections.iter().filter(|it| it.cut.is_some()).collect();
 
         let is_lost = |connection: &Connection| self.provider.book().grants[connection.grant].lost;
         let requests = |grant: usize| self.provider.book().grants[grant].requests;

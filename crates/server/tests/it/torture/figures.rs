@@ -10,6 +10,8 @@ pub struct Figures {
     by_point: BTreeMap<&'static str, Killed>,
     /// Kills after which nothing was left to be cut: the point was not reached.
     idle: u64,
+    /// Requests that were read by the provider when their process was long dead; their tokens are lost on the way, too.
+    pub late: u64,
     /// Replies found in escrow and committed by a later process.
     pub recovered: u64,
     /// Grants that ended when nothing was left to lose.
@@ -45,6 +47,7 @@ impl Default for Figures {
             began: Instant::now(),
             by_point: BTreeMap::new(),
             idle: 0,
+            late: 0,
             recovered: 0,
             reuses_when_dead: 0,
             consented_again: 0,
@@ -111,8 +114,9 @@ impl fmt::Display for Figures {
         writeln!(f, "replies found in escrow     {}, and committed by the next process", self.recovered)?;
         writeln!(
             f,
-            "tokens lost on the way      {}, the provider had acted, its reply had not left",
-            self.total(|it| it.lost_on_the_way)
+            "tokens lost on the way      {}, the reply had not left; {} of them, the request had not been read",
+            self.total(|it| it.lost_on_the_way) + self.late,
+            self.late
         )?;
         writeln!(
             f,
