@@ -112,6 +112,7 @@ CREATE TABLE connections (
 );
 CREATE INDEX connections_due_at ON connections (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX connections_due ON connections (endpoint, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX connections_claims ON connections (attempt_deadline) WHERE attempt_deadline IS NOT NULL;
 CREATE INDEX connections_dies ON connections (dies_at) WHERE dies_at IS NOT NULL;
 CREATE INDEX connections_integration ON connections (integration);
 

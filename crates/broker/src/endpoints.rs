@@ -397,7 +397,9 @@ impl Gate {
     fn failed(&mut self, admitted: Admitted, retry_after: Option<Duration>, now: i64, jitter: f64) {
         self.in_flight -= 1;
         self.heed_the_clock(now);
-        let asked = retry_after.filter(|wait| !wait.is_zero()).map(|wait| now + millis(wait.min(LONGEST_ASKED)));
+        // One connection may be asked to wait for what concerns it alone, so the endpoint is left alone for so long only when the next one is told the same.
+        let most = if admitted.is_probe { LONGEST_ASKED } else { LONGEST };
+        let asked = retry_after.filter(|wait| !wait.is_zero()).map(|wait| now + millis(wait.min(most)));
         if let Some(open) = &mut self.open
             && !admitted.is_probe
         {
@@ -551,12 +553,16 @@ mod tests {
     }
 
     #[test]
-    fn what_the_provider_asks_for_opens_it_at_once_up_to_a_day() {
-        for (asked, until) in [(1, 1000), (30, 30_000), (100 * 3600, 24 * 3_600_000)] {
+    fn what_the_provider_asks_for_opens_it_at_once_and_for_long_when_it_asks_again() {
+        for (asked, first, then) in [(1, 1000, 2000), (30, 30_000, 30_000), (100 * 3600, 60_000, 24 * 3_600_000)] {
             let mut gate = gate();
+            let asked = Some(Duration::from_secs(asked));
             let admitted = go(&mut gate, Urgency::Background, NOW);
-            gate.failed(admitted, Some(Duration::from_secs(asked)), NOW, 1.0);
-            assert_eq!(gate.admit(Urgency::Reader, NOW), closed(NOW + until));
+            gate.failed(admitted, asked, NOW, 1.0);
+            assert_eq!(gate.admit(Urgency::Reader, NOW), closed(NOW + first));
+            let probe = go(&mut gate, Urgency::Reader, NOW + first);
+            gate.failed(probe, asked, NOW + first, 1.0);
+            assert_eq!(gate.admit(Urgency::Reader, NOW + first), closed(NOW + first + then));
         }
         let mut gate = gate();
         let admitted = go(&mut gate, Urgency::Background, NOW);

@@ -146,7 +146,11 @@ impl Broker {
         let began = self.now_ms();
         self.follower.begun.fetch_add(1, Ordering::Relaxed);
         let before = heard.clone();
-        let Looked { changes, heard: after, from_anew } = self.store.read(|tx| look_into(tx, before)).await?;
+        let Looked { changes, heard: after, from_anew } = self
+            .store
+            .read(|tx| look_into(tx, before))
+            .await
+            .inspect_err(|_| self.claims.database_was_away(&self.clock))?;
         if from_anew {
             self.forget_everything().await?;
         }

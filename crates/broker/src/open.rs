@@ -154,7 +154,8 @@ impl Broker {
             instance,
             _locks: locks,
         }));
-        broker.claims.begin(&broker.clock, broker.store.read(|tx| tx.now_ms()).await?);
+        let (now, claimed) = broker.store.read(|tx| Ok((tx.now_ms()?, tx.claimed()?))).await?;
+        broker.claims.begin(&broker.clock, now, claimed);
         broker.load_own_providers().await?;
         broker.free_unanswered().await?;
         let recovered = broker.commit_escrow().await?;

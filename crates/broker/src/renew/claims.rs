@@ -1,10 +1,11 @@
 //! Whether somebody else's claim still stands: whether a request of his may be in flight.
 //!
 //! A claim ends with its deadline, by the database's clock. Clocks are set, though, forward and back, and a request in flight doesn't care. So a deadline only
-//! counts while the clock has run evenly, and a claim that was watched for its whole length, by a clock that nobody sets, is over whatever its deadline says.
+//! counts while the clock has run evenly as far as this process knows, and a claim that was watched for its whole length, by a clock that nobody sets, is over
+//! whatever its deadline says. While the database is away an owner can't say what came of its request: when it is back, all watching begins anew.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment, millis};
@@ -17,6 +18,8 @@ pub(super) const CLAIM: Duration = Duration::from_secs(40);
 pub(super) const YOUNG: Duration = Duration::from_secs(8);
 /// Where a second use of a refresh token would do harm, a dead owner gets this much longer to come back with its escrow.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// So many claims are watched before those that ended unseen are looked for.
+const WATCHED: usize = 1024;
 /// A clock that differs this much from what has passed was set.
 const SET: Duration = Duration::from_secs(2);
 
@@ -41,14 +44,14 @@ struct Seen {
     watched: HashMap<ConnectionId, (AttemptId, Moment)>,
     /// What the database's clock showed, and when.
     read: Option<(i64, Moment)>,
-    /// When it was last found to have been set.
-    set: Option<Moment>,
+    /// Since when it is known to run evenly, and the database to be there.
+    even_since: Option<Moment>,
 }
 
 impl Claims {
     /// Judges the claim on `row`. `now` is the database's time, Unix milliseconds; `patience` what an owner gets beyond its deadline.
     pub(super) fn judge(&self, clock: &Clock, row: &Connection, now: i64, patience: Duration) -> Standing {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.lock();
         seen.note(clock, now);
         let Some(attempt) = &row.attempt else {
             seen.watched.remove(&row.id);
@@ -58,6 +61,7 @@ impl Claims {
             Some((watched, since)) if *watched == attempt.id => *since,
             _ => {
                 let since = clock.moment();
+                seen.tidy(clock);
                 seen.watched.insert(row.id.clone(), (attempt.id.clone(), since));
                 since
             }
@@ -79,14 +83,25 @@ impl Claims {
         Standing::Stands(whole - watched_for)
     }
 
-    /// From now on it is seen when the database's clock, which shows `now`, is set.
-    pub(crate) fn begin(&self, clock: &Clock, now: i64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).note(clock, now);
+    /// This process begins to watch: `now` is what the database's clock shows, `claimed` the claims that are held.
+    pub(crate) fn begin(&self, clock: &Clock, now: i64, claimed: Vec<(ConnectionId, AttemptId)>) {
+        let mut seen = self.lock();
+        let moment = clock.moment();
+        seen.watched = claimed.into_iter().map(|(id, attempt)| (id, (attempt, moment))).collect();
+        seen.read = Some((now, moment));
+        seen.even_since = Some(moment);
     }
 
-    /// A renewal here ended: nobody watches any more.
-    pub(super) fn forget(&self, id: &ConnectionId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).watched.remove(id);
+    /// The database could not be asked.
+    pub(crate) fn database_was_away(&self, clock: &Clock) {
+        let mut seen = self.lock();
+        let moment = clock.moment();
+        seen.watched.values_mut().for_each(|(_, since)| *since = moment);
+        seen.even_since = Some(moment);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -99,13 +114,20 @@ impl Seen {
                     milliseconds = now.saturating_sub(expected),
                     "the database's clock was set; claims are judged by watching them until all from before are over"
                 );
-                self.set = Some(clock.moment());
+                self.even_since = Some(clock.moment());
             }
         }
         self.read = Some((now, clock.moment()));
     }
 
     fn runs_evenly(&self, clock: &Clock, whole: Duration) -> bool {
-        self.set.is_none_or(|set| clock.since(set) > whole)
+        self.even_since.is_none_or(|since| clock.since(since) > whole)
+    }
+
+    /// Claims that ended unseen are forgotten.
+    fn tidy(&mut self, clock: &Clock) {
+        if self.watched.len() >= WATCHED {
+            self.watched.retain(|_, (_, since)| clock.since(*since) < (CLAIM + PATIENCE) * 2);
+        }
     }
 }

@@ -180,7 +180,6 @@ impl Broker {
         tokio::spawn(async move {
             let under_way = UnderWay { broker: &broker, id: &id };
             let outcome = broker.renew_task(&id, wish).await;
-            broker.claims.forget(&id);
             // Out of the map first: who comes after this reads the row anew.
             drop(under_way);
             let _ = answer.send(outcome);

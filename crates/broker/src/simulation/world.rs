@@ -308,9 +308,7 @@ impl World {
                 "{by} sends rt-{grant}-{number} again, which ends the grant, while its access token is valid"
             ));
         }
-        // A process that has just started trusts a deadline that a clock, set while nobody watched, has made look past: a known limit.
-        let is_new = by.well_since().is_none_or(|since| now < since + Duration::from_secs(60));
-        if !(others.is_empty() || self.chaos.clocks && is_new) {
+        if !others.is_empty() {
             self.violation(format!("{by} sends rt-{grant}-{number} while requests of {others:?} are in flight"));
         }
         place

@@ -27,6 +27,8 @@ sql! {
     DUE_AT = "SELECT id, endpoint, generation FROM connections WHERE endpoint = ?3 AND due_at <= ?1 AND (attempt IS NULL OR attempt_deadline NOT BETWEEN ?1 AND ?1 + 120000) \
         ORDER BY due_at LIMIT ?2";
     NEXT_DUE = "SELECT min(due_at) FROM connections WHERE due_at > ?1";
+    NEXT_CLAIM_END = "SELECT min(attempt_deadline) FROM connections WHERE attempt_deadline > ?1";
+    CLAIMED = "SELECT id, attempt FROM connections WHERE attempt_deadline IS NOT NULL";
     // From endpoint to endpoint by the index, whatever the number of rows between them.
     DUE_ENDPOINTS = "WITH RECURSIVE e (endpoint, n) AS (SELECT cast(?1 AS text), cast(1 AS bigint) UNION ALL \
         SELECT (SELECT min(c.endpoint) FROM connections c WHERE c.endpoint > e.endpoint AND c.due_at IS NOT NULL), e.n + 1 FROM e \
@@ -214,9 +216,16 @@ impl Tx<'_> {
         self.rows(&DUE_AT, &[Val::I(now), Val::I(limit), Val::T(endpoint)], read_due)
     }
 
-    /// When the next one is due after `now`, Unix milliseconds.
+    /// When the next one is due after `now`, or the claim on one ends, Unix milliseconds.
     pub fn next_due(&self, now: i64) -> StoreResult<Option<i64>> {
-        Ok(self.row(&NEXT_DUE, &[Val::I(now)], |row| row.opt_i(0))?.flatten())
+        let first = |sql| self.row(sql, &[Val::I(now)], |row| row.opt_i(0)).map(Option::flatten);
+        let (due, claim_end) = (first(&NEXT_DUE)?, first(&NEXT_CLAIM_END)?);
+        Ok(due.into_iter().chain(claim_end).min())
+    }
+
+    /// The connections on which a claim is held, with it.
+    pub fn claimed(&self) -> StoreResult<Vec<(ConnectionId, AttemptId)>> {
+        self.rows(&CLAIMED, &[], |row| Ok((read_id(row, 0)?, row.t(1)?.parse().map_err(|_| unreadable("attempt"))?)))
     }
 
     /// Up to `limit` token endpoints in order, `from` the first, each with the time at which its first connection is due.
@@ -477,6 +486,8 @@ mod tests {
             ("DUE", &DUE, vec![Val::I(1), Val::I(1)]),
             ("DUE_AT", &DUE_AT, vec![Val::I(1), Val::I(1), Val::T("")]),
             ("NEXT_DUE", &NEXT_DUE, vec![Val::I(1)]),
+            ("NEXT_CLAIM_END", &NEXT_CLAIM_END, vec![Val::I(1)]),
+            ("CLAIMED", &CLAIMED, vec![]),
             ("DUE_ENDPOINTS", &DUE_ENDPOINTS, vec![Val::T(""), Val::I(1)]),
         ] {
             let explain = Sql(Box::leak(format!("EXPLAIN QUERY PLAN {}", sql.0).into_boxed_str()));
