@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::app::{App, START, settings};
 use crate::fake::Fake;
 use crate::gateway::get;
+use crate::scheduler::by_the_clock;
 
 /// A consent connection of a provider with this recovery class, whose token endpoint is the test: `at-1` for an hour, and `rt-1`.
 async fn classed(class: &str) -> (App, Fake) {
@@ -157,7 +158,7 @@ async fn a_person_who_insists_lifts_the_caution_of_a_family_once_nothing_is_unde
         assert!(fake.is_quiet(), "the first request may still arrive");
         app.advance(1);
     }
-    fake.next().await.json(200, tokens(2));
+    by_the_clock(&app, &mut fake).await.json(200, tokens(2));
     assert_eq!(asked.await.unwrap().unwrap(), 2);
 }
 

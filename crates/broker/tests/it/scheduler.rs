@@ -25,7 +25,7 @@ fn start(app: &App) -> Scheduler {
 }
 
 /// The next request, the clock going on second by second until it comes.
-async fn by_the_clock(app: &App, fake: &mut Fake) -> Arrived {
+pub async fn by_the_clock(app: &App, fake: &mut Fake) -> Arrived {
     while fake.is_quiet() {
         app.advance(1);
         app.broker.doctor(&app.admin).await.unwrap();
