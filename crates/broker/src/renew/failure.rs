@@ -41,19 +41,18 @@ impl Failed {
         Self { lost: row.lost_at.map(|at| (at, Recovery::Static)), ..Self::plain(explained) }
     }
 
+    /// No answer: whether the refresh token was used is not known since `at`, and the request may still be under way.
+    pub(super) fn unanswered(explained: Explained, at: i64, recovery: &Recovery) -> Self {
+        Self { under_way: recovery::second_use_harms(recovery), ..Self::lost(explained, at, recovery) }
+    }
+
     /// Whether the refresh token was used is not known since `at`.
     pub(super) fn lost(mut explained: Explained, at: i64, recovery: &Recovery) -> Self {
         explained.failure.remedy = format!(
             "The provider may have acted on the request although its reply was lost. {}",
             recovery::told(recovery)
         );
-        let under_way = recovery::second_use_harms(recovery);
-        Self { lost: Some((at, *recovery)), under_way, ..Self::plain(explained) }
-    }
-
-    /// A dead owner's claim has run out: nothing is under way any more.
-    pub(super) fn taken_over(explained: Explained, at: i64, recovery: &Recovery) -> Self {
-        Self { under_way: false, ..Self::lost(explained, at, recovery) }
+        Self { lost: Some((at, *recovery)), ..Self::plain(explained) }
     }
 
     /// This time it was not used, or was refused; what happened at `at` is as unknown as before.

@@ -251,6 +251,15 @@ impl Broker {
                 Standing::Over(attempt) => Some(attempt),
                 // What isn't urgent comes again by itself.
                 Standing::Stands(_) if wish.urgency == Urgency::Background => return Err(Error::StillRenewing),
+                // This process's own, which it kept after it had sent without an answer: nobody is at it.
+                Standing::Stands(left) if row.attempt.as_ref().is_some_and(|kept| kept.owner == self.instance) => {
+                    return Err(Error::NotReady {
+                        connection: row.name.clone(),
+                        state: row.state.status(),
+                        failure: row.state.failure().cloned(),
+                        retry_after: Some(left),
+                    });
+                }
                 Standing::Stands(left) => {
                     self.clock.sleep(LOOK_AGAIN.min(left)).await;
                     continue;
@@ -268,7 +277,7 @@ impl Broker {
                 && !wish.refused_by_api()
                 && recovery::must_wait(recovery, Lost::of(&row, at, self.now_ms())).is_some()
             {
-                let failed = Failed::taken_over(explain::owner_died(self.now_ms()), at, recovery);
+                let failed = Failed::lost(explain::owner_died(self.now_ms()), at, recovery);
                 return self.fail_unsent(&row, dead.as_ref(), failed).await;
             }
             let endpoint = endpoint_key(&plan);
@@ -344,7 +353,7 @@ impl Broker {
                 }
                 let open = deed == Deed::Refresh && error.what.may_have_arrived();
                 return Err(Stop::failed(match claim.lost_at {
-                    _ if open => Failed::lost(explained, sent_at, recovery),
+                    _ if open => Failed::unanswered(explained, sent_at, recovery),
                     Some(at) => Failed::still_lost(explained, at, recovery),
                     None => Failed::plain(explained),
                 }));

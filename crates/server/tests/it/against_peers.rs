@@ -17,6 +17,7 @@ mod setup;
 use std::time::Duration;
 
 use http::Method;
+use keyholder_broker::clock::ManualClock;
 use serde_json::{Value, json};
 use url::Url;
 
@@ -177,6 +178,15 @@ async fn until(app: &App, name: &str, what: &str, holds: impl Fn(&Value) -> bool
             let history = app.admin().get(&format!("/v1/connections/{name}/events")).await.ok(200);
             panic!("{name} never was {what}: {}\nits history: {history}", shown(app, name).await)
         }
+    }
+}
+
+/// Whether a connection is in this state; the clock goes on between the looks, beyond the claim of a request that may still be under way.
+fn in_time(clock: &ManualClock, state: &'static str) -> impl Fn(&Value) -> bool {
+    clock.advance(Duration::from_secs(61));
+    move |it| {
+        clock.advance(Duration::from_millis(100));
+        it["state"] == state
     }
 }
 

@@ -365,12 +365,19 @@ async fn a_provider_that_is_down() {
     // A connection that worked keeps its grant and its valid token.
     app.consented("alice").await;
     let before = app.admin().get("/v1/connections/alice/token").await.ok(200);
-    app.fault("token=drop");
+    app.fault("token=server_error");
     app.admin().post("/v1/connections/alice/refresh", json!({})).await.problem(503, "provider_unavailable");
     assert_eq!(app.admin().get("/v1/connections/alice/token").await.ok(200)["access_token"], before["access_token"]);
     app.sandbox.clear_faults();
     app.admin().post("/v1/connections/alice/refresh", json!({})).await.ok(200);
     assert_eq!(app.state("alice").await, "connected");
+
+    // A request that broke off may still arrive: nothing is sent before it can't, and who asks is told when.
+    app.fault("token=drop,times=1");
+    app.admin().post("/v1/connections/alice/refresh", json!({})).await.problem(503, "provider_unavailable");
+    let held = app.admin().post("/v1/connections/alice/refresh", json!({})).await.problem(503, "provider_unavailable");
+    assert!((50..=60).contains(&held["retry_after"].as_u64().unwrap()), "{held}");
+    says(&held, &["may have acted on the request"]);
 }
 
 #[tokio::test]

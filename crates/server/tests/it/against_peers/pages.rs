@@ -11,6 +11,11 @@ async fn stage() -> (App, OidcProvider, Browser) {
     (App::start().await, peer, Browser::start())
 }
 
+async fn stage_on_a_clock() -> ((App, ManualClock), OidcProvider, Browser) {
+    let peer = OidcProvider::start(&[("AT_TTL", "600"), ("ALWAYS_RT", "1"), ("INTERACTIVE", "1")]);
+    (App::on_a_clock().await, peer, Browser::start())
+}
+
 /// An invitation to connect under the integration `name`, and the connection it makes.
 async fn invitation(app: &App, name: &str) -> (String, String) {
     let session = app.admin().post("/v1/connect-sessions", json!({"integration": name})).await.ok(201);
@@ -255,7 +260,7 @@ async fn the_browser_returns_to_the_application() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn consenting_again_mends_the_connection_in_place() {
-    let (app, peer, browser) = stage().await;
+    let ((app, clock), peer, browser) = stage_on_a_clock().await;
     app.admin().post("/v1/integrations", oidc(&peer, "Reports", "authorization_code", "c-basic")).await.ok(201);
     let (link, connection) = invitation(&app, "Reports").await;
     browser.goto(&link);
@@ -268,7 +273,7 @@ async fn consenting_again_mends_the_connection_in_place() {
     // The reply to a refresh is lost, the next try counts as theft.
     peer.fault(json!({"path": "/token", "drop": true, "after": true}));
     refresh(&app, &connection).await.problem(503, "provider_unavailable");
-    let dead = until(&app, &connection, "dead", |it| it["state"] == "reconnect").await;
+    let dead = until(&app, &connection, "dead", in_time(&clock, "reconnect")).await;
 
     let begun = authorize(&app, &connection).await.ok(200);
     assert_eq!((&begun["connection"], &begun["state"]), (&dead["id"], &json!("reconnect")));
