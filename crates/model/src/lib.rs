@@ -1,6 +1,6 @@
 //! The renewal protocol as a model: `docs/dev/renewal-model.md` says what it shows and what it leaves out.
 //!
-//! [`Renewal::next`] is the protocol, one arm a step. A checker (stateright) walks through every order in which the steps of all replicas, the network,
+//! `Renewal::next` is the protocol, one arm a step. A checker (stateright) walks through every order in which the steps of all replicas, the network,
 //! the provider, time and the faults can happen, and judges each state by the [`properties`].
 
 pub mod properties;
