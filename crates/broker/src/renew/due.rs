@@ -13,8 +13,8 @@ use crate::plan::Plan;
 const AHEAD: Duration = Duration::from_secs(15 * 60);
 /// The same where renewal ends the access token that others still use.
 const AHEAD_WHERE_ACCESS_DIES: Duration = Duration::from_secs(60);
-/// Shorter lives than this are left to who needs the token.
-const LEAST: Duration = Duration::from_secs(10);
+/// No sooner than this after the last renewal, however short the life.
+const LEAST: Duration = Duration::from_secs(1);
 
 /// The times of a token set, Unix milliseconds.
 #[derive(Debug, PartialEq, Eq)]
@@ -131,7 +131,7 @@ mod tests {
         let table = [
             ("by expiry", kind(None, None), tokens(hour, true, None), (Some(45 * MINUTE), None)),
             ("half a short life", kind(None, None), tokens(Some(20 * MINUTE), true, None), (Some(10 * MINUTE), None)),
-            ("not all the time", kind(None, None), tokens(Some(1000), true, None), (Some(10_000), None)),
+            ("not all the time", kind(None, None), tokens(Some(100), true, None), (Some(1000), None)),
             ("nothing is known", kind(None, None), tokens(None, true, None), (None, None)),
             ("kept alive", kind(Some(90), None), tokens(None, true, None), (Some(45 * DAY), Some(90 * DAY))),
             ("expiry before that", kind(Some(90), None), tokens(hour, true, None), (Some(45 * MINUTE), Some(90 * DAY))),
