@@ -302,7 +302,12 @@ mod tests {
 
     #[test]
     fn the_definitions_remedy_comes_first() {
-        let known = [KnownError { code: "invalid_grant".to_owned(), remedy: "Ask Ada.".to_owned() }];
+        let known = [KnownError {
+            code: "invalid_grant".to_owned(),
+            phase: None,
+            meaning: None,
+            remedy: "Ask Ada.".to_owned(),
+        }];
         let failure = refused(FailureKind::Grant, "invalid_grant", "no");
         assert_eq!(
             refusal(Deed::Refresh, &failure, Known { errors: &known, ..Known::default() }, &[], 0).failure.remedy,

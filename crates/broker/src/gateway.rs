@@ -154,6 +154,9 @@ impl Broker {
                     None => None,
                 };
                 let api = self.plan(&row, tokens.as_ref()).await?.rendered.api;
+                let (header, prefix) = api.header().map(|(name, prefix)| (name.clone(), prefix.to_owned())).ok_or(
+                    Error::Internal("this version puts tokens into headers only, and the definition names none"),
+                )?;
                 let base_url = api.base_url.ok_or_else(|| {
                     invalid(
                         "api_base_url",
@@ -164,10 +167,10 @@ impl Broker {
                 Ok(ApiAccess {
                     base_url,
                     hosts: api.hosts,
-                    header: api.header,
-                    prefix: api.prefix,
+                    header,
+                    prefix,
                     headers: api.headers,
-                    verify_path: api.verify_path,
+                    verify_path: api.verify.map(|verify| verify.path),
                 })
             })
             .await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
-use keyholder_oauth::{Client, Metadata, Secret, SecretBytes, TokenSet, read_metadata};
+use keyholder_oauth::{Client, Metadata, Moment, Secret, SecretBytes, TokenSet, read_metadata};
 use keyholder_provider::{Catalogue, Choice, Definition, Discovery, Rendered};
 
 use crate::clock::millis;
@@ -94,18 +94,23 @@ impl Broker {
         let definition = self.definition(&integration.provider)?;
         let method = definition.method(Some(&integration.method))?;
         let values = all_values(integration, variables, &secrets, tokens);
+        let client = Client { id: integration.client_id.clone(), secret: integration.client_secret.clone(), key: None };
         let choice = Choice {
             client_auth: integration.client_auth,
             header_prefix: integration.header_prefix.clone(),
             audience: integration.audience.clone(),
             scopes: integration.scopes.clone(),
+            client: Some(client.clone()),
+            password: secrets.get(PASSWORD).cloned(),
+            tokens: tokens.map(Into::into),
+            moment: Some(self.moment()),
+            ..Choice::default()
         };
         let discovered = match definition.discovery(method, &values)? {
             Some(discovery) => Some(self.discover(&discovery).await?),
             None => None,
         };
         let rendered = definition.render(method, &values, &choice, discovered.as_ref())?;
-        let client = Client { id: integration.client_id.clone(), secret: integration.client_secret.clone() };
         let userinfo_endpoint = discovered.and_then(|document| document.userinfo_endpoint);
         Ok(Plan {
             rendered,
@@ -115,6 +120,11 @@ impl Broker {
             secrets,
             integration_secrets: integration.secret_variables.clone(),
         })
+    }
+
+    /// What a signed request needs beside its key.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { now_ms: self.now_ms(), random: self.rng.bytes() }
     }
 
     /// The issuer's document: from memory while it is fresh, else fetched; a stale one serves while the issuer can't be reached.

@@ -106,7 +106,7 @@ impl Broker {
             (RevokedToken::RefreshToken, Some(refresh_token)) => (refresh_token, "refresh_token"),
             _ => (&tokens.access_token, "access_token"),
         };
-        let request = match revocation_request(&revoke.endpoint, &plan.client, token, hint) {
+        let request = match revocation_request(&revoke.endpoint, &plan.client, token, hint, &self.moment()) {
             Ok(request) => request,
             Err(error) => return RevocationOutcome::Failed(sentence(error.to_string())),
         };

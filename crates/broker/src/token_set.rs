@@ -66,6 +66,7 @@ pub(crate) fn read(json: &[u8]) -> Result<TokenSet> {
         expires_at: read.expires_at,
         refresh_expires_at: read.refresh_expires_at,
         scope: read.scope,
+        secondary: Default::default(),
         extra: read.extra,
     })
 }

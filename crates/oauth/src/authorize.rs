@@ -4,6 +4,7 @@ use url::Url;
 
 use crate::params::Params;
 use crate::query;
+use crate::token::{ScopeFormat, push_scope};
 
 /// What an authorization request says.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct AuthorizeRequest<'a> {
     pub redirect_uri: &'a str,
     /// The scopes, already joined with the provider's separator; sent only if given.
     pub scope: Option<&'a str>,
+    /// How several scopes are sent.
+    pub scope_format: ScopeFormat,
     /// What ties the answer to this request (RFC 6749 §10.12). Ours to draw: 256 random bits.
     pub state: &'a str,
     /// The S256 challenge of a [`Verifier`](crate::Verifier) (RFC 7636 §4.3).
@@ -48,9 +51,7 @@ fn standard(request: &AuthorizeRequest<'_>) -> Params {
     params.push("response_type", "code");
     params.push("client_id", request.client_id);
     params.push("redirect_uri", request.redirect_uri);
-    if let Some(scope) = request.scope {
-        params.push("scope", scope);
-    }
+    push_scope(&mut params, request.scope, request.scope_format);
     for (name, value) in guards(request).iter() {
         params.push(name, value);
     }

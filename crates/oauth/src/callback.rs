@@ -3,7 +3,9 @@
 use std::fmt;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use serde::Deserialize;
 
+use crate::jwt::{Encoding, Hash, hmac_of};
 use crate::pkce::sha256;
 use crate::query;
 use crate::secret::Secret;
@@ -11,6 +13,67 @@ use crate::text::{MAX_NAME, MAX_TEXT, clean};
 
 /// The longest query that is read, in bytes.
 const MAX_QUERY: usize = 16 * 1024;
+
+/// What a provider does differently when it sends the browser back. `Default` is RFC 6749 §4.1.2.
+#[derive(Clone, Debug)]
+pub struct CallbackRules {
+    /// The parameter that holds the code.
+    pub code: String,
+    /// The parameter that holds the state.
+    pub state: String,
+    /// Cut off the end of the code (Instagram sends `…#_`).
+    pub strip_code_suffix: Option<String>,
+    /// How the parameters are signed.
+    pub signature: Option<CallbackSignature>,
+}
+
+/// A signature over the callback's parameters, which proves that the provider wrote them.
+#[derive(Clone, Debug)]
+pub struct CallbackSignature {
+    /// The parameter that holds it; it is not among those that are signed.
+    pub parameter: String,
+    /// The hash of the HMAC.
+    pub hash: Hash,
+    /// How it is written.
+    pub encoding: Encoding,
+    /// What it is made with, commonly the client secret.
+    pub key: Secret,
+    /// What it is made over.
+    pub over: SignedOver,
+}
+
+/// What a callback's signature is made over. Written in snake case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignedOver {
+    /// The other parameters as they came, sorted by name and joined with `&`.
+    #[default]
+    SortedQuery,
+    /// The other parameters as they came, in their order.
+    Query,
+}
+
+impl Default for CallbackRules {
+    fn default() -> Self {
+        Self { code: "code".to_owned(), state: "state".to_owned(), strip_code_suffix: None, signature: None }
+    }
+}
+
+impl CallbackSignature {
+    fn holds(&self, query: &str) -> bool {
+        let named = |piece: &str, name: &str| {
+            query::parse(piece).is_some_and(|pairs| pairs.first().is_some_and(|(known, _)| known == name))
+        };
+        let (signature, mut rest): (Vec<&str>, Vec<&str>) =
+            query.split('&').filter(|piece| !piece.is_empty()).partition(|piece| named(piece, &self.parameter));
+        if self.over == SignedOver::SortedQuery {
+            rest.sort_unstable();
+        }
+        let wanted = self.encoding.encode(&hmac_of(self.hash, self.key.expose().as_bytes(), rest.join("&").as_bytes()));
+        let given = signature.first().and_then(|piece| query::parse(piece)).and_then(|mut pairs| pairs.pop());
+        given.is_some_and(|(_, value)| verify_slices_are_equal(value.as_bytes(), wanted.as_bytes()).is_ok())
+    }
+}
 
 /// A callback as it came: well-formed, believed in nothing yet. `Debug` shows no value.
 pub struct ReceivedCallback {
@@ -83,20 +146,27 @@ pub enum CallbackError {
     /// The query is longer than 16 KiB.
     #[error("the answer is longer than 16 KiB; begin the authorization again")]
     TooLong,
+    /// The signature that the provider puts on its answers is missing or wrong.
+    #[error("the answer is not signed as the provider signs; begin again, and check the client secret if it stays so")]
+    Signature,
     /// The query does not decode to UTF-8.
     #[error("the answer is not valid UTF-8; begin the authorization again")]
     NotUtf8,
 }
 
 impl ReceivedCallback {
-    /// Reads the query of the callback, with or without its leading `?`.
+    /// Reads the query of the callback, with or without its leading `?`, or its body where the provider posts it (OAuth 2.0 Form
+    /// Post Response Mode).
     ///
     /// # Errors
-    /// [`CallbackError`]: `TooLong`, `NotUtf8`, `Duplicate` or `MissingState`.
-    pub fn parse(query: &str) -> Result<Self, CallbackError> {
+    /// [`CallbackError`]: `TooLong`, `Signature`, `NotUtf8`, `Duplicate` or `MissingState`.
+    pub fn parse(query: &str, rules: &CallbackRules) -> Result<Self, CallbackError> {
         let query = query.strip_prefix('?').unwrap_or(query);
         if query.len() > MAX_QUERY {
             return Err(CallbackError::TooLong);
+        }
+        if rules.signature.as_ref().is_some_and(|signature| !signature.holds(query)) {
+            return Err(CallbackError::Signature);
         }
         let mut pairs = query::parse(query).ok_or(CallbackError::NotUtf8)?;
         refuse_duplicates(&pairs)?;
@@ -105,9 +175,9 @@ impl ReceivedCallback {
             Some(pairs.remove(place).1)
         };
         Ok(Self {
-            state: take("state").filter(|state| !state.is_empty()).ok_or(CallbackError::MissingState)?.into(),
+            state: take(&rules.state).filter(|state| !state.is_empty()).ok_or(CallbackError::MissingState)?.into(),
             issuer: take("iss"),
-            code: take("code").filter(|code| !code.is_empty()).map(Secret::new),
+            code: take(&rules.code).map(|code| stripped(code, rules)).filter(|code| !code.is_empty()).map(Secret::new),
             error: take("error").filter(|error| !error.is_empty()),
             error_description: take("error_description"),
             other: pairs,
@@ -164,6 +234,11 @@ impl fmt::Debug for ValidatedCallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ValidatedCallback").finish_non_exhaustive()
     }
+}
+
+fn stripped(code: String, rules: &CallbackRules) -> String {
+    let cut = rules.strip_code_suffix.as_deref().and_then(|suffix| code.strip_suffix(suffix));
+    cut.map(str::to_owned).unwrap_or(code)
 }
 
 fn refuse_duplicates(pairs: &[(String, String)]) -> Result<(), CallbackError> {

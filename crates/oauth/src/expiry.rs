@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use crate::reply::{ExpiryUnit, ReplyRules};
+use crate::reply::{Expiry, Pointer, ReplyRules};
 
 /// Members that hold the end as a date.
 const DATES: [&str; 3] = ["expires_at", "expires_on", ".expires"];
@@ -26,19 +26,43 @@ const FIRST_DATE_MS: f64 = 1e11;
 /// Lifetimes beyond 100 years are no information: "unknown" is never "for ever".
 const LONGEST_MS: f64 = 100.0 * 365.25 * 86_400_000.0;
 
+/// What the end is read by.
+pub(crate) struct ExpiryRules<'a> {
+    pub expires_in: Option<&'a Pointer>,
+    pub expires_at: Option<&'a Pointer>,
+    pub expiry: Expiry,
+    pub default_lifetime: Option<Duration>,
+}
+
+impl<'a> ExpiryRules<'a> {
+    pub(crate) fn of(rules: &'a ReplyRules) -> Self {
+        Self {
+            expires_in: Some(&rules.expires_in),
+            expires_at: rules.expires_at.as_ref(),
+            expiry: rules.expiry,
+            default_lifetime: rules.default_lifetime,
+        }
+    }
+}
+
 /// The end in Unix milliseconds, or `None` if it is unknown. What the reply says counts first, then the
 /// token's own `exp` (RFC 7519 §4.1.4), then the definition's default.
-pub(crate) fn expires_at(rules: &ReplyRules, reply: &Value, access_token: &str, now_ms: i64) -> Option<i64> {
-    let clock = Clock { now_ms, unit: rules.expiry_unit };
-    let said = || clock.lifetime_or_date(rules.expires_in.find(reply)?);
-    let alias = || clock.lifetime_or_date(reply.get("expires")?);
-    let date = || DATES.iter().find_map(|name| clock.date_in(reply.get(*name)?));
+pub(crate) fn expires_at(rules: &ExpiryRules<'_>, reply: &Value, access_token: &str, now_ms: i64) -> Option<i64> {
+    let clock = Clock { now_ms, expiry: rules.expiry };
+    let dated = || clock.date_in(rules.expires_at?.find(reply)?);
+    let said = || clock.said(rules.expires_in?.find(reply)?);
+    // The names in use belong to the main token, whose lifetime always has a place.
+    let main = rules.expires_in.is_some();
+    let alias = || clock.said(reply.get("expires").filter(|_| main)?);
+    let date = || DATES.iter().filter(|_| main).find_map(|name| clock.date_in(reply.get(*name)?));
     let token = || clock.date(jwt_exp(access_token)?);
-    let stated = said().or_else(alias).or_else(date);
-    if rules.never_expires {
-        return stated;
+    let default = || now_ms.checked_add(i64::try_from(rules.default_lifetime?.as_millis()).ok()?);
+    let stated = || dated().or_else(said).or_else(alias).or_else(date);
+    match rules.expiry {
+        Expiry::Never => stated(),
+        Expiry::Jwt => token().or_else(stated).or_else(default),
+        _ => stated().or_else(token).or_else(default),
     }
-    stated.or_else(token).or_else(|| default(rules, now_ms))
 }
 
 /// The refresh token's end in Unix milliseconds, or `None` if it is unknown. 0, which some say for "never", says nothing.
@@ -48,9 +72,9 @@ pub(crate) fn refresh_expires_at(
     refresh_token: Option<&str>,
     now_ms: i64,
 ) -> Option<i64> {
-    let clock = Clock { now_ms, unit: rules.expiry_unit };
-    let said = || clock.lifetime_or_date(rules.refresh_expires_in.find(reply)?);
-    let alias = || REFRESH_LIFETIMES.iter().find_map(|name| clock.lifetime_or_date(reply.get(*name)?));
+    let clock = Clock { now_ms, expiry: rules.expiry };
+    let said = || clock.said(rules.refresh_expires_in.find(reply)?);
+    let alias = || REFRESH_LIFETIMES.iter().find_map(|name| clock.said(reply.get(*name)?));
     let date = || REFRESH_DATES.iter().find_map(|name| clock.date_in(reply.get(*name)?));
     let token = || clock.date(jwt_exp(refresh_token?)?);
     said().or_else(alias).or_else(date).or_else(token)
@@ -58,16 +82,19 @@ pub(crate) fn refresh_expires_at(
 
 struct Clock {
     now_ms: i64,
-    unit: ExpiryUnit,
+    expiry: Expiry,
 }
 
 impl Clock {
     /// What `expires_in` and `expires` hold: a lifetime, or a date that is told by its size or its form.
     /// Both names are used for both.
-    fn lifetime_or_date(&self, value: &Value) -> Option<i64> {
-        let to_ms = match self.unit {
-            ExpiryUnit::Seconds => 1000.0,
-            ExpiryUnit::Milliseconds => 1.0,
+    fn said(&self, value: &Value) -> Option<i64> {
+        let to_ms = match self.expiry {
+            Expiry::Milliseconds => 1.0,
+            Expiry::Unix => return self.after_date((number(value)? * 1000.0) as i64),
+            Expiry::UnixMs => return self.after_date(number(value)? as i64),
+            Expiry::Date => return self.date_in(value),
+            Expiry::Seconds | Expiry::Jwt | Expiry::Never => 1000.0,
         };
         match number(value) {
             Some(number) if number * to_ms < FIRST_DATE_S * 1000.0 => self.after(number * to_ms),
@@ -107,11 +134,6 @@ fn number(value: &Value) -> Option<f64> {
         _ => return None,
     };
     number.is_finite().then_some(number)
-}
-
-fn default(rules: &ReplyRules, now_ms: i64) -> Option<i64> {
-    let lifetime = i64::try_from(rules.default_lifetime?.as_millis()).ok()?;
-    now_ms.checked_add(lifetime)
 }
 
 /// The `exp` of a token that is a JWT, in seconds. Read without its signature: it only tells when to renew.

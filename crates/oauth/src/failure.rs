@@ -157,19 +157,21 @@ impl<'a> Reply<'a> {
         })
     }
 
-    /// Whether a 2xx reply is an error all the same: it breaks the definition's rule for success, or,
-    /// where there is none, has an error member that isn't empty.
+    /// Whether a 2xx reply is an error all the same: by the definition's rules, or, where there is none
+    /// for success, because it has an error member that isn't empty.
     fn is_refused(&self, data: &Value) -> bool {
-        match &self.rules.success {
-            Some(rule) => !rule.holds(data),
-            None => self.rules.error.find(data).is_some_and(states_something),
-        }
+        let wrong = self.rules.error_when.as_ref().is_some_and(|rule| rule.holds(data));
+        wrong
+            || match &self.rules.success {
+                Some(rule) => !rule.holds(data),
+                None => self.rules.error.find(data).is_some_and(states_something),
+            }
     }
 
     fn failure(&self, what: FailureShape) -> TokenFailure {
         let said = self.data().map(|data| self.said(data)).unwrap_or_default();
         TokenFailure {
-            kind: self.kind(said.code.as_deref()),
+            kind: self.kind(said.code.as_deref(), said.description.as_deref()),
             code: said.code,
             description: said.description,
             status: self.status,
@@ -179,9 +181,11 @@ impl<'a> Reply<'a> {
     }
 
     /// The table in the documentation of [`TokenFailure`].
-    fn kind(&self, code: Option<&str>) -> FailureKind {
+    fn kind(&self, code: Option<&str>, description: Option<&str>) -> FailureKind {
+        // Where the code is a number or a word for many cases, the explanation begins with a finer one.
+        let first_word = description.and_then(|text| text.split([' ', ':', ',']).next());
         let listed =
-            |list: &[String]| code.is_some_and(|code| list.iter().any(|known| known.eq_ignore_ascii_case(code)));
+            |list: &[String]| code.iter().chain(&first_word).any(|code| list.iter().any(|known| covers(known, code)));
         match self.status {
             _ if listed(&self.rules.dead) => FailureKind::Grant,
             408 | 429 | 500.. => FailureKind::Transient,
@@ -251,6 +255,14 @@ const TEXTS: [&str; 10] = [
     "title",
     "msg",
 ];
+
+/// Whether an entry of a list of codes means this code: `AADSTS7000*` covers all that begin so.
+fn covers(known: &str, code: &str) -> bool {
+    match known.strip_suffix('*') {
+        Some(begin) => code.get(..begin.len()).is_some_and(|start| start.eq_ignore_ascii_case(begin)),
+        None => known.eq_ignore_ascii_case(code),
+    }
+}
 
 fn standard_kind(code: &str) -> Option<FailureKind> {
     Some(match code {

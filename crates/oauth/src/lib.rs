@@ -18,10 +18,13 @@ mod authorize;
 mod body;
 mod callback;
 mod client_auth;
+mod device;
 mod discovery;
 mod error;
 mod expiry;
 mod failure;
+mod introspect;
+mod jwt;
 mod params;
 mod pkce;
 mod query;
@@ -32,14 +35,21 @@ mod text;
 mod token;
 
 pub use authorize::{AuthorizeRequest, authorize_url};
-pub use callback::{CallbackError, Expected, ReceivedCallback, ValidatedCallback};
-pub use client_auth::{Client, ClientAuth, UnknownClientAuth};
+pub use callback::{
+    CallbackError, CallbackRules, CallbackSignature, Expected, ReceivedCallback, SignedOver, ValidatedCallback,
+};
+pub use client_auth::{Client, ClientAssertion, ClientAuth, UnknownClientAuth};
+pub use device::{DeviceGrant, device_request, read_device_reply};
 pub use discovery::{DiscoveryError, Metadata, discovery_urls, issuer_of, read_metadata};
 pub use error::RequestError;
 pub use failure::{FailureKind, FailureShape, TokenFailure};
+pub use introspect::{Introspection, introspection_request, read_introspection_reply};
+pub use jwt::{Algorithm, Encoding, Hash, Moment, SignError, hmac_of, sign_jwt};
 pub use params::Params;
 pub use pkce::{Verifier, random_token, sha256};
-pub use reply::{ExpiryUnit, Pointer, ReplyRules, SuccessRule, TokenSet, read_token_reply};
+pub use reply::{
+    Expiry, Pointer, Predicate, ReplyRules, SecondaryRules, SecondaryToken, Test, TokenSet, as_text, read_token_reply,
+};
 pub use revoke::{read_revocation_reply, revocation_request};
 pub use secret::{Secret, SecretBytes};
-pub use token::{BodyFormat, Grant, TokenEndpoint, token_request};
+pub use token::{BodyFormat, BodyPart, BodyTemplate, Escape, Grant, ScopeFormat, TokenEndpoint, token_request};

@@ -11,7 +11,15 @@ use crate::secret::Secret;
 ///
 /// A name may occur more than once (`resource` of RFC 8707 does).
 #[derive(Clone, Default)]
-pub struct Params(Vec<(String, Secret)>);
+pub struct Params(Vec<Param>);
+
+#[derive(Clone)]
+struct Param {
+    name: String,
+    value: Secret,
+    /// The value is a JSON text, and goes into a JSON body as it is.
+    is_json: bool,
+}
 
 impl Params {
     /// No parameters.
@@ -21,45 +29,61 @@ impl Params {
 
     /// Appends a parameter, whether or not the name is there already.
     pub fn push(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.0.push((name.into(), Secret::new(value)));
+        self.0.push(Param { name: name.into(), value: Secret::new(value), is_json: false });
+    }
+
+    /// Appends a parameter that a JSON body has as this JSON value; elsewhere, texts are sent without their quotes.
+    pub fn push_json(&mut self, name: impl Into<String>, value: &serde_json::Value) {
+        match value {
+            serde_json::Value::String(text) => self.push(name, text),
+            value => self.0.push(Param { name: name.into(), value: Secret::new(value.to_string()), is_json: true }),
+        }
     }
 
     /// Replaces the parameter where it stands (and drops its repetitions), or appends it.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        let name = name.into();
-        let Some(place) = self.0.iter().position(|(known, _)| *known == name) else {
-            return self.push(name, value);
+        self.put(Param { name: name.into(), value: Secret::new(value), is_json: false });
+    }
+
+    fn put(&mut self, param: Param) {
+        let Some(place) = self.0.iter().position(|known| known.name == param.name) else {
+            return self.0.push(param);
         };
         let mut index = 0;
-        self.0.retain(|(known, _)| {
+        self.0.retain(|known| {
             index += 1;
-            index - 1 == place || *known != name
+            index - 1 == place || known.name != param.name
         });
-        self.0[place].1 = Secret::new(value);
+        self.0[place] = param;
     }
 
     /// Removes every parameter of this name.
     pub fn remove(&mut self, name: &str) {
-        self.0.retain(|(known, _)| known != name);
+        self.0.retain(|known| known.name != name);
     }
 
     /// Gives every parameter of this name another name, in its place.
     pub fn rename(&mut self, from: &str, to: &str) {
-        for (name, _) in &mut self.0 {
-            if name == from {
-                *name = to.to_owned();
+        for param in &mut self.0 {
+            if param.name == from {
+                param.name = to.to_owned();
             }
         }
     }
 
     /// Whether a parameter of this name is there.
     pub fn contains(&self, name: &str) -> bool {
-        self.0.iter().any(|(known, _)| known == name)
+        self.0.iter().any(|known| known.name == name)
+    }
+
+    /// The first value of this name. It may be secret.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|known| known.name == name).map(|known| known.value.expose())
     }
 
     /// Names and values in order. The values may be secret.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.expose()))
+        self.0.iter().map(|param| (param.name.as_str(), param.value.expose()))
     }
 
     /// Whether there are no parameters.
@@ -74,7 +98,7 @@ impl Params {
         form_urlencoded::Serializer::new(String::with_capacity(room)).extend_pairs(self.iter()).finish()
     }
 
-    /// As one JSON object of strings, in order. Of a repeated name only the last value is sent,
+    /// As one JSON object, in order. Of a repeated name only the last value is sent,
     /// since what a server makes of a repeated member is anybody's guess (RFC 8259 §4).
     pub fn to_json(&self) -> String {
         serde_json::to_string(&AsJson(self)).expect("text always serialises")
@@ -92,12 +116,12 @@ impl Params {
 
     /// Adds what a definition asks for: replaces the standard parameters it names, appends the rest.
     pub(crate) fn overlay(&mut self, extra: &Params) {
-        let standard: Vec<String> = self.0.iter().map(|(name, _)| name.clone()).collect();
-        for (name, value) in extra.iter() {
-            if standard.iter().any(|known| known == name) {
-                self.set(name, value);
+        let standard: Vec<String> = self.0.iter().map(|known| known.name.clone()).collect();
+        for param in &extra.0 {
+            if standard.contains(&param.name) {
+                self.put(param.clone());
             } else {
-                self.push(name, value);
+                self.0.push(param.clone());
             }
         }
     }
@@ -105,7 +129,7 @@ impl Params {
 
 impl fmt::Debug for Params {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+        f.debug_set().entries(self.0.iter().map(|param| &param.name)).finish()
     }
 }
 
@@ -113,11 +137,15 @@ struct AsJson<'a>(&'a Params);
 
 impl Serialize for AsJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let pairs = &self.0.0;
+        let params = &self.0.0;
         let mut object = serializer.serialize_map(None)?;
-        for (place, (name, value)) in pairs.iter().enumerate() {
-            if !pairs[place + 1..].iter().any(|(later, _)| later == name) {
-                object.serialize_entry(name, value.expose())?;
+        for (place, param) in params.iter().enumerate() {
+            let again = params[place + 1..].iter().any(|later| later.name == param.name);
+            let json = || serde_json::from_str::<serde_json::Value>(param.value.expose()).ok();
+            match param.is_json.then(json).flatten() {
+                _ if again => {}
+                Some(value) => object.serialize_entry(&param.name, &value)?,
+                None => object.serialize_entry(&param.name, param.value.expose())?,
             }
         }
         object.end()

@@ -1,14 +1,15 @@
 //! Token replies (RFC 6749 §5.1), as the standard has them and as they come.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use http::header::HeaderMap;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::expiry;
+use crate::expiry::{self, ExpiryRules};
 use crate::failure::{Reply, TokenFailure};
 use crate::secret::Secret;
 use crate::text::{MAX_NAME, clean, looks_like_jwt};
@@ -30,22 +31,25 @@ pub struct ReplyRules {
     pub token_type: Pointer,
     /// Where the ID token of OpenID Connect stands.
     pub id_token: Pointer,
-    /// The unit of the lifetime.
-    pub expiry_unit: ExpiryUnit,
+    /// Where the end stands as a date; beside the names that are in use everywhere.
+    pub expires_at: Option<Pointer>,
+    /// What the expiry is written in.
+    pub expiry: Expiry,
     /// The lifetime if neither the reply nor the token itself gives one.
     pub default_lifetime: Option<Duration>,
-    /// Access tokens don't end: only an expiry in the reply itself counts, neither the token's own
-    /// `exp` nor `default_lifetime`.
-    pub never_expires: bool,
+    /// More tokens in the same reply.
+    pub secondary: Vec<SecondaryRules>,
     /// What a 2xx reply must say to be a success. With it, the error member alone doesn't make a
     /// failure of a 2xx reply.
-    pub success: Option<SuccessRule>,
+    pub success: Option<Predicate>,
+    /// What makes a failure of a 2xx reply, beside an error member.
+    pub error_when: Option<Predicate>,
     /// Where the error code stands.
     pub error: Pointer,
     /// Where the explanation of an error stands.
     pub error_description: Pointer,
-    /// The provider's error codes for a dead grant. These three lists come before the standard codes
-    /// and ignore case.
+    /// The provider's error codes for a dead grant. These three lists come before the standard codes and ignore case; `*` at the
+    /// end stands for any rest. A code that the explanation begins with counts too (`AADSTS50173: …`).
     pub dead: Vec<String>,
     /// The provider's error codes for what may pass.
     pub retry: Vec<String>,
@@ -65,10 +69,12 @@ impl Default for ReplyRules {
             scope: "scope".into(),
             token_type: "token_type".into(),
             id_token: "id_token".into(),
-            expiry_unit: ExpiryUnit::Seconds,
+            expires_at: None,
+            expiry: Expiry::Seconds,
             default_lifetime: None,
-            never_expires: false,
+            secondary: Vec::new(),
             success: None,
+            error_when: None,
             error: "error".into(),
             error_description: "error_description".into(),
             dead: Vec::new(),
@@ -91,7 +97,12 @@ impl Pointer {
         Self(if text.starts_with('/') { text } else { format!("/{text}") })
     }
 
-    /// The pointer, always with its leading `/`.
+    /// The whole reply.
+    pub fn root() -> Self {
+        Self(String::new())
+    }
+
+    /// The pointer, with its leading `/` unless it is the root.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -120,31 +131,98 @@ impl fmt::Display for Pointer {
     }
 }
 
-/// The unit of a lifetime. Written in snake case; `seconds` is the default (RFC 6749 §5.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a reply's expiry is written in. Written in snake case; `seconds` is the default (RFC 6749 §5.1).
+///
+/// With `Seconds` and `Milliseconds`, a number too large for a lifetime, and a text that is a date, are read as dates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ExpiryUnit {
-    /// Seconds.
+pub enum Expiry {
+    /// A lifetime in seconds.
     #[default]
     Seconds,
-    /// Milliseconds.
+    /// A lifetime in milliseconds.
     Milliseconds,
+    /// A date in seconds since 1970.
+    Unix,
+    /// A date in milliseconds since 1970.
+    UnixMs,
+    /// A date as text (RFC 3339, or as in HTTP).
+    Date,
+    /// Whatever the reply says, the token's own `exp` counts.
+    Jwt,
+    /// Tokens don't end: only an expiry in the reply itself counts, neither the token's own `exp` nor the default.
+    Never,
 }
 
-/// What a 2xx reply must say to be a success.
+/// A question about a reply.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SuccessRule {
-    /// Where it says so.
+pub struct Predicate {
+    /// Where to look.
     pub pointer: Pointer,
-    /// The value that means success. In a form, `true` is `"true"` and `0` is `"0"`.
-    pub equals: Value,
+    /// What to ask.
+    pub test: Test,
 }
 
-impl SuccessRule {
-    /// Whether the reply says that it is a success.
+/// What is asked of a value. In a form, `true` is `"true"` and `0` is `"0"`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Test {
+    /// It is there and equals this.
+    Equals(Value),
+    /// It is there and does not equal this.
+    NotEquals(Value),
+    /// It is there, or is not.
+    Exists(bool),
+}
+
+impl Predicate {
+    /// Whether the reply has it so.
     pub fn holds(&self, reply: &Value) -> bool {
-        self.pointer.find(reply).is_some_and(|value| *value == self.equals || as_text(value) == as_text(&self.equals))
+        let found = self.pointer.find(reply);
+        let same = |value: &Value, wanted: &Value| {
+            value == wanted || as_text(value).is_some_and(|text| Some(text) == as_text(wanted))
+        };
+        match &self.test {
+            Test::Equals(wanted) => found.is_some_and(|value| same(value, wanted)),
+            Test::NotEquals(wanted) => found.is_some_and(|value| !same(value, wanted)),
+            Test::Exists(wanted) => found.is_some() == *wanted,
+        }
     }
+}
+
+/// Where one more token stands in a reply.
+#[derive(Clone, Debug)]
+pub struct SecondaryRules {
+    /// By which it is asked for.
+    pub name: String,
+    /// Where the token stands; a reply without it has no such token.
+    pub access_token: Pointer,
+    /// Where its own refresh token stands.
+    pub refresh_token: Option<Pointer>,
+    /// Where its lifetime stands.
+    pub expires_in: Option<Pointer>,
+    /// Where its granted scope stands.
+    pub scope: Option<Pointer>,
+    /// Where its type stands.
+    pub token_type: Option<Pointer>,
+    /// What its expiry is written in.
+    pub expiry: Expiry,
+    /// Its lifetime if the reply doesn't tell.
+    pub default_lifetime: Option<Duration>,
+}
+
+/// One more token that came in the same reply. `Debug` hides it.
+#[derive(Clone, Debug)]
+pub struct SecondaryToken {
+    /// The token.
+    pub access_token: Secret,
+    /// Its own refresh token; without one it is renewed with the main one.
+    pub refresh_token: Option<Secret>,
+    /// Its type; `Bearer` if the reply does not say.
+    pub token_type: String,
+    /// When it ends, in Unix milliseconds; `None` = unknown.
+    pub expires_at: Option<i64>,
+    /// Its granted scope.
+    pub scope: Option<Vec<String>>,
 }
 
 /// What a grant was exchanged for. `Debug` hides the tokens and shows only the names in `extra`.
@@ -164,6 +242,8 @@ pub struct TokenSet {
     pub refresh_expires_at: Option<i64>,
     /// The granted scope; `None` = as requested (RFC 6749 §5.1).
     pub scope: Option<Vec<String>>,
+    /// More tokens of the same grant, by the names that the rules give them.
+    pub secondary: BTreeMap<String, SecondaryToken>,
     /// What the provider returned beside these. Whatever is named like a token, a secret or a password,
     /// or holds one of the tokens, is removed at every depth; times of expiry stay.
     pub extra: Map<String, Value>,
@@ -179,6 +259,7 @@ impl fmt::Debug for TokenSet {
             .field("expires_at", &self.expires_at)
             .field("refresh_expires_at", &self.refresh_expires_at)
             .field("scope", &self.scope)
+            .field("secondary", &self.secondary)
             .field("extra", &self.extra.keys().collect::<Vec<_>>())
             .finish()
     }
@@ -207,12 +288,13 @@ pub fn read_token_reply(
     let secrets = Secrets::in_reply(rules, data);
     let refresh_token = body_token(&rules.refresh_token, data);
     Ok(TokenSet {
-        expires_at: expiry::expires_at(rules, data, &access_token, now_ms),
+        expires_at: expiry::expires_at(&ExpiryRules::of(rules), data, &access_token, now_ms),
         refresh_expires_at: expiry::refresh_expires_at(rules, data, refresh_token.as_deref(), now_ms),
         refresh_token: refresh_token.map(Secret::new),
         id_token: body_token(&rules.id_token, data).map(Secret::new),
-        token_type: token_type(rules, data, &secrets),
-        scope: scope(rules, data, &secrets),
+        token_type: token_type(Some(&rules.token_type), data, &secrets),
+        scope: scope(&rules.scope, data, &secrets),
+        secondary: rules.secondary.iter().filter_map(|rules| secondary(rules, data, &secrets, now_ms)).collect(),
         extra: extra(rules, data, &secrets),
         access_token: Secret::new(access_token),
     })
@@ -232,14 +314,37 @@ fn body_token(pointer: &Pointer, reply: &Value) -> Option<String> {
     as_text(value).filter(|text| !text.trim().is_empty())
 }
 
-fn token_type(rules: &ReplyRules, reply: &Value, secrets: &Secrets) -> String {
-    let said = rules.token_type.find(reply).and_then(Value::as_str).filter(|text| !secrets.touch(text));
+fn secondary(
+    rules: &SecondaryRules,
+    reply: &Value,
+    secrets: &Secrets,
+    now_ms: i64,
+) -> Option<(String, SecondaryToken)> {
+    let access_token = header_token(&rules.access_token, reply)?;
+    let expiry_rules = ExpiryRules {
+        expires_in: rules.expires_in.as_ref(),
+        expires_at: None,
+        expiry: rules.expiry,
+        default_lifetime: rules.default_lifetime,
+    };
+    let token = SecondaryToken {
+        refresh_token: rules.refresh_token.as_ref().and_then(|place| body_token(place, reply)).map(Secret::new),
+        token_type: token_type(rules.token_type.as_ref(), reply, secrets),
+        expires_at: expiry::expires_at(&expiry_rules, reply, &access_token, now_ms),
+        scope: rules.scope.as_ref().and_then(|place| scope(place, reply, secrets)),
+        access_token: Secret::new(access_token),
+    };
+    Some((rules.name.clone(), token))
+}
+
+fn token_type(place: Option<&Pointer>, reply: &Value, secrets: &Secrets) -> String {
+    let said = place.and_then(|place| place.find(reply)).and_then(Value::as_str).filter(|text| !secrets.touch(text));
     said.and_then(|text| clean(text, MAX_NAME)).unwrap_or_else(|| "Bearer".to_owned())
 }
 
 /// Text separated by spaces (RFC 6749 §3.3) or commas, or an array. An empty one says nothing.
-fn scope(rules: &ReplyRules, reply: &Value, secrets: &Secrets) -> Option<Vec<String>> {
-    let scopes: Vec<String> = match rules.scope.find(reply)? {
+fn scope(place: &Pointer, reply: &Value, secrets: &Secrets) -> Option<Vec<String>> {
+    let scopes: Vec<String> = match place.find(reply)? {
         Value::String(text) => text.split([' ', ',', '\t', '\r', '\n']).map(str::to_owned).collect(),
         Value::Array(items) => items.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => return None,
@@ -252,7 +357,7 @@ fn extra(rules: &ReplyRules, reply: &Value, secrets: &Secrets) -> Map<String, Va
     let read = [&rules.expires_in, &rules.scope, &rules.token_type];
     let wanted = |name: &String| {
         let kept = rules.keep.is_empty() || rules.keep.contains(name);
-        kept && !read.iter().any(|pointer| pointer.as_str()[1..] == **name)
+        kept && !read.iter().any(|pointer| pointer.as_str().strip_prefix('/') == Some(name))
     };
     match secrets.without(reply) {
         Some(Value::Object(members)) => members.into_iter().filter(|(name, _)| wanted(name)).collect(),
@@ -272,7 +377,8 @@ pub(crate) struct Secrets(Vec<Secret>);
 impl Secrets {
     pub(crate) fn in_reply(rules: &ReplyRules, reply: &Value) -> Self {
         let mut found = Vec::new();
-        for pointer in [&rules.access_token, &rules.refresh_token, &rules.id_token] {
+        let more = rules.secondary.iter().flat_map(|more| [Some(&more.access_token), more.refresh_token.as_ref()]);
+        for pointer in [&rules.access_token, &rules.refresh_token, &rules.id_token].into_iter().chain(more.flatten()) {
             let text = pointer.find(reply).and_then(as_text);
             note(text.as_deref(), SHORTEST_TOKEN, &mut found);
         }
@@ -339,8 +445,8 @@ fn is_secret(name: &str, value: &Value) -> bool {
     !lifetime && named.iter().any(|part| name.contains(part))
 }
 
-/// Text as it is, numbers and truth values as JSON writes them.
-pub(crate) fn as_text(value: &Value) -> Option<String> {
+/// A member's text: text as it is, numbers and truth values as JSON writes them.
+pub fn as_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(_) | Value::Bool(_) => Some(value.to_string()),

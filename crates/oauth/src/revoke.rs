@@ -6,6 +6,7 @@ use http::header::HeaderMap;
 use crate::client_auth::Client;
 use crate::error::RequestError;
 use crate::failure::{Reply, TokenFailure};
+use crate::jwt::Moment;
 use crate::params::Params;
 use crate::reply::ReplyRules;
 use crate::secret::{Secret, SecretBytes};
@@ -22,13 +23,14 @@ pub fn revocation_request(
     client: &Client,
     token: &Secret,
     hint: &str,
+    moment: &Moment,
 ) -> Result<Request<SecretBytes>, RequestError> {
     let mut params = Params::new();
     params.push("token", token.expose());
     if !hint.is_empty() {
         params.push("token_type_hint", hint);
     }
-    client_request(endpoint, client, params)
+    client_request(endpoint, client, params, moment)
 }
 
 /// Reads the answer to a revocation (RFC 7009 §2.2). `now_ms` is Unix milliseconds.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::built_in::BUILT_IN;
-use crate::check::parse;
+use crate::check::{parse, parse_with};
 use crate::definition::Definition;
+use crate::error::DefinitionError;
 
 /// Definitions by id and alias. Cheap to clone parts of: every definition is shared.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +42,22 @@ impl Catalogue {
     pub fn definition(&self, id: &str) -> Option<Arc<Definition>> {
         let by_alias = || self.iter().find(|definition| definition.aliases.iter().any(|alias| alias == id));
         self.definitions.get(id).or_else(by_alias).cloned()
+    }
+
+    /// Reads a definition that may extend those that are here. `file` is only for the errors.
+    ///
+    /// # Errors
+    /// As [`crate::parse`].
+    pub fn parse(&self, file: &str, text: &str) -> Result<Definition, Vec<DefinitionError>> {
+        parse_with(file, text, &|id| {
+            let definition = self.definitions.get(id)?;
+            Some((format!("{id}.toml"), definition.text.to_string()))
+        })
+    }
+
+    /// The ids of the definitions that extend this one, whose texts must be read again when it changes.
+    pub fn extended_by<'c>(&'c self, id: &'c str) -> impl Iterator<Item = &'c str> {
+        self.iter().filter(move |it| it.extends.as_deref() == Some(id)).map(|it| it.id.as_str())
     }
 
     /// All definitions in the order of their ids.

@@ -1,286 +1,272 @@
 //! From the text of a definition to a checked [`Definition`]: every rule of the language that is not syntax.
 
+mod computed;
 mod fields;
+mod head;
+mod load;
 mod phases;
+mod placeholders;
+mod reply;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::mem::take;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::definition::{Definition, Kind, KnownError, Method, Pattern, Presence, ScopeRules, Setup, Variable};
+use crate::built_in::BUILT_IN;
+use crate::definition::{Computed, Definition, GrantKind, Kind, Method, Phases, ScopeRules, Setup, Variable};
 use crate::error::DefinitionError;
-use crate::schema::{self, Table};
-use crate::source::{Path, Source};
-use crate::template::{AUDIENCE, is_variable_name};
+use crate::schema::{self, PHASES};
+use crate::source::{Node, Sources};
+use crate::template::is_variable_name;
 
-/// Reads a definition. `file` is only for the errors; pass what the user knows the text by.
+/// Reads a definition, which may extend one that comes with the program. `file` is only for the errors; pass what the user
+/// knows the text by. To extend others too, use [`Catalogue::parse`](crate::Catalogue::parse).
 ///
 /// All errors are returned, in the order of the text, unless the syntax, a field's name or a type is wrong: then only the first.
 pub fn parse(file: &str, text: &str) -> Result<Definition, Vec<DefinitionError>> {
-    let source = Source::read(file, text).map_err(|error| vec![error])?;
-    let raw: schema::File = source.fields().map_err(|error| vec![error])?;
-    let checker = Checker { source, errors: RefCell::default(), used: RefCell::default(), variables: Vec::new() };
-    checker.definition(raw)
+    parse_with(file, text, &|id| {
+        let (file, text) = BUILT_IN.iter().find(|(file, _)| file.strip_suffix(".toml") == Some(id))?;
+        Some(((*file).to_owned(), (*text).to_owned()))
+    })
 }
 
-/// The version of the language that this crate reads.
-const SCHEMA: i64 = 1;
+/// Finds the file name and the text of a definition by its id.
+pub(crate) type Bases<'b> = &'b dyn Fn(&str) -> Option<(String, String)>;
 
-struct Checker<'a> {
-    source: Source<'a>,
+pub(crate) fn parse_with(file: &str, text: &str, bases: Bases<'_>) -> Result<Definition, Vec<DefinitionError>> {
+    let mut sources = Sources::default();
+    let root = load::load(&mut sources, file, text, bases).map_err(|error| vec![error])?;
+    let mut checker = Checker {
+        sources,
+        root,
+        errors: RefCell::default(),
+        used: RefCell::default(),
+        declared: RefCell::default(),
+        variables: Vec::new(),
+        known: Known::default(),
+    };
+    let definition = checker.definition(text).map_err(|error| vec![error])?;
+    let mut errors = checker.errors.into_inner();
+    if errors.is_empty() {
+        return Ok(definition);
+    }
+    // Errors of the file itself first; what several methods share is found once for each.
+    errors.sort_by_key(|error| (error.file != file, error.file.clone(), error.line, error.column));
+    errors.dedup();
+    Err(errors)
+}
+
+struct Checker {
+    sources: Sources,
+    /// What is being checked: the whole file, or the file as one method has it.
+    root: Node,
     errors: RefCell<Vec<DefinitionError>>,
-    /// Names of variables that have a placeholder.
+    /// What has a placeholder: variables by their name, the rest as `computed.NAME`.
     used: RefCell<BTreeSet<String>>,
+    /// What must have one, with the error if it has none.
+    declared: RefCell<Vec<(String, DefinitionError)>>,
     variables: Vec<Variable>,
+    known: Known,
 }
 
-impl Checker<'_> {
-    fn definition(mut self, mut raw: schema::File) -> Result<Definition, Vec<DefinitionError>> {
-        self.schema(raw.schema);
-        let id = self.id(&["id"], raw.id.take());
-        for (index, alias) in raw.aliases.iter().enumerate() {
-            self.id(&["aliases", &index.to_string()], Some(alias.clone()));
-        }
-        let name = self.required(&["name"], raw.name.take());
-        self.page(&["docs"], raw.docs.as_deref());
-        for (index, page) in raw.source.iter().enumerate() {
-            self.page(&["source", &index.to_string()], Some(page));
-        }
-        self.date(&["checked"], raw.checked.as_deref());
-        let methods = self.methods(take(&mut raw.methods));
-        self.variables = self.declared(take(&mut raw.variables), &methods);
-        let phases = self.phases(&mut raw, &methods);
-        let scopes = self.scopes(raw.scopes);
-        let setup = self.setup(raw.setup);
-        let known_errors = self.known_errors(raw.errors);
-        self.unused();
-        let mut errors = self.errors.into_inner();
-        if !errors.is_empty() {
-            errors.sort_by_key(|error| (error.line, error.column));
-            return Err(errors);
-        }
-        Ok(Definition {
-            id,
-            aliases: raw.aliases,
-            generic: raw.generic,
-            name,
-            docs: raw.docs,
-            checked: raw.checked,
-            source: raw.source,
-            methods,
-            variables: self.variables,
-            scopes,
-            setup,
-            known_errors,
-            phases,
-        })
-    }
+/// What placeholders may name in the method that is being checked, beside variables.
+#[derive(Default)]
+struct Known {
+    /// Captures of the callback, with their kind.
+    captures: BTreeMap<String, Kind>,
+    /// What lookups save, with the lookup's number.
+    lookups: BTreeMap<String, usize>,
+    computed: BTreeMap<String, Computed>,
+    /// Names of the computed values that have errors of their own.
+    broken: BTreeSet<String>,
+    /// Names of the secondary tokens.
+    secondary: BTreeSet<String>,
+}
 
-    // The top of the file.
+/// A method before its phases are read.
+struct Draft {
+    name: String,
+    label: String,
+    grant: GrantKind,
+    /// Its number in the file.
+    index: String,
+    /// What it says in its own way.
+    own: Node,
+}
 
-    fn schema(&self, schema: Option<i64>) {
-        match schema {
-            Some(SCHEMA) => {}
-            None => self.error(&["schema"], "it is missing", "write `schema = 1` at the top"),
-            Some(other) => self.error(
-                &["schema"],
-                format!("{other} is not a version of the language that this program reads"),
-                "write `schema = 1`",
-            ),
-        }
-    }
+/// One reading of the phases.
+#[derive(Clone)]
+struct Parts {
+    phases: Arc<Phases>,
+    scopes: ScopeRules,
+    setup: Setup,
+    inputs: Arc<schema::Inputs>,
+}
 
-    fn id(&self, path: Path<'_>, id: Option<String>) -> String {
-        let id = self.required(path, id);
-        let fits = id.len() <= 64
-            && !id.starts_with('-')
-            && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if !id.is_empty() && !fits {
-            self.error(
-                path,
-                "it has other characters than lower-case letters, digits and `-`, or is too long",
-                "write it like `acme-crm`, at most 64 characters",
-            );
-        }
-        id
-    }
-
-    fn date(&self, path: Path<'_>, date: Option<&str>) {
-        let is_date = |date: &str| {
-            let parts: Vec<_> = date.split('-').collect();
-            let number = |part: &str, digits: usize, most: u32| {
-                part.len() == digits && part.parse::<u32>().is_ok_and(|number| (1..=most).contains(&number))
-            };
-            matches!(parts.as_slice(), [year, month, day] if number(year, 4, 9999) && number(month, 2, 12) && number(day, 2, 31))
-        };
-        if date.is_some_and(|date| !is_date(date)) {
-            self.error(path, "it is not a date", "write it like \"2026-01-31\"");
-        }
-    }
-
-    fn methods(&self, raw: Vec<schema::Method>) -> Vec<Method> {
-        if raw.is_empty() {
-            self.error(&["methods"], "there is none", "add [[methods]] with a grant");
-        }
-        let mut names = BTreeSet::new();
+impl Checker {
+    fn definition(&mut self, text: &str) -> Result<Definition, DefinitionError> {
+        let whole = self.root.clone();
+        let mut head: schema::Head =
+            self.sources.fields(&whole.only(|key| key != "methods" && !PHASES.contains(&key)))?;
+        let drafts = self.drafts()?;
+        self.variables = self.declared_variables(std::mem::take(&mut head.variables), &drafts);
+        let shared = whole.only(|key| PHASES.contains(&key));
+        let mut plain: Option<Parts> = None;
         let mut methods = Vec::new();
-        for (index, method) in raw.into_iter().enumerate() {
+        for draft in &drafts {
+            let parts = match &plain {
+                Some(parts) if draft.own.entries().is_empty() => parts.clone(),
+                _ => {
+                    self.root = load::inherited(&shared.merged(&draft.own));
+                    let parts = self.parts()?;
+                    if draft.own.entries().is_empty() {
+                        plain = Some(parts.clone());
+                    }
+                    parts
+                }
+            };
+            self.root = load::inherited(&shared.merged(&draft.own));
+            self.needs(draft, &parts.phases);
+            methods.push(Method {
+                name: draft.name.clone(),
+                label: draft.label.clone(),
+                grant: draft.grant,
+                inputs: self.inputs(draft, &parts),
+                scopes: parts.scopes,
+                setup: parts.setup,
+                phases: parts.phases,
+            });
+        }
+        let (scopes, setup) = match plain {
+            Some(parts) => (parts.scopes, parts.setup),
+            None => {
+                self.root = shared.clone();
+                let phases: schema::Phases =
+                    self.sources.fields(&shared.only(|key| key == "scopes" || key == "setup"))?;
+                (self.scopes(phases.scopes), self.setup(phases.setup))
+            }
+        };
+        self.root = whole;
+        // With a method that could not be read, what only it uses would seem to have no use.
+        if self.root.member("methods").is_some_and(|methods| methods.items().len() == drafts.len()) {
+            self.without_effect(&drafts);
+            self.unused();
+        }
+        Ok(self.head(head, text, methods, scopes, setup))
+    }
+
+    fn drafts(&self) -> Result<Vec<Draft>, DefinitionError> {
+        let Some(methods) = self.root.member("methods").filter(|methods| !methods.items().is_empty()) else {
+            self.error(&["methods"], "there is none", "add [[methods]] with a grant");
+            return Ok(Vec::new());
+        };
+        let mut drafts: Vec<Draft> = Vec::new();
+        for (index, item) in methods.items().iter().enumerate() {
             let index = index.to_string();
-            let Some(grant) = method.grant else {
-                self.error(
-                    &["methods", &index, "grant"],
-                    "it is missing",
-                    "write authorization_code, client_credentials or password",
-                );
+            let head: schema::MethodHead = self.sources.fields(&item.only(|key| !PHASES.contains(&key)))?;
+            let Some(grant) = head.grant else {
+                let known = GrantKind::ALL.map(GrantKind::as_str).join(", ");
+                self.error(&["methods", &index, "grant"], "it is missing", format!("write one of: {known}"));
                 continue;
             };
-            let name = method.name.unwrap_or_else(|| grant.as_str().to_owned());
-            if !is_variable_name(&name) {
+            let name = head.name.unwrap_or_else(|| grant.as_str().to_owned());
+            if !is_variable_name(&name) || name.contains(|c: char| c.is_ascii_uppercase()) {
                 self.error(
                     &["methods", &index, "name"],
                     "it has other characters than lower-case letters, digits and `_`",
                     "write it like `client_credentials`",
                 );
             }
-            if !names.insert(name.clone()) {
+            if drafts.iter().any(|known| known.name == name) {
                 self.error(
                     &["methods", &index],
                     format!("there are two methods `{name}`"),
                     "give each method its own name",
                 );
             }
-            self.path(&["methods", &index, "verify"], method.verify.as_deref());
-            methods.push(Method {
-                label: method.label.unwrap_or_else(|| name.clone()),
-                name,
-                grant,
-                default_scopes: method.default_scopes,
-                always_scopes: method.always_scopes,
-                verify: method.verify,
-            });
+            let own = item.only(|key| PHASES.contains(&key));
+            drafts.push(Draft { label: head.label.unwrap_or_else(|| name.clone()), name, grant, index, own });
         }
-        methods
+        Ok(drafts)
     }
 
-    // Variables.
-
-    fn declared(&self, raw: Table<schema::Variable>, methods: &[Method]) -> Vec<Variable> {
-        self.source
-            .order(&["variables"], raw)
-            .into_iter()
-            .map(|(name, variable)| self.variable(name, variable, methods))
-            .collect()
-    }
-
-    fn variable(&self, name: String, raw: schema::Variable, methods: &[Method]) -> Variable {
-        let path = ["variables", name.as_str()];
-        let at = |field| ["variables", name.as_str(), field];
-        if !is_variable_name(&name) {
-            self.used.borrow_mut().insert(name.clone());
-            self.error(
-                &path,
-                "the name has other characters than lower-case letters, digits and `_`",
-                "write it like `account_id`",
-            );
+    /// What a grant can't do without.
+    fn needs(&self, draft: &Draft, phases: &Phases) {
+        let missing = |path: &[&str], reason: String, remedy: &str| self.error(path, reason, remedy);
+        let by_hand = self.root.member("discover").is_none();
+        let has_url = |phase| self.root.member(phase).is_some_and(|phase| phase.member("url").is_some());
+        let method = &draft.name;
+        if by_hand && draft.grant == GrantKind::AuthorizationCode && !has_url("authorize") {
+            let reason = format!("the method {method} needs it");
+            missing(&["authorize", "url"], reason, "give the URL, or a [discover] table");
         }
-        if name == AUDIENCE {
-            self.error(
-                &path,
-                "`audience` is the integration's own field",
-                "remove the variable and use {{audience}} where it goes",
-            );
-            self.used.borrow_mut().insert(name.clone());
+        if by_hand && draft.grant == GrantKind::DeviceCode && !has_url("device") {
+            let reason = format!("the method {method} needs it");
+            missing(&["device", "url"], reason, "give the URL, or a [discover] table");
         }
-        let pattern = raw.pattern.as_deref().and_then(|text| {
-            self.keep(&at("pattern"), Pattern::new(text), "write a regular expression for the whole value")
-        });
-        if raw.kind == Kind::Host && raw.pattern.is_none() {
-            self.error(
-                &at("pattern"),
-                "a host variable without one could name any host",
-                "say which hosts are the provider's",
-            );
+        if by_hand && !has_url("token") {
+            missing(&["token", "url"], "it is missing".to_owned(), "give the URL, or a [discover] table");
         }
-        if raw.presence == Presence::Fixed && raw.default.is_none() {
-            self.error(&at("default"), "a fixed variable is always its default, and has none", "give the default");
-        }
-        if raw.secret && raw.default.is_some() {
-            self.error(&at("default"), "a secret in a definition is not secret", "remove the default, or `secret`");
-        }
-        for (index, method) in raw.methods.iter().enumerate() {
-            if !methods.iter().any(|known| known.name == *method) {
-                self.error(
-                    &["variables", &name, "methods", &index.to_string()],
-                    format!("there is no method `{method}`"),
-                    "name a method of this file",
+        let params: &[&str] = match draft.grant {
+            GrantKind::JwtBearer | GrantKind::SamlBearer => &["assertion"],
+            GrantKind::TokenExchange => &["subject_token", "subject_token_type"],
+            _ => &[],
+        };
+        for param in params {
+            if !phases.token.params.iter().any(|(name, _)| name == param) {
+                let reason = format!("the method {method} needs it");
+                missing(
+                    &["token", "params", param],
+                    reason,
+                    "say where it comes from, such as {{computed.NAME}} or a variable",
                 );
             }
         }
-        let variable = Variable {
-            label: raw.label.unwrap_or_else(|| name.clone()),
-            help: raw.help,
-            default: raw.default,
-            presence: raw.presence,
-            secret: raw.secret,
-            pattern,
-            asked_of: raw.asked_of,
-            kind: raw.kind,
-            is_url: raw.kind == Kind::Url,
-            methods: raw.methods,
-            name: name.clone(),
-        };
-        if let Some(Err(error)) = variable.default.as_deref().map(|default| variable.check(default)) {
-            self.error(&at("default"), error.reason, error.remedy);
+    }
+
+    /// Tables that no method reads.
+    fn without_effect(&self, drafts: &[Draft]) {
+        let only = [
+            ("authorize", GrantKind::AuthorizationCode),
+            ("callback", GrantKind::AuthorizationCode),
+            ("device", GrantKind::DeviceCode),
+        ];
+        for (phase, grant) in only {
+            let remedy = format!("remove it, or add a method with the grant {}", grant.as_str());
+            if self.root.member(phase).is_some() && drafts.iter().all(|draft| draft.grant != grant) {
+                self.error(&[phase], "no method has a use for it", remedy.as_str());
+            }
+            for draft in drafts.iter().filter(|draft| draft.grant != grant && draft.own.member(phase).is_some()) {
+                self.error(
+                    &["methods", &draft.index, phase],
+                    format!("the grant {} has no use for it", draft.grant.as_str()),
+                    "remove it",
+                );
+            }
         }
-        variable
     }
 
     fn unused(&self) {
-        for variable in &self.variables {
-            if !self.used.borrow().contains(&variable.name) {
-                self.error(
-                    &["variables", &variable.name],
-                    "no placeholder uses it",
-                    format!("remove it, or write {{{{{}}}}} where it belongs", variable.name),
-                );
-            }
-        }
+        let used = self.used.borrow();
+        let declared = self.declared.take();
+        self.errors
+            .borrow_mut()
+            .extend(declared.into_iter().filter(|(name, _)| !used.contains(name)).map(|(_, error)| error));
     }
 
-    // The rest of the file.
-
-    fn scopes(&self, raw: schema::Scopes) -> ScopeRules {
-        let separator = raw.separator.unwrap_or_else(|| " ".to_owned());
-        if separator.is_empty() {
-            self.error(
-                &["scopes", "separator"],
-                "it is empty",
-                "write what stands between two scopes, such as \" \" or \",\"",
-            );
-        }
-        ScopeRules {
-            separator,
-            parameter: raw.parameter.unwrap_or_else(|| "scope".to_owned()),
-            default: raw.default,
-            always: raw.always,
-            known: self.source.order(&["scopes", "known"], raw.known),
-        }
+    /// Notes something that must have a placeholder somewhere.
+    fn declare(&self, path: &[&str], name: &str) {
+        let error = self.sources.error(
+            &self.root,
+            path,
+            "no placeholder uses it",
+            format!("remove it, or write {{{{{name}}}}} where it belongs"),
+        );
+        self.declared.borrow_mut().push((name.to_owned(), error));
     }
 
-    fn setup(&self, raw: schema::Setup) -> Setup {
-        self.page(&["setup", "register_url"], raw.register_url.as_deref());
-        Setup { register_url: raw.register_url, text: raw.text.trim().to_owned(), redirect_note: raw.redirect_note }
-    }
-
-    fn known_errors(&self, raw: Vec<schema::KnownError>) -> Vec<KnownError> {
-        let mut errors = Vec::new();
-        for (index, error) in raw.into_iter().enumerate() {
-            let index = index.to_string();
-            let code = self.required(&["errors", &index, "code"], error.code);
-            let remedy = self.required(&["errors", &index, "remedy"], error.remedy);
-            errors.push(KnownError { code, remedy });
-        }
-        errors
+    fn error(&self, path: &[&str], reason: impl Into<String>, remedy: impl Into<String>) {
+        self.errors.borrow_mut().push(self.sources.error(&self.root, path, reason, remedy));
     }
 }
 

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http::HeaderName;
-use keyholder_oauth::{BodyFormat, ClientAuth, ReplyRules};
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Method as HttpMethod};
+use keyholder_oauth::{Algorithm, ClientAuth, Encoding, Hash, Pointer, Predicate, ReplyRules, ScopeFormat, SignedOver};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use crate::template::{Template, UrlTemplate};
+use crate::template::{PathTemplate, Template, UrlTemplate};
 
-/// Values of variables by name. `reply.NAME` holds what the provider's token reply said (see [`Definition::render`]).
+/// Values of variables by name, and beside them what a provider said: `reply.NAME` (a text member of the token reply),
+/// `callback.NAME` (captured from the callback) and `lookup.NAME` (learnt after connecting). See [`Definition::render`].
 pub type Values = BTreeMap<String, String>;
 
 /// How one authorization server and its API behave.
@@ -39,7 +43,9 @@ pub struct Definition {
     pub setup: Setup,
     /// Error codes with their remedy in plain words.
     pub known_errors: Vec<KnownError>,
-    pub(crate) phases: Phases,
+    /// What it was read from, without what it extends.
+    pub text: Arc<str>,
+    pub(crate) extends: Option<String>,
 }
 
 /// One way that a provider lets an application authenticate.
@@ -51,12 +57,16 @@ pub struct Method {
     pub label: String,
     /// The grant that it runs.
     pub grant: GrantKind,
-    pub(crate) default_scopes: Option<Vec<String>>,
-    pub(crate) always_scopes: Option<Vec<String>>,
-    pub(crate) verify: Option<String>,
+    /// What may be asked for and how it is written.
+    pub scopes: ScopeRules,
+    /// The standard inputs that it has a use for, in the order to ask for them. Their names are those of the API's fields.
+    pub inputs: Vec<Variable>,
+    /// How to register an application for it.
+    pub setup: Setup,
+    pub(crate) phases: Arc<Phases>,
 }
 
-/// The grants that a method can run. Refreshing is not one: it belongs to each that yields a refresh token.
+/// The grants that a method can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrantKind {
@@ -66,23 +76,66 @@ pub enum GrantKind {
     ClientCredentials,
     /// The application holds a user's password (RFC 6749 §4.3).
     Password,
+    /// Somebody brings a refresh token that was obtained elsewhere (RFC 6749 §6).
+    RefreshToken,
+    /// A person consents on another device (RFC 8628).
+    DeviceCode,
+    /// The application signs who it acts for (RFC 7523 §2.1).
+    JwtBearer,
+    /// The application brings a SAML assertion (RFC 7522 §2.1).
+    SamlBearer,
+    /// One token for another (RFC 8693).
+    TokenExchange,
 }
 
 impl GrantKind {
-    /// The name in definitions, in the API and on the wire (`grant_type`).
+    /// All of them, in the order of their documentation.
+    pub const ALL: [Self; 8] = [
+        Self::AuthorizationCode,
+        Self::ClientCredentials,
+        Self::Password,
+        Self::RefreshToken,
+        Self::DeviceCode,
+        Self::JwtBearer,
+        Self::SamlBearer,
+        Self::TokenExchange,
+    ];
+
+    /// The name in definitions and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
-            GrantKind::AuthorizationCode => "authorization_code",
-            GrantKind::ClientCredentials => "client_credentials",
-            GrantKind::Password => "password",
+            Self::AuthorizationCode => "authorization_code",
+            Self::ClientCredentials => "client_credentials",
+            Self::Password => "password",
+            Self::RefreshToken => "refresh_token",
+            Self::DeviceCode => "device_code",
+            Self::JwtBearer => "jwt_bearer",
+            Self::SamlBearer => "saml_bearer",
+            Self::TokenExchange => "token_exchange",
         }
+    }
+
+    /// The name on the wire (`grant_type`) and in discovery documents.
+    pub fn grant_type(self) -> &'static str {
+        match self {
+            Self::AuthorizationCode | Self::ClientCredentials | Self::Password | Self::RefreshToken => self.as_str(),
+            Self::DeviceCode => "urn:ietf:params:oauth:grant-type:device_code",
+            Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            Self::SamlBearer => "urn:ietf:params:oauth:grant-type:saml2-bearer",
+            Self::TokenExchange => "urn:ietf:params:oauth:grant-type:token-exchange",
+        }
+    }
+
+    /// Whether a person must consent, so that nobody else can run it anew.
+    pub fn needs_a_person(self) -> bool {
+        matches!(self, Self::AuthorizationCode | Self::DeviceCode | Self::RefreshToken)
     }
 }
 
 /// An input that a definition has a placeholder for.
 #[derive(Clone, Debug)]
 pub struct Variable {
-    /// Lower-case letters, digits and `_`.
+    /// Letters, digits and `_`.
     pub name: String,
     /// For people; the name if the definition gives none.
     pub label: String,
@@ -102,6 +155,10 @@ pub struct Variable {
     pub kind: Kind,
     /// The same as `kind == Kind::Url`: the value is an absolute URL.
     pub is_url: bool,
+    /// The values there are, with their labels; empty means any.
+    pub choices: Vec<(String, String)>,
+    /// Shown in an empty field.
+    pub example: Option<String>,
     /// Names of the methods that need it; empty means all.
     pub methods: Vec<String>,
 }
@@ -145,6 +202,10 @@ pub enum Kind {
     Url,
     /// Digits.
     Number,
+    /// A list of scopes, separated by spaces or commas; rendered with the provider's separator.
+    Scopes,
+    /// A key or certificate, or another text of several lines.
+    Pem,
 }
 
 /// A regular expression that a whole value must match.
@@ -179,6 +240,8 @@ pub struct ScopeRules {
     pub separator: String,
     /// Name of the parameter, `scope` unless the definition says otherwise.
     pub parameter: String,
+    /// How several are sent.
+    pub format: ScopeFormat,
     /// Asked for when the integration names none.
     pub default: Vec<String>,
     /// Asked for beside whatever is asked for.
@@ -194,8 +257,12 @@ pub struct Setup {
     pub register_url: Option<String>,
     /// How, in plain text.
     pub text: String,
+    /// The same, step by step.
+    pub steps: Vec<String>,
     /// What to mind about the redirect URI.
     pub redirect_note: Option<String>,
+    /// Whether the redirect URI's letter case counts; `None` = not known.
+    pub redirect_case_sensitive: Option<bool>,
 }
 
 /// A provider's error with its remedy.
@@ -203,8 +270,28 @@ pub struct Setup {
 pub struct KnownError {
     /// The error code, or a word that the description has (`AADSTS50011`).
     pub code: String,
+    /// Where it occurs; `None` = anywhere.
+    pub phase: Option<ErrorPhase>,
+    /// What it means, in plain words.
+    pub meaning: Option<String>,
     /// What to do, in plain words.
     pub remedy: String,
+}
+
+/// Where a known error occurs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorPhase {
+    /// The authorization request and its callback.
+    Authorize,
+    /// The token request.
+    Token,
+    /// Renewal.
+    Refresh,
+    /// Revocation.
+    Revoke,
+    /// Calls of the API.
+    Api,
 }
 
 /// Whether the code challenge of RFC 7636 is sent.
@@ -258,21 +345,111 @@ pub enum RevokedToken {
     AccessToken,
 }
 
+/// Which token a renewal sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefreshWith {
+    /// RFC 6749 §6.
+    #[default]
+    RefreshToken,
+    /// The access token extends itself; there is no refresh token.
+    AccessToken,
+}
+
+/// Whether renewals are made only so that the refresh token does not die of disuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepAlive {
+    /// As often as its idle life asks for, where that is known.
+    #[default]
+    ByIdleLife,
+    /// Never.
+    Off,
+    /// At least this often.
+    Every(Duration),
+}
+
+/// When the exchange after the first one is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FollowUpWhen {
+    /// After each.
+    #[default]
+    Always,
+    /// Only if the first reply brought no refresh token.
+    MissingRefresh,
+}
+
+/// How the browser brings the answer back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResponseMode {
+    /// In the query of the redirect URI (RFC 6749 §4.1.2).
+    #[default]
+    Query,
+    /// By posting a form to it (OAuth 2.0 Form Post Response Mode).
+    FormPost,
+}
+
+/// What an API's reset header is written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetUnit {
+    /// Seconds from now.
+    #[default]
+    Seconds,
+    /// Milliseconds from now.
+    Ms,
+    /// Seconds since 1970.
+    Unix,
+    /// A date as HTTP writes it, or RFC 3339.
+    Date,
+}
+
+/// What an API allows, and how it says so.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// Calls a second.
+    pub per_second: Option<f64>,
+    /// Calls at the same time.
+    pub concurrent: Option<u32>,
+    /// Says how many calls are left.
+    pub remaining_header: Option<HeaderName>,
+    /// Says when there are more.
+    pub reset_header: Option<HeaderName>,
+    /// What `reset_header` is written in.
+    pub reset_unit: ResetUnit,
+    /// Says how long to wait, where it is not `Retry-After`.
+    pub retry_after_header: Option<HeaderName>,
+}
+
+/// Besides a 401: what means that the access token has expired.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpiredWhen {
+    /// Only with this status; `None` = any.
+    pub status: Option<u16>,
+    /// What the body must say; `None` = the status alone counts.
+    pub body: Option<Predicate>,
+}
+
 /// The templates, phase by phase.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Phases {
     pub discover: Option<Discover>,
     pub authorize: AuthorizePhase,
     pub callback: CallbackPhase,
+    pub device: Option<RequestPhase>,
     pub token: RequestPhase,
     pub reply: ReplyRules,
-    pub refresh: RequestPhase,
-    pub refresh_sends_scope: bool,
-    pub recovery: Recovery,
-    pub refresh_life: RefreshLife,
+    pub refresh: RefreshPhase,
+    pub follow_up: Option<FollowUpPhase>,
     pub revoke: Option<RequestPhase>,
     pub revoke_token: RevokedToken,
+    pub introspect: Option<RequestPhase>,
+    pub register: Option<RequestPhase>,
+    pub userinfo: Option<UserinfoPhase>,
+    pub lookups: Vec<LookupPhase>,
     pub api: ApiPhase,
+    pub computed: BTreeMap<String, Computed>,
 }
 
 #[derive(Clone, Debug)]
@@ -282,13 +459,24 @@ pub(crate) struct Discover {
     pub documents: BTreeMap<String, String>,
 }
 
+/// A text with placeholders, or a value that is sent as it is.
+#[derive(Clone, Debug)]
+pub(crate) enum ParamValue {
+    Text(Template),
+    Json(Value),
+}
+
+pub(crate) type Texts = Vec<(String, Template)>;
+pub(crate) type ParamTemplates = Vec<(String, ParamValue)>;
+pub(crate) type Renames = Vec<(String, Option<String>)>;
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AuthorizePhase {
     pub url: Option<UrlTemplate>,
-    pub params: Vec<(String, Template)>,
+    pub params: ParamTemplates,
     /// Sent only when that scope is asked for.
-    pub scope_params: BTreeMap<String, BTreeMap<String, String>>,
-    pub renames: Vec<(String, Option<String>)>,
+    pub scope_params: BTreeMap<String, Vec<(String, String)>>,
+    pub renames: Renames,
     pub pkce: Pkce,
     pub nonce: bool,
 }
@@ -297,39 +485,169 @@ pub(crate) struct AuthorizePhase {
 pub(crate) struct CallbackPhase {
     pub issuer: Option<UrlTemplate>,
     pub issuer_required: bool,
+    /// The parameters that hold the code and the state.
+    pub code: Option<String>,
+    pub state: Option<String>,
+    pub strip_code_suffix: Option<String>,
+    pub response_mode: ResponseMode,
+    pub captures: Vec<Capture>,
+    pub signature: Option<SignaturePhase>,
 }
 
-/// What the token, refresh and revocation requests have in common.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct RequestPhase {
-    pub url: Option<UrlTemplate>,
-    pub client_auth: Option<ClientAuth>,
-    pub body: Option<BodyFormat>,
-    pub headers: Vec<(HeaderName, Template)>,
-    pub params: Vec<(String, Template)>,
-    pub renames: Vec<(String, Option<String>)>,
+/// A parameter of the callback that is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Capture {
+    pub name: String,
+    pub parameter: String,
+    pub pattern: Option<Pattern>,
+    pub kind: Kind,
+    pub required: bool,
 }
 
 #[derive(Clone, Debug)]
+pub(crate) struct SignaturePhase {
+    pub parameter: String,
+    pub hash: Hash,
+    pub encoding: Encoding,
+    pub key: Template,
+    pub over: SignedOver,
+}
+
+/// What all requests have in common.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RequestPhase {
+    pub url: Option<UrlTemplate>,
+    pub method: HttpMethod,
+    pub client_auth: Option<ClientAuth>,
+    pub client_assertion: AssertionPhase,
+    pub body: Option<BodyPhase>,
+    pub headers: Vec<(HeaderName, Template)>,
+    pub query: Texts,
+    pub params: ParamTemplates,
+    pub renames: Renames,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AssertionPhase {
+    pub audience: Option<Template>,
+    pub algorithm: Option<Algorithm>,
+    pub lifetime: Option<Duration>,
+    pub header: Texts,
+    pub claims: Texts,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum BodyPhase {
+    Form,
+    Json,
+    Query,
+    Template(HeaderValue, Template),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RefreshPhase {
+    pub request: RequestPhase,
+    pub reply: ReplyRules,
+    pub with: RefreshWith,
+    pub sends_scope: bool,
+    pub min_age: Option<Duration>,
+    pub keep_alive: KeepAlive,
+    pub recovery: Recovery,
+    pub life: RefreshLife,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct FollowUpPhase {
+    pub request: RequestPhase,
+    pub reply: ReplyRules,
+    pub when: FollowUpWhen,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct UserinfoPhase {
+    pub url: Option<UrlTemplate>,
+    pub headers: Vec<(HeaderName, Template)>,
+    pub query: Texts,
+    pub account: Option<Pointer>,
+    pub name: Option<Pointer>,
+    pub email: Option<Pointer>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct LookupPhase {
+    pub name: String,
+    pub request: RequestPhase,
+    /// Below the API's base URL, instead of the request's URL.
+    pub path: Option<PathTemplate>,
+    pub list: Pointer,
+    pub filter: Option<Predicate>,
+    pub extract: Vec<(String, Pointer)>,
+    pub choose: Option<ChoosePhase>,
+    pub required: bool,
+    pub refresh: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ChoosePhase {
+    pub value: Pointer,
+    pub label: Option<Pointer>,
+    pub save: String,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct PlacementPhase {
+    pub place: PlaceOfToken,
+    pub prefix: String,
+    pub secondary: Option<String>,
+}
+
+/// Where the access token goes in a call of the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlaceOfToken {
+    /// In this header.
+    Header(HeaderName),
+    /// In this parameter of the query.
+    Query(String),
+    /// In this member of the form or JSON object that is sent.
+    Body(String),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct VerifyPhase {
+    pub method: HttpMethod,
+    pub path: PathTemplate,
+    pub expect: Option<Predicate>,
+}
+
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ApiPhase {
     pub base_url: Option<UrlTemplate>,
     pub hosts: Vec<Template>,
-    pub header: HeaderName,
-    pub prefix: String,
+    /// Empty: as RFC 6750 §2.1 has it.
+    pub token: Vec<PlacementPhase>,
     pub headers: Vec<(HeaderName, Template)>,
-    pub verify: Option<String>,
+    pub query: Texts,
+    pub verify: Option<VerifyPhase>,
+    pub expired_when: Vec<ExpiredWhen>,
+    pub limits: Limits,
 }
 
-impl Default for ApiPhase {
-    /// RFC 6750 §2.1.
-    fn default() -> Self {
-        Self {
-            base_url: None,
-            hosts: Vec::new(),
-            header: http::header::AUTHORIZATION,
-            prefix: "Bearer".to_owned(),
-            headers: Vec::new(),
-            verify: None,
-        }
-    }
+#[derive(Clone, Debug)]
+pub(crate) enum Computed {
+    Hmac { hash: Hash, key: Template, over: Template, encoding: Encoding },
+    Jwt { algorithm: Algorithm, key: Template, header: Texts, claims: Vec<(String, Claim)> },
+    Base64 { text: Template, encoding: Encoding },
 }
+
+#[derive(Clone, Debug)]
+pub(crate) enum Claim {
+    Text(Template),
+    Json(Value),
+    /// So many seconds from now.
+    Time(i64),
+    /// One that no other token has.
+    Random,
+}
+
+/// Names of JSON members and their values.
+pub(crate) type Members = Map<String, Value>;

@@ -92,6 +92,20 @@ pub enum RenderError {
         /// The host in the reply.
         host: String,
     },
+    /// A computed value could not be made.
+    #[error("computed.{name}: {reason}")]
+    Computed {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Calls need a token that the connection does not have.
+    #[error("the connection has no token `{name}`; connect again with the scopes that bring it")]
+    MissingToken {
+        /// The secondary token's name.
+        name: String,
+    },
     /// The authorization server offers only client authentication that is not supported here.
     #[error("the authorization server offers only these client authentications: {}; set client_auth by hand if it accepts another", offered.join(", "))]
     ClientAuth {

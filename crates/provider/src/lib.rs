@@ -5,7 +5,7 @@
 //! parameters and rules that `keyholder_oauth` needs. The language is described in `docs/provider-language.md`.
 //!
 //! The order of the modules, each using only what stands before it:
-//! `error`, `endpoint`, `template`, `definition`, `schema`, `source`, `values`, `check`, `render`, `catalogue`, `draft`.
+//! `error`, `endpoint`, `template`, `definition`, `schema`, `source`, `values`, `built_in`, `check`, `render`, `catalogue`, `draft`.
 
 mod built_in;
 mod catalogue;
@@ -23,9 +23,13 @@ mod values;
 pub use catalogue::Catalogue;
 pub use check::parse;
 pub use definition::{
-    AskedOf, Definition, GrantKind, Kind, KnownError, Method, Pattern, Pkce, Presence, Recovery, RefreshLife,
-    RevokedToken, ScopeRules, Setup, Values, Variable,
+    AskedOf, Definition, ErrorPhase, ExpiredWhen, FollowUpWhen, GrantKind, KeepAlive, Kind, KnownError, Limits, Method,
+    Pattern, Pkce, PlaceOfToken, Presence, Recovery, RefreshLife, RefreshWith, ResetUnit, ResponseMode, RevokedToken,
+    ScopeRules, Setup, Values, Variable,
 };
 pub use draft::draft;
 pub use error::{DefinitionError, RenderError, ValueError};
-pub use render::{Api, Authorize, Choice, Discovery, Rendered, Revoke};
+pub use render::{
+    Account, Api, Authorize, Callback, Choice, Choose, Credentials, Discovery, FollowUp, Learnt, Lookup, LookupError,
+    Placement, Register, Rendered, Revoke, Tokens, Userinfo, Verify,
+};

@@ -1,5 +1,6 @@
 //! Texts with `{{placeholders}}`, and how a value is escaped where it stands.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use url::Url;
@@ -11,16 +12,71 @@ use crate::endpoint::{check_endpoint, is_host_text, read_endpoint};
 pub(crate) enum Placeholder {
     /// A variable of the definition.
     Variable(String),
-    /// A member of the token reply: `{{reply.NAME}}`.
-    Reply(String),
-    /// The integration's audience: `{{audience}}`.
-    Audience,
+    /// A standard input, such as `{{audience}}`.
+    Input(Input),
+    /// What a provider said: `{{reply.NAME}}` and the like. Its text is the whole name, as in [`Values`](crate::Values).
+    Said(Source, String),
+    /// One of `[computed]`.
+    Computed(String),
+    /// A token that was obtained: `{{access_token}}` and the like.
+    Token(Token),
+    /// A parameter of the request, by its standard name: `{{params.NAME}}`, in templates of bodies.
+    Param(String),
 }
 
-/// The placeholder that is filled from the integration's own field, not from a variable.
-pub(crate) const AUDIENCE: &str = "audience";
-/// Before the names of members of the token reply.
-pub(crate) const REPLY: &str = "reply.";
+/// The standard inputs that have a placeholder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    Audience,
+    ClientId,
+    ClientSecret,
+    ClientKey,
+    Username,
+    Password,
+    Scope,
+}
+
+/// Who said a value that is not the user's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A text member of the token reply.
+    Reply,
+    /// Captured from the callback.
+    Callback,
+    /// Learnt after connecting.
+    Lookup,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    Access,
+    Refresh,
+    Id,
+}
+
+const INPUTS: [(&str, Input); 7] = [
+    ("audience", Input::Audience),
+    ("client_id", Input::ClientId),
+    ("client_secret", Input::ClientSecret),
+    ("client_key", Input::ClientKey),
+    ("username", Input::Username),
+    ("password", Input::Password),
+    ("scope", Input::Scope),
+];
+
+const TOKENS: [(&str, Token); 3] =
+    [("access_token", Token::Access), ("refresh_token", Token::Refresh), ("id_token", Token::Id)];
+
+const SOURCES: [(&str, Source); 3] =
+    [("reply.", Source::Reply), ("callback.", Source::Callback), ("lookup.", Source::Lookup)];
+
+/// Whether a name already means something, so that no variable may have it.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    let others = ["grant_type", "token_key"];
+    INPUTS.iter().any(|(known, _)| *known == name)
+        || TOKENS.iter().any(|(known, _)| *known == name)
+        || others.contains(&name)
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -37,44 +93,75 @@ pub(crate) struct Template {
 /// A URL in which each value is escaped for its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum UrlTemplate {
-    /// `"{{token_url}}"`: the value is the URL.
-    Whole(Placeholder),
+    /// `"{{token_url}}"`: the value is the URL, or with `"{{server}}/token"` what a path is appended to.
+    Whole { base: Placeholder, path: Vec<Part>, query: Vec<Part> },
     /// Everything else. The parts keep what separates them: the path its first `/`, the query its `?`.
     Parts { scheme: &'static str, authority: Vec<Part>, path: Vec<Part>, query: Vec<Part> },
 }
 
+/// A path below an address that is given elsewhere, with its query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PathTemplate {
+    path: Vec<Part>,
+    query: Vec<Part>,
+}
+
 impl Placeholder {
-    /// As written between the braces.
-    pub fn name(&self) -> String {
+    /// What it names, in the words of its kind.
+    pub fn name(&self) -> &str {
+        let known = |names: &[(&'static str, Input)], input: &Input| {
+            names.iter().find(|(_, known)| known == input).map_or("", |(name, _)| *name)
+        };
         match self {
-            Placeholder::Variable(name) => name.clone(),
-            Placeholder::Reply(name) => format!("{REPLY}{name}"),
-            Placeholder::Audience => AUDIENCE.to_owned(),
+            Placeholder::Variable(name)
+            | Placeholder::Said(_, name)
+            | Placeholder::Computed(name)
+            | Placeholder::Param(name) => name,
+            Placeholder::Input(input) => known(&INPUTS, input),
+            Placeholder::Token(token) => TOKENS.iter().find(|(_, known)| known == token).map_or("", |(name, _)| *name),
         }
+    }
+
+    /// As written, braces and all.
+    pub fn shown(&self) -> String {
+        let prefix = match self {
+            Placeholder::Computed(_) => "computed.",
+            Placeholder::Param(_) => "params.",
+            _ => "",
+        };
+        format!("{{{{{prefix}{}}}}}", self.name())
     }
 
     fn parse(text: &str) -> Result<Self, String> {
         let name = text.trim();
-        if name == AUDIENCE {
-            return Ok(Placeholder::Audience);
+        if let Some((_, input)) = INPUTS.iter().find(|(known, _)| *known == name) {
+            return Ok(Placeholder::Input(*input));
         }
-        if let Some(member) = name.strip_prefix(REPLY)
-            && !member.is_empty()
-            && member.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
-        {
-            return Ok(Placeholder::Reply(member.to_owned()));
+        if let Some((_, token)) = TOKENS.iter().find(|(known, _)| *known == name) {
+            return Ok(Placeholder::Token(*token));
         }
-        if is_variable_name(name) {
-            return Ok(Placeholder::Variable(name.to_owned()));
+        let is_member = |member: &str| {
+            !member.is_empty() && member.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+        };
+        for (prefix, source) in SOURCES {
+            if name.strip_prefix(prefix).is_some_and(is_member) {
+                return Ok(Placeholder::Said(source, name.to_owned()));
+            }
         }
-        Err(format!("`{{{{{name}}}}}` is not a placeholder"))
+        match (name.strip_prefix("computed."), name.strip_prefix("params.")) {
+            (Some(computed), _) if is_variable_name(computed) => Ok(Placeholder::Computed(computed.to_owned())),
+            (_, Some(param)) if is_member(param) => Ok(Placeholder::Param(param.to_owned())),
+            _ if is_variable_name(name) => Ok(Placeholder::Variable(name.to_owned())),
+            _ => Err(format!("`{{{{{name}}}}}` is not a placeholder")),
+        }
     }
 }
 
-/// Lower-case letters, digits and `_`, a letter first.
+/// Letters, digits and `_`, a letter first.
 pub(crate) fn is_variable_name(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 impl Template {
@@ -98,14 +185,18 @@ impl Template {
     }
 
     /// The text, if it has no placeholder.
-    pub fn as_literal(&self) -> Option<String> {
-        join(&self.parts, |_, _| Err(())).ok()
+    pub fn as_literal(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
     }
 
     /// Puts values in as they are; `None` if one of them is missing.
-    pub fn render<E>(
+    pub fn render<'v, E>(
         &self,
-        mut value: impl FnMut(&Placeholder) -> Result<Option<String>, E>,
+        mut value: impl FnMut(&Placeholder) -> Result<Option<Cow<'v, str>>, E>,
     ) -> Result<Option<String>, E> {
         let mut out = String::new();
         for part in &self.parts {
@@ -119,6 +210,62 @@ impl Template {
         }
         Ok(Some(out))
     }
+}
+
+impl PathTemplate {
+    /// The error is a reason in plain words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let parts = Template::parse(text)?.parts;
+        let literal =
+            |wrong: fn(&str) -> bool| parts.iter().any(|part| matches!(part, Part::Text(text) if wrong(text)));
+        let begins =
+            matches!(parts.first(), Some(Part::Text(text)) if text.starts_with('/') && !text.starts_with("//"));
+        if !begins || literal(|text| text.contains(['\\', '#']) || text.chars().any(|c| !c.is_ascii_graphic())) {
+            return Err("it is not a path".to_owned());
+        }
+        let UrlTemplate::Parts { path, query, .. } = split("https", parts)? else {
+            return Err("it is not a path".to_owned());
+        };
+        let path = Self { path, query };
+        let sample = path.render(|_| Ok::<_, ()>(Some(Cow::Borrowed("x")))).ok().flatten().unwrap_or_default();
+        match sample.split(['?']).next().is_some_and(|path| path.split('/').any(is_dot_segment)) {
+            true => Err("the path has a `.` or `..` segment".to_owned()),
+            false => Ok(path),
+        }
+    }
+
+    pub fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
+        values(&self.path).chain(values(&self.query))
+    }
+
+    /// The path with its query, escaped; `None` if a value is missing.
+    pub fn render<'v, E>(
+        &self,
+        mut value: impl FnMut(&Placeholder) -> Result<Option<Cow<'v, str>>, E>,
+    ) -> Result<Option<String>, E> {
+        fill_tail(&self.path, &self.query, &mut value)
+    }
+}
+
+/// A path and a query with their values escaped; `None` if one is missing.
+fn fill_tail<'v, E>(
+    path: &[Part],
+    query: &[Part],
+    value: &mut impl FnMut(&Placeholder) -> Result<Option<Cow<'v, str>>, E>,
+) -> Result<Option<String>, E> {
+    let mut out = String::new();
+    for (parts, escape) in [(path, escape_segment as fn(&str, &mut String)), (query, escape_query)] {
+        for part in parts {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Value(placeholder) => match value(placeholder)? {
+                    Some(value) => escape(&value, &mut out),
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+    Ok(Some(out))
 }
 
 fn push_text(parts: &mut Vec<Part>, text: &str) -> Result<(), String> {
@@ -142,18 +289,21 @@ impl UrlTemplate {
     /// Cuts a text into the parts of a URL; what is literal is checked here. The error is a reason in plain words.
     pub fn parse(text: &str) -> Result<Self, String> {
         let template = Template::parse(text)?;
-        if let [Part::Value(placeholder)] = template.parts.as_slice() {
-            return Ok(UrlTemplate::Whole(placeholder.clone()));
-        }
-        let [Part::Text(first), rest @ ..] = template.parts.as_slice() else {
-            return Err("a URL must begin with https:// or be one placeholder alone".to_owned());
+        let must = "a URL must begin with https:// or with one placeholder, alone or before a `/`";
+        let (first, rest) = match template.parts.as_slice() {
+            [Part::Value(base)] => {
+                return Ok(UrlTemplate::Whole { base: base.clone(), path: Vec::new(), query: Vec::new() });
+            }
+            [Part::Value(base), Part::Text(text), ..] if text.starts_with('/') => {
+                return Self::appended(base, &template.parts[1..]);
+            }
+            [Part::Text(first), rest @ ..] => (first, rest),
+            _ => return Err(must.to_owned()),
         };
         let (scheme, first) = match (first.strip_prefix("https://"), first.strip_prefix("http://")) {
             (Some(first), _) => ("https", first),
             (_, Some(first)) => ("http", first),
-            _ => {
-                return Err("a URL must begin with https:// or be one placeholder alone".to_owned());
-            }
+            _ => return Err(must.to_owned()),
         };
         let mut parts = vec![Part::Text(first.to_owned())];
         parts.extend_from_slice(rest);
@@ -162,55 +312,76 @@ impl UrlTemplate {
         Ok(url)
     }
 
+    fn appended(base: &Placeholder, tail: &[Part]) -> Result<Self, String> {
+        let mut sample = vec![Part::Text("x.example".to_owned())];
+        sample.extend_from_slice(tail);
+        let split = split("https", sample)?;
+        split.check_literals()?;
+        match split {
+            UrlTemplate::Parts { path, query, .. } => Ok(UrlTemplate::Whole { base: base.clone(), path, query }),
+            whole => Ok(whole),
+        }
+    }
+
     /// Placeholders with whether they stand in the host.
     pub fn placeholders(&self) -> Vec<(&Placeholder, Place)> {
-        match self {
-            UrlTemplate::Whole(placeholder) => vec![(placeholder, Place::Whole)],
+        let (first, path, query) = match self {
+            UrlTemplate::Whole { base, path, query } => (vec![(base, Place::Whole)], path, query),
             UrlTemplate::Parts { authority, path, query, .. } => {
-                let inside = values(path).chain(values(query)).map(|placeholder| (placeholder, Place::PathOrQuery));
-                values(authority).map(|placeholder| (placeholder, Place::Host)).chain(inside).collect()
+                (values(authority).map(|placeholder| (placeholder, Place::Host)).collect(), path, query)
             }
-        }
+        };
+        let inside = values(path).chain(values(query)).map(|placeholder| (placeholder, Place::PathOrQuery));
+        first.into_iter().chain(inside).collect()
     }
 
     /// The URL, or `None` if a value is missing. However the values look, the host is the one written in the authority.
-    pub fn render<E: From<UrlProblem>>(
+    pub fn render<'v, E: From<UrlProblem>>(
         &self,
-        mut value: impl FnMut(&Placeholder) -> Result<Option<String>, E>,
+        mut value: impl FnMut(&Placeholder) -> Result<Option<Cow<'v, str>>, E>,
     ) -> Result<Option<Url>, E> {
-        let UrlTemplate::Parts { scheme, authority, path, query } = self else {
-            return self.render_whole(value);
+        let (scheme, authority, path, query) = match self {
+            UrlTemplate::Whole { base, path, query } => return Self::render_whole(base, path, query, value),
+            UrlTemplate::Parts { scheme, authority, path, query } => (scheme, authority, path, query),
         };
-        let mut missing = false;
-        let mut fill = |parts: &[Part], escape: fn(&str) -> String| {
-            join(parts, |placeholder, out: &mut String| {
-                match value(placeholder)? {
-                    Some(value) => out.push_str(&escape(&value)),
-                    None => missing = true,
-                }
-                Ok::<(), E>(())
-            })
-        };
-        let authority = fill(authority, str::to_owned)?;
-        let path = fill(path, escape_segment)?;
-        let query = fill(query, escape_query)?;
-        if missing {
-            return Ok(None);
+        let mut host = String::new();
+        for part in authority {
+            match part {
+                Part::Text(text) => host.push_str(text),
+                Part::Value(placeholder) => match value(placeholder)? {
+                    Some(value) => host.push_str(&value),
+                    None => return Ok(None),
+                },
+            }
         }
-        Ok(Some(assemble(scheme, &authority, &path, &query)?))
+        let Some(tail) = fill_tail(path, query, &mut value)? else { return Ok(None) };
+        Ok(Some(assemble(scheme, &host, &tail)?))
     }
 
-    fn render_whole<E: From<UrlProblem>>(
-        &self,
-        mut value: impl FnMut(&Placeholder) -> Result<Option<String>, E>,
+    fn render_whole<'v, E: From<UrlProblem>>(
+        base: &Placeholder,
+        path: &[Part],
+        query: &[Part],
+        mut value: impl FnMut(&Placeholder) -> Result<Option<Cow<'v, str>>, E>,
     ) -> Result<Option<Url>, E> {
-        let UrlTemplate::Whole(placeholder) = self else {
-            return Ok(None);
-        };
-        let Some(text) = value(placeholder)? else {
-            return Ok(None);
-        };
-        Ok(Some(read_endpoint(&text).map_err(UrlProblem)?))
+        let Some(text) = value(base)? else { return Ok(None) };
+        let url = read_endpoint(&text).map_err(UrlProblem)?;
+        if path.is_empty() && query.is_empty() {
+            return Ok(Some(url));
+        }
+        let Some(tail) = fill_tail(path, query, &mut value)? else { return Ok(None) };
+        if url.query().is_some() {
+            return Err(UrlProblem("a path is appended to it, and it has a query (`?…`)".to_owned()).into());
+        }
+        if tail.split('?').next().is_some_and(|path| path.split('/').any(is_dot_segment)) {
+            return Err(UrlProblem("the path has a `.` or `..` segment".to_owned()).into());
+        }
+        let whole = format!("{}{tail}", url.as_str().trim_end_matches('/'));
+        let appended = read_endpoint(&whole).map_err(UrlProblem)?;
+        if (appended.host_str(), appended.port()) != (url.host_str(), url.port()) {
+            return Err(UrlProblem("the host is not written in its plain form".to_owned()).into());
+        }
+        Ok(Some(appended))
     }
 
     /// Fills the template with harmless values and checks the result, so that an error in the literal text shows when the file is read.
@@ -220,7 +391,7 @@ impl UrlTemplate {
         {
             return Err("plain http would show credentials to the network".to_owned());
         }
-        self.render(|_| Ok::<_, UrlProblem>(Some("x".to_owned()))).map(|_| ()).map_err(|problem| problem.0)
+        self.render(|_| Ok::<_, UrlProblem>(Some(Cow::Borrowed("x")))).map(|_| ()).map_err(|problem| problem.0)
     }
 }
 
@@ -274,31 +445,20 @@ fn boundary(at: usize) -> &'static [char] {
     }
 }
 
-fn join<E>(parts: &[Part], mut value: impl FnMut(&Placeholder, &mut String) -> Result<(), E>) -> Result<String, E> {
-    let mut out = String::new();
-    for part in parts {
-        match part {
-            Part::Text(text) => out.push_str(text),
-            Part::Value(placeholder) => value(placeholder, &mut out)?,
-        }
-    }
-    Ok(out)
-}
-
 /// Parses the finished text, and once more the authority alone: both must name the same host, spelled as in the template. This
 /// is the last word on "a value can never change the host"; the escaping before it only makes good values pass.
-fn assemble(scheme: &str, authority: &str, path: &str, query: &str) -> Result<Url, UrlProblem> {
+fn assemble(scheme: &str, authority: &str, tail: &str) -> Result<Url, UrlProblem> {
     let problem = |reason: &str| UrlProblem(reason.to_owned());
     let bare = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     if !is_host_text(bare) && !authority.starts_with('[') {
         return Err(problem("the host has characters that a host may not have, or an empty part"));
     }
-    if path.split('/').any(is_dot_segment) {
+    if tail.split('?').next().is_some_and(|path| path.split('/').any(is_dot_segment)) {
         return Err(problem("the path has a `.` or `..` segment"));
     }
     let alone = Url::parse(&format!("{scheme}://{authority}/"))
         .map_err(|error| UrlProblem(format!("it is not a URL ({error})")))?;
-    let text = format!("{scheme}://{authority}{path}{query}");
+    let text = format!("{scheme}://{authority}{tail}");
     let url = read_endpoint(&text).map_err(UrlProblem)?;
     check_endpoint(&alone).map_err(UrlProblem)?;
     let written = authority.to_ascii_lowercase();
@@ -316,19 +476,17 @@ fn is_dot_segment(segment: &str) -> bool {
 }
 
 /// Everything but the unreserved characters of RFC 3986 §2.3 is escaped, so that a value stays within its segment.
-fn escape_segment(value: &str) -> String {
-    let mut out = String::with_capacity(value.len());
+fn escape_segment(value: &str, out: &mut String) {
     for byte in value.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
             _ => out.push_str(&format!("%{byte:02X}")),
         }
     }
-    out
 }
 
-fn escape_query(value: &str) -> String {
-    url::form_urlencoded::byte_serialize(value.as_bytes()).collect()
+fn escape_query(value: &str, out: &mut String) {
+    out.extend(url::form_urlencoded::byte_serialize(value.as_bytes()));
 }
 
 #[cfg(test)]
@@ -338,7 +496,7 @@ mod tests {
 
     fn render(template: &str, value: &str) -> Result<Url, String> {
         let url = UrlTemplate::parse(template)?;
-        url.render(|_| Ok::<_, UrlProblem>(Some(value.to_owned()))).map(Option::unwrap).map_err(|problem| problem.0)
+        url.render(|_| Ok::<_, UrlProblem>(Some(Cow::Borrowed(value)))).map(Option::unwrap).map_err(|problem| problem.0)
     }
 
     #[test]
@@ -388,11 +546,15 @@ mod tests {
         for (text, reason) in [
             ("https://h.example/{{x", "not closed"),
             ("https://h.example/x}}", "without `{{`"),
-            ("https://h.example/{{X}}", "not a placeholder"),
+            ("https://h.example/{{X-Y}}", "not a placeholder"),
+            ("https://h.example/{{computed.}}", "not a placeholder"),
             ("https://h.example/{{}}", "not a placeholder"),
             ("https://h.example/{{reply.}}", "not a placeholder"),
             ("h.example/{{x}}", "must begin with https://"),
-            ("{{x}}/token", "must begin with https://"),
+            ("{{x}}.example/token", "must begin with https://"),
+            ("{{x}}{{y}}", "must begin with https://"),
+            ("{{x}}/../token", "`..`"),
+            ("{{x}}/token#a", "fragment"),
             ("http://h.example/{{x}}", "plain http"),
             ("http://{{x}}/", "plain http"),
             ("https://h.example/#{{x}}", "fragment"),
@@ -407,7 +569,7 @@ mod tests {
     #[test]
     fn a_missing_value_leaves_the_text_out() {
         let template = Template::parse("a {{ x }} b").unwrap();
-        assert_eq!(template.render(|_| Ok::<_, ()>(None)).unwrap(), None);
+        assert_eq!(template.render(|_| Ok::<_, ()>(None::<Cow<'_, str>>)).unwrap(), None);
         assert_eq!(template.render(|_| Ok::<_, ()>(Some("1".into()))).unwrap().as_deref(), Some("a 1 b"));
     }
 }

@@ -5,7 +5,10 @@ use crate::endpoint::{is_host_text, read_endpoint};
 use crate::error::ValueError;
 
 /// Longest value of a variable, in bytes. Endpoints commonly refuse headers and URLs beyond this.
-const MAX_VALUE: usize = 8192;
+pub(crate) const MAX_VALUE: usize = 8192;
+
+/// Longest key or certificate, in bytes.
+const MAX_PEM: usize = 64 << 10;
 
 impl Definition {
     /// Checks what an integration or a connection gives for its variables.
@@ -64,35 +67,32 @@ impl Variable {
         if self.presence == Presence::Fixed && self.default.as_deref() != Some(value) {
             return Err(error(&self.name, "its value is fixed by the definition", "remove it"));
         }
-        if value.len() > MAX_VALUE {
-            return Err(error(&self.name, &format!("it is longer than {MAX_VALUE} bytes"), "give a shorter one"));
+        let longest = if self.kind == Kind::Pem { MAX_PEM } else { MAX_VALUE };
+        if value.len() > longest {
+            return Err(error(&self.name, &format!("it is longer than {longest} bytes"), "give a shorter one"));
         }
-        if value.chars().any(char::is_control) {
+        let breaks_line = |c: char| self.kind == Kind::Pem && matches!(c, '\n' | '\r' | '\t');
+        if value.chars().any(|c| c.is_control() && !breaks_line(c)) {
             return Err(error(
                 &self.name,
                 "it has a line break or a control character",
                 "give it on one line, without them",
             ));
         }
-        self.check_kind(value).map_err(|(reason, remedy)| error(&self.name, &reason, remedy))?;
+        check_kind(self.kind, value).map_err(|(reason, remedy)| error(&self.name, &reason, remedy))?;
+        if !self.choices.is_empty() && !self.choices.iter().any(|(choice, _)| choice == value) {
+            let known: Vec<_> = self.choices.iter().map(|(choice, _)| choice.as_str()).collect();
+            return Err(error(
+                &self.name,
+                "it is not one of the choices",
+                &format!("use one of: {}", known.join(", ")),
+            ));
+        }
         match &self.pattern {
             Some(pattern) if !pattern.matches(value) => {
                 Err(error(&self.name, &format!("it does not match {}", pattern.as_str()), self.hint()))
             }
             _ => Ok(()),
-        }
-    }
-
-    fn check_kind(&self, value: &str) -> Result<(), (String, &'static str)> {
-        match self.kind {
-            Kind::Text => Ok(()),
-            Kind::Number if value.bytes().all(|b| b.is_ascii_digit()) => Ok(()),
-            Kind::Number => Err(("it is not a number".to_owned(), "give digits only")),
-            Kind::Host if is_host_text(value) => Ok(()),
-            Kind::Host => Err(("it is not a host name".to_owned(), "give the name alone, without https:// and path, in ASCII")),
-            Kind::Url => read_endpoint(value)
-                .map(|_| ())
-                .map_err(|reason| (reason, "give an absolute https:// URL without user name, password and fragment (http:// is for loopback only)")),
         }
     }
 
@@ -106,6 +106,27 @@ impl Variable {
 
     fn hint(&self) -> &str {
         if self.help.is_empty() { "give a value that fits" } else { &self.help }
+    }
+}
+
+/// Whether a value is of a kind; the error is a reason and a remedy.
+pub(crate) fn check_kind(kind: Kind, value: &str) -> Result<(), (String, &'static str)> {
+    match kind {
+        Kind::Text | Kind::Pem => Ok(()),
+        Kind::Number if value.bytes().all(|b| b.is_ascii_digit()) => Ok(()),
+        Kind::Number => Err(("it is not a number".to_owned(), "give digits only")),
+        Kind::Scopes if value.chars().all(|c| c.is_ascii_graphic() || c == ' ') => Ok(()),
+        Kind::Scopes => Err(("it is not a list of scopes".to_owned(), "separate them by spaces or commas")),
+        Kind::Host if is_host_text(value) => Ok(()),
+        Kind::Host => {
+            Err(("it is not a host name".to_owned(), "give the name alone, without https:// and path, in ASCII"))
+        }
+        Kind::Url => read_endpoint(value).map(|_| ()).map_err(|reason| {
+            (
+                reason,
+                "give an absolute https:// URL without user name, password and fragment (http:// is for loopback only)",
+            )
+        }),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use http::{Request, header};
 use keyholder_oauth::{
-    CallbackError, Expected, FailureKind, Grant, ReceivedCallback, Secret, SecretBytes, TokenSet, ValidatedCallback,
-    Verifier, random_token, read_token_reply, sha256, token_request,
+    CallbackError, CallbackRules, Expected, FailureKind, Grant, ReceivedCallback, Secret, SecretBytes, TokenSet,
+    ValidatedCallback, Verifier, random_token, read_token_reply, sha256, token_request,
 };
 use url::Url;
 
@@ -38,7 +38,7 @@ impl Broker {
     /// `integration` is what the callback's path names, `browser` the value of the binding cookie.
     pub async fn finish_consent(&self, integration: &str, query: &str, browser: Option<&str>) -> Result<Finished> {
         self.fence.check()?;
-        let received = ReceivedCallback::parse(query)?;
+        let received = ReceivedCallback::parse(query, &CallbackRules::default())?;
         let state_hash = sha256(received.state().as_bytes());
         let consent = self
             .store
@@ -171,7 +171,7 @@ impl Broker {
         let integration = self.opened_integration(&consent.integration).await?;
         let plan = self.plan_for(&integration, &typed.variables, typed.secrets.clone(), None).await?;
         let grant = Grant::AuthorizationCode { code: callback.code(), redirect_uri: &consent.redirect_uri, verifier };
-        let request = token_request(&plan.rendered.token, &plan.client, &grant, None)?;
+        let request = token_request(&plan.rendered.token, &plan.client, &grant, None, &self.moment())?;
         let reply = self
             .egress
             .fetch(request, Bounds::PROVIDER)
@@ -194,14 +194,15 @@ impl Broker {
         let plan = self.plan_for(&integration, &typed.variables, typed.secrets.clone(), Some(tokens)).await.ok()?;
         let api = &plan.rendered.api;
         let verify =
-            || Some(format!("{}{}", api.base_url.as_ref()?.as_str().trim_end_matches('/'), api.verify_path.as_ref()?));
+            || Some(format!("{}{}", api.base_url.as_ref()?.as_str().trim_end_matches('/'), api.verify.as_ref()?.path));
         let url = plan.userinfo_endpoint.as_ref().map(ToString::to_string).or_else(verify)?;
-        let credential = credential(&api.prefix, &tokens.access_token).ok()?;
+        let (name, prefix) = api.header()?;
+        let credential = credential(prefix, &tokens.access_token).ok()?;
         let mut request = Request::get(url).header(header::ACCEPT, "application/json");
         for (name, value) in api.headers.iter().filter(|(name, _)| *name != header::ACCEPT) {
             request = request.header(name, value);
         }
-        let request = request.header(&api.header, credential).body(SecretBytes::new(Vec::new())).ok()?;
+        let request = request.header(name, credential).body(SecretBytes::new(Vec::new())).ok()?;
         let reply = self.egress.fetch(request, ASKING).await.ok()?;
         (reply.status == 200).then(|| described(reply.body.expose()))?
     }

@@ -83,6 +83,7 @@ impl Broker {
             client_id: &integration.client_id,
             redirect_uri: &redirect_uri,
             scope: plan.rendered.scope.as_deref(),
+            scope_format: authorize.scope_format,
             state: state.expose(),
             code_challenge: challenge.as_deref(),
             nonce: nonce.as_ref().map(Secret::expose),

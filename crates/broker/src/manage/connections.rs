@@ -91,9 +91,17 @@ impl Broker {
         let sorted = match method.grant {
             // The person who consents is asked for what is missing.
             GrantKind::AuthorizationCode => sort_given(&definition, method, AskedOf::Connection, &new.variables),
-            GrantKind::ClientCredentials | GrantKind::Password => {
-                sort_values(&definition, method, AskedOf::Connection, &new.variables)
+            GrantKind::DeviceCode | GrantKind::RefreshToken => {
+                return Err(Error::NotPossible(format!(
+                    "this version does not run the grant {}",
+                    method.grant.as_str()
+                )));
             }
+            GrantKind::ClientCredentials
+            | GrantKind::Password
+            | GrantKind::JwtBearer
+            | GrantKind::SamlBearer
+            | GrantKind::TokenExchange => sort_values(&definition, method, AskedOf::Connection, &new.variables),
         };
         let (variables, mut secrets) = sorted?;
         check_user(method.grant, new.username.as_deref(), new.password.as_ref())?;

@@ -24,7 +24,7 @@ impl Broker {
     /// Adds one of the user's own definitions, or replaces it. A built-in one can't be replaced.
     pub async fn add_provider(&self, caller: &Caller, file: &str, text: &str) -> Result<Arc<Definition>> {
         self.require_unlimited(caller, "no providers", file)?;
-        let definition = Arc::new(parse(file, text).map_err(Error::Definition)?);
+        let definition = Arc::new(self.catalogue().parse(file, text).map_err(Error::Definition)?);
         let id = definition.id.clone();
         let (tenant, stored_id, stored_text, now) = (caller.tenant.clone(), id.clone(), text.to_owned(), self.now_ms());
         let own = self.store.read(move |tx| tx.providers(&tenant)).await?;

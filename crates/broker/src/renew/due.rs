@@ -106,6 +106,7 @@ mod tests {
             expires_at: expires.map(|life| NOW + life),
             refresh_expires_at: refresh_expires.map(|life| NOW + life),
             scope: None,
+            secondary: Default::default(),
             extra: serde_json::Map::new(),
         }
     }

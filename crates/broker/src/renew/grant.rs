@@ -13,8 +13,8 @@ pub(super) fn deed(plan: &Plan, old: Option<&TokenSet>, run_grant_anew: bool) ->
     let has_refresh_token = old.is_some_and(|tokens| tokens.refresh_token.is_some());
     match plan.rendered.grant {
         _ if has_refresh_token && !run_grant_anew => Some(Deed::Refresh),
-        GrantKind::AuthorizationCode => None,
-        machine @ (GrantKind::ClientCredentials | GrantKind::Password) => Some(Deed::Machine(machine)),
+        grant if grant.needs_a_person() => None,
+        machine => Some(Deed::Machine(machine)),
     }
 }
 
@@ -36,7 +36,15 @@ pub(super) fn request_parts<'a>(
             let password = plan.secrets.get(PASSWORD).ok_or_else(|| missing("password"))?;
             Ok((&plan.rendered.token, Grant::Password { username, password }, scope))
         }
-        (Deed::Machine(_), _) => Ok((&plan.rendered.token, Grant::ClientCredentials, scope)),
+        (Deed::Machine(grant), _) => {
+            let grant = match grant {
+                GrantKind::JwtBearer => Grant::JwtBearer,
+                GrantKind::SamlBearer => Grant::SamlBearer,
+                GrantKind::TokenExchange => Grant::TokenExchange,
+                _ => Grant::ClientCredentials,
+            };
+            Ok((&plan.rendered.token, grant, scope))
+        }
         (Deed::Refresh | Deed::Exchange, _) => Err(Error::Internal("there is nothing to renew with")),
     }
 }

@@ -328,7 +328,7 @@ impl Broker {
         let refresh_token = old.as_ref().and_then(|tokens| tokens.refresh_token.clone());
         let request = {
             let (endpoint, grant, scope) = request_parts(row, plan, refresh_token.as_ref(), deed)?;
-            token_request(endpoint, &plan.client, &grant, scope).map_err(Error::from)
+            token_request(endpoint, &plan.client, &grant, scope, &self.moment()).map_err(Error::from)
         };
         let request = match request {
             Ok(request) => request,

@@ -280,6 +280,7 @@ fn tokens(expires_at: i64) -> TokenSet {
         expires_at: Some(expires_at),
         refresh_expires_at: None,
         scope: None,
+        secondary: Default::default(),
         extra: serde_json::Map::new(),
     }
 }

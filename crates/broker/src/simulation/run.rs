@@ -133,6 +133,7 @@ pub(super) async fn set_up(world: &Arc<World>) {
             token_type: "Bearer".to_owned(),
             expires_at: Some(expires_at),
             scope: None,
+            secondary: Default::default(),
             extra: serde_json::Map::new(),
             refresh_expires_at: None,
         };

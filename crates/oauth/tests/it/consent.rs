@@ -14,6 +14,7 @@ fn url_for(endpoint: &str, params: &[(&str, &str)], renames: &[(&str, Option<&st
         client_id: "c id",
         redirect_uri: "https://k.example/callback/a?b=c",
         scope: Some("openid a:b+c"),
+        scope_format: ScopeFormat::Text,
         state: "st",
         code_challenge: Some("ch"),
         nonce: Some("no"),
@@ -25,6 +26,11 @@ fn url_for(endpoint: &str, params: &[(&str, &str)], renames: &[(&str, Option<&st
 
 const STANDARD: &str = "response_type=code&client_id=c%20id&redirect_uri=https%3A%2F%2Fk.example%2Fcallback%2Fa%3Fb%3Dc\
                         &scope=openid%20a%3Ab%2Bc&state=st&code_challenge=ch&code_challenge_method=S256&nonce=no";
+
+/// The callback of a provider that keeps to the RFCs.
+pub fn read_callback(query: &str) -> Result<ReceivedCallback, CallbackError> {
+    ReceivedCallback::parse(query, &CallbackRules::default())
+}
 
 #[test]
 fn the_address_of_a_consent() {
@@ -38,6 +44,7 @@ fn what_is_not_given_is_not_sent() {
         client_id: "c",
         redirect_uri: "r",
         scope: None,
+        scope_format: ScopeFormat::Text,
         state: "s",
         code_challenge: None,
         nonce: None,
@@ -86,12 +93,12 @@ const ISSUER: &str = "https://as.example";
 
 fn check(query: &str, issuer: Option<&str>, issuer_required: bool) -> Result<ValidatedCallback, CallbackError> {
     let expected = Expected { state_sha256: sha256(b"st"), issuer, issuer_required };
-    ReceivedCallback::parse(query)?.check(&expected)
+    read_callback(query)?.check(&expected)
 }
 
 #[test]
 fn a_good_callback() {
-    let received = ReceivedCallback::parse("?code=c%2Bd+e&state=st&iss=https%3A%2F%2Fas.example&realmId=9&x").unwrap();
+    let received = read_callback("?code=c%2Bd+e&state=st&iss=https%3A%2F%2Fas.example&realmId=9&x").unwrap();
     assert_eq!(received.state(), "st");
     assert_eq!(received.issuer(), Some(ISSUER));
     let expected = Expected { state_sha256: sha256(b"st"), issuer: Some(ISSUER), issuer_required: true };
@@ -159,8 +166,54 @@ fn a_callback_is_bounded() {
 
 #[test]
 fn debug_of_a_callback_shows_no_value() {
-    let received = ReceivedCallback::parse("code=hush&state=hush2&error_description=hush3&x=hush4").unwrap();
+    let received = read_callback("code=hush&state=hush2&error_description=hush3&x=hush4").unwrap();
     assert_eq!(format!("{received:?}"), "ReceivedCallback { .. }");
     let callback = check("code=hush&state=st&x=hush", None, false).unwrap();
     assert_eq!(format!("{callback:?}"), "ValidatedCallback { .. }");
+}
+
+#[test]
+fn a_provider_with_its_own_words_for_the_callback() {
+    // Amazon's Selling Partner API and Instagram.
+    let rules = CallbackRules {
+        code: "spapi_oauth_code".into(),
+        state: "customField".into(),
+        strip_code_suffix: Some("#_".into()),
+        signature: None,
+    };
+    let query = "spapi_oauth_code=abc%23_&customField=st&selling_partner_id=A1";
+    let received = ReceivedCallback::parse(query, &rules).unwrap();
+    assert_eq!(received.state(), "st");
+    let expected = Expected { state_sha256: sha256(b"st"), issuer: None, issuer_required: false };
+    let callback = received.check(&expected).unwrap();
+    assert_eq!(callback.code().expose(), "abc");
+    assert_eq!(callback.other(), [("selling_partner_id".to_owned(), "A1".to_owned())]);
+}
+
+#[test]
+fn a_signed_callback() {
+    // Shopify's example: the parameters without `hmac`, sorted.
+    let signed = "code=0907a61c0c8d55e99db179b68161bc00&shop=some-shop.myshopify.com&state=0.6784241404160823&timestamp=1337178173";
+    let key = Secret::new("hush");
+    let signature = |over| CallbackSignature {
+        parameter: "hmac".into(),
+        hash: Hash::Sha256,
+        encoding: Encoding::Hex,
+        key: key.clone(),
+        over,
+    };
+    let rules = |over| CallbackRules { signature: Some(signature(over)), ..CallbackRules::default() };
+    let hmac = Encoding::Hex.encode(&hmac_of(Hash::Sha256, b"hush", signed.as_bytes()));
+    assert_eq!(hmac, "700e2dadb827fcc8609e9d5ce208b2e9cdaab9df07390d2cbca10d7c328fc4bf");
+    let (first, rest) = signed.split_once('&').unwrap();
+    let shuffled = format!("?{rest}&hmac={hmac}&{first}");
+    assert!(ReceivedCallback::parse(&shuffled, &rules(SignedOver::SortedQuery)).is_ok());
+    let wrong =
+        |query: &str, over| ReceivedCallback::parse(query, &rules(over)).err() == Some(CallbackError::Signature);
+    assert!(wrong(&shuffled, SignedOver::Query));
+    assert!(!wrong(&format!("{signed}&hmac={hmac}"), SignedOver::Query));
+    assert!(wrong(&shuffled.replace("some-shop", "evil-shop"), SignedOver::SortedQuery));
+    assert!(wrong(signed, SignedOver::SortedQuery));
+    assert!(wrong(&format!("{signed}&hmac="), SignedOver::SortedQuery));
+    assert!(wrong(&format!("{shuffled}&extra=1"), SignedOver::SortedQuery));
 }

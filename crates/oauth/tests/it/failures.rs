@@ -200,7 +200,7 @@ fn a_definitions_codes_come_before_the_standard_ones() {
 #[test]
 fn slack_says_no_with_200() {
     let rules = ReplyRules {
-        success: Some(SuccessRule { pointer: "/ok".into(), equals: json!(true) }),
+        success: Some(Predicate { pointer: "/ok".into(), test: Test::Equals(json!(true)) }),
         dead: vec!["invalid_refresh_token".to_owned()],
         ..ReplyRules::default()
     };
@@ -272,4 +272,35 @@ fn a_failure_is_one_plain_sentence() {
     for (status, body, expected) in table {
         assert_eq!(read(&ReplyRules::default(), status, "", body).unwrap_err().to_string(), expected);
     }
+}
+
+#[test]
+fn codes_by_number_prefix_and_first_word() {
+    let list = |codes: &[&str]| codes.iter().map(|code| (*code).to_owned()).collect();
+    let rules = ReplyRules {
+        dead: list(&["AADSTS7000*", "4001"]),
+        retry: list(&["aadsts90*"]),
+        error_when: Some(Predicate { pointer: "/code".into(), test: Test::NotEquals(json!(0)) }),
+        error: "code".into(),
+        ..ReplyRules::default()
+    };
+    let table = [
+        (400, r#"{"code":"invalid_grant","error_description":"AADSTS70008: The code expired."}"#, Grant),
+        (400, r#"{"code":"invalid_client","error_description":"AADSTS7000112: disabled"}"#, Grant),
+        (400, r#"{"code":"x","error_description":"see AADSTS7000112"}"#, Setup),
+        (400, r#"{"code":"x","error_description":"AADSTS90033 try later"}"#, Transient),
+        // TikTok for business: 200 and a number.
+        (200, r#"{"code":4001,"message":"token is dead"}"#, Grant),
+        (200, r#"{"code":5000,"message":"who knows"}"#, Setup),
+    ];
+    for (status, body, kind) in table {
+        let failure = read(&rules, status, "application/json", body).unwrap_err();
+        assert_eq!(failure.kind, kind, "{body}");
+    }
+    read(&rules, 200, "application/json", r#"{"code":0,"access_token":"a"}"#).unwrap();
+    let missing = ReplyRules {
+        error_when: Some(Predicate { pointer: "/data".into(), test: Test::Exists(false) }),
+        ..ReplyRules::default()
+    };
+    assert!(read(&missing, 200, "application/json", r#"{"access_token":"a"}"#).is_err());
 }

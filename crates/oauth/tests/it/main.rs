@@ -2,9 +2,11 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod consent;
+mod device;
 mod failures;
 mod metadata;
 mod never;
 mod replies;
 mod requests;
 mod revocation;
+mod signing;

@@ -154,7 +154,7 @@ fn lifetimes_as_they_come() {
 
 #[test]
 fn fiserv_counts_in_milliseconds() {
-    let rules = ReplyRules { expiry_unit: ExpiryUnit::Milliseconds, ..ReplyRules::default() };
+    let rules = ReplyRules { expiry: Expiry::Milliseconds, ..ReplyRules::default() };
     let expiry = |body: &str| in_seconds(&read(&rules, 200, "application/json", body).unwrap());
     assert_eq!(expiry(r#"{"access_token":"a","expires_in":900000}"#), Some(900));
     assert_eq!(expiry(r#"{"access_token":"a","expires_in":"5184000000"}"#), Some(5_184_000));
@@ -163,7 +163,7 @@ fn fiserv_counts_in_milliseconds() {
 #[test]
 fn without_an_expiry_the_token_and_then_the_default_decide() {
     let hour = ReplyRules { default_lifetime: Some(Duration::from_secs(7200)), ..ReplyRules::default() };
-    let never = ReplyRules { never_expires: true, ..hour.clone() };
+    let never = ReplyRules { expiry: Expiry::Never, ..hour.clone() };
     let plain = ReplyRules::default();
     let with_exp = jwt(r#"{"exp":1700003600}"#);
     // Salesforce gives no `expires_in`.
@@ -265,7 +265,7 @@ fn slack_nests_the_persons_token() {
     let rules = ReplyRules {
         access_token: "/authed_user/access_token".into(),
         scope: "/authed_user/scope".into(),
-        success: Some(SuccessRule { pointer: "ok".into(), equals: json!(true) }),
+        success: Some(Predicate { pointer: "ok".into(), test: Test::Equals(json!(true)) }),
         ..ReplyRules::default()
     };
     let body = r#"{"ok":true,"access_token":"xoxb-bot-1","token_type":"bot","team":{"id":"T1","name":"x"},
@@ -289,13 +289,13 @@ fn a_reply_that_is_a_list_can_be_pointed_into() {
 fn a_rule_for_success_outweighs_the_error_member() {
     // TikTok reports `error: {code: "ok"}` with every success.
     let rules = ReplyRules {
-        success: Some(SuccessRule { pointer: "/error/code".into(), equals: json!("ok") }),
+        success: Some(Predicate { pointer: "/error/code".into(), test: Test::Equals(json!("ok")) }),
         error: "/error/code".into(),
         ..ReplyRules::default()
     };
     assert!(read(&rules, 200, "", r#"{"error":{"code":"ok"},"access_token":"a"}"#).is_ok());
     let in_a_form = ReplyRules {
-        success: Some(SuccessRule { pointer: "ok".into(), equals: json!(true) }),
+        success: Some(Predicate { pointer: "ok".into(), test: Test::Equals(json!(true)) }),
         ..ReplyRules::default()
     };
     assert!(read(&in_a_form, 200, "", "ok=true&access_token=a").is_ok());
@@ -343,5 +343,62 @@ fn debug_of_a_token_set_shows_no_value() {
 fn pointers_and_units_are_read_from_settings() {
     assert_eq!(Pointer::new("a"), Pointer::from("/a"));
     assert_eq!(serde_json::from_str::<Pointer>("\"a\"").unwrap().to_string(), "/a");
-    assert_eq!(serde_json::from_str::<ExpiryUnit>("\"milliseconds\"").unwrap(), ExpiryUnit::Milliseconds);
+    assert_eq!(serde_json::from_str::<Expiry>("\"milliseconds\"").unwrap(), Expiry::Milliseconds);
+}
+
+#[test]
+fn what_an_expiry_is_written_in() {
+    let hour = 3_600_000;
+    let with_exp = jwt(r#"{"exp":1700003600}"#);
+    let table = [
+        (Expiry::Unix, r#""expires_in":1700003600"#, Some(hour)),
+        (Expiry::Unix, r#""expires_in":3600"#, None),
+        (Expiry::UnixMs, r#""expires_in":"1700003600000""#, Some(hour)),
+        (Expiry::Date, r#""expires_in":"2023-11-14T23:13:20Z""#, Some(hour)),
+        (Expiry::Seconds, r#""data":{"until":"2023-11-14T23:13:20Z"},"expires_in":60"#, Some(hour)),
+        (Expiry::Milliseconds, r#""expires_in":3600000"#, Some(hour)),
+        (Expiry::Jwt, r#""expires_in":60"#, Some(hour)),
+        (Expiry::Never, r#""other":1"#, None),
+        (Expiry::Never, r#""expires_in":3600"#, Some(hour)),
+    ];
+    for (expiry, member, expected) in table {
+        let token = if expiry == Expiry::Jwt { &with_exp } else { "opaque" };
+        let rules = ReplyRules { expiry, expires_at: Some("/data/until".into()), ..ReplyRules::default() };
+        let body = format!(r#"{{"access_token":"{token}",{member}}}"#);
+        let set = read(&rules, 200, "application/json", &body).unwrap();
+        assert_eq!(set.expires_at.map(|at| at - NOW), expected, "{expiry:?} {member}");
+    }
+}
+
+#[test]
+fn slack_gives_the_person_a_token_of_their_own() {
+    let rules = ReplyRules {
+        success: Some(Predicate { pointer: "ok".into(), test: Test::Equals(json!(true)) }),
+        secondary: vec![SecondaryRules {
+            name: "user".into(),
+            access_token: "/authed_user/access_token".into(),
+            refresh_token: Some("/authed_user/refresh_token".into()),
+            expires_in: Some("/authed_user/expires_in".into()),
+            scope: Some("/authed_user/scope".into()),
+            token_type: Some("/authed_user/token_type".into()),
+            expiry: Expiry::Seconds,
+            default_lifetime: None,
+        }],
+        ..ReplyRules::default()
+    };
+    let body = r#"{"ok":true,"access_token":"xoxb-17653672481-19874698323","token_type":"bot","scope":"commands,incoming-webhook","expires_in":43200,
+        "authed_user":{"id":"U1234","scope":"chat:write","access_token":"xoxe-1-user-1234567890","refresh_token":"xoxe-r-user-1234567890",
+        "token_type":"user","expires_in":60},"note":"holds xoxe-r-user-1234567890"}"#;
+    let set = read(&rules, 200, "application/json", body).unwrap();
+    let user = &set.secondary["user"];
+    assert_eq!(user.access_token.expose(), "xoxe-1-user-1234567890");
+    assert_eq!(user.refresh_token.as_ref().unwrap().expose(), "xoxe-r-user-1234567890");
+    assert_eq!((user.token_type.as_str(), user.expires_at), ("user", Some(NOW + 60_000)));
+    assert_eq!(user.scope.as_deref().unwrap(), ["chat:write"]);
+    assert_eq!(in_seconds(&set), Some(43_200));
+    let shown = format!("{set:?} {}", json!(set.extra));
+    assert!(!shown.contains("xoxe-1-user") && !shown.contains("xoxe-r-user"), "{shown}");
+    // Without user scopes there is no such token.
+    let set = read(&rules, 200, "application/json", r#"{"ok":true,"access_token":"xoxb","authed_user":{"id":"U1"}}"#);
+    assert!(set.unwrap().secondary.is_empty());
 }

@@ -3,17 +3,17 @@
 use http::HeaderMap;
 use keyholder_oauth::*;
 
-use crate::requests::{body, client, endpoint};
+use crate::requests::{AT, body, client, endpoint};
 
 #[test]
 fn the_request_of_rfc_7009_section_2_1() {
     let mut endpoint = endpoint(ClientAuth::Basic, BodyFormat::Form);
     endpoint.params.push("force", "true");
     let token = Secret::new("45ghiukldjahdnhzdauz");
-    let request = revocation_request(&endpoint, &client(), &token, "refresh_token").unwrap();
+    let request = revocation_request(&endpoint, &client(), &token, "refresh_token", &AT).unwrap();
     assert_eq!(body(&request), "token=45ghiukldjahdnhzdauz&token_type_hint=refresh_token&force=true");
     assert!(request.headers().contains_key("authorization"));
-    let request = revocation_request(&endpoint, &client(), &token, "").unwrap();
+    let request = revocation_request(&endpoint, &client(), &token, "", &AT).unwrap();
     assert_eq!(body(&request), "token=45ghiukldjahdnhzdauz&force=true");
 }
 

@@ -1,18 +1,24 @@
 //! The kinds of fields: what a URL, a header, a parameter, a length of time may be.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use keyholder_oauth::Pointer;
 
 use super::Checker;
-use crate::definition::Kind;
+use crate::definition::{ParamTemplates, ParamValue, Renames, Texts};
 use crate::endpoint::{is_host_pattern, read_endpoint};
-use crate::schema::Table;
-use crate::source::Path;
-use crate::template::{Place, Placeholder, Template, UrlTemplate};
+use crate::schema::{Table, Value};
+use crate::template::{PathTemplate, Place, Template, UrlTemplate};
 
-impl Checker<'_> {
-    pub(super) fn required(&self, path: Path<'_>, text: Option<String>) -> String {
+/// A path with more steps after it.
+pub(super) fn join<'p>(at: &[&'p str], more: &[&'p str]) -> Vec<&'p str> {
+    [at, more].concat()
+}
+
+impl Checker {
+    pub(super) fn required(&self, path: &[&str], text: Option<String>) -> String {
         let text = text.unwrap_or_default();
         if text.trim().is_empty() {
             self.error(path, "it is missing or empty", "add it");
@@ -20,7 +26,7 @@ impl Checker<'_> {
         text
     }
 
-    pub(super) fn url(&self, path: Path<'_>, text: Option<String>) -> Option<UrlTemplate> {
+    pub(super) fn url(&self, path: &[&str], text: Option<String>) -> Option<UrlTemplate> {
         let remedy = "give an absolute https:// URL without user name and fragment, or \"{{name}}\" of a variable of kind url (http:// is for loopback only)";
         let url = self.keep(path, UrlTemplate::parse(&text?), remedy)?;
         for (placeholder, place) in url.placeholders() {
@@ -29,39 +35,48 @@ impl Checker<'_> {
         Some(url)
     }
 
-    pub(super) fn page(&self, path: Path<'_>, page: Option<&str>) {
+    pub(super) fn page(&self, path: &[&str], page: Option<&str>) {
         if let Some(Err(reason)) = page.map(read_page) {
             self.error(path, reason, "give the https:// address of a page");
         }
     }
 
-    pub(super) fn params(&self, phase: &str, raw: Table) -> Vec<(String, Template)> {
-        let table = [phase, "params"];
-        let params = self.source.order(&table, raw).into_iter();
-        params.filter_map(|(name, text)| Some((name.clone(), self.text(&[phase, "params", &name], &text)?))).collect()
+    pub(super) fn params(&self, at: &[&str], raw: &Table<Value>) -> ParamTemplates {
+        let mut params = Vec::new();
+        for (name, value) in raw.iter() {
+            let value = match value {
+                Value::String(text) => self.text(&join(at, &[name]), text).map(ParamValue::Text),
+                value => Some(ParamValue::Json(value.clone())),
+            };
+            params.extend(value.map(|value| (name.to_owned(), value)));
+        }
+        params
     }
 
-    pub(super) fn headers(&self, phase: &str, raw: Table) -> Vec<(HeaderName, Template)> {
-        let table = [phase, "headers"];
-        let headers = self.source.order(&table, raw).into_iter();
+    pub(super) fn texts(&self, at: &[&str], raw: &Table) -> Texts {
+        raw.iter().filter_map(|(name, text)| Some((name.to_owned(), self.text(&join(at, &[name]), text)?))).collect()
+    }
+
+    pub(super) fn headers(&self, at: &[&str], raw: &Table) -> Vec<(HeaderName, Template)> {
+        let mut headers = Vec::new();
+        for (name, text) in raw.iter() {
+            let path = join(at, &[name]);
+            let (Some(header), Some(template)) = (self.header_name(&path, name), self.text(&path, text)) else {
+                continue;
+            };
+            if template.as_literal().is_some_and(|text| HeaderValue::from_str(text).is_err()) {
+                self.error(
+                    &path,
+                    "the value has characters that a header may not have",
+                    "remove line breaks and control characters",
+                );
+            }
+            headers.push((header, template));
+        }
         headers
-            .filter_map(|(name, text)| {
-                let path = [phase, "headers", name.as_str()];
-                let header = self.header_name(&path, &name)?;
-                let template = self.text(&path, &text)?;
-                if template.as_literal().is_some_and(|text| HeaderValue::from_str(&text).is_err()) {
-                    self.error(
-                        &path,
-                        "the value has characters that a header may not have",
-                        "remove line breaks and control characters",
-                    );
-                }
-                Some((header, template))
-            })
-            .collect()
     }
 
-    pub(super) fn header_name(&self, path: Path<'_>, name: &str) -> Option<HeaderName> {
+    pub(super) fn header_name(&self, path: &[&str], name: &str) -> Option<HeaderName> {
         self.keep(
             path,
             HeaderName::try_from(name).map_err(|_| "it is not a header's name".to_owned()),
@@ -69,7 +84,7 @@ impl Checker<'_> {
         )
     }
 
-    pub(super) fn text(&self, path: Path<'_>, text: &str) -> Option<Template> {
+    pub(super) fn text(&self, path: &[&str], text: &str) -> Option<Template> {
         let template = self.keep(path, Template::parse(text), "write {{name}} with a variable's name")?;
         for placeholder in template.placeholders() {
             self.placeholder(path, placeholder, None);
@@ -77,12 +92,12 @@ impl Checker<'_> {
         Some(template)
     }
 
-    pub(super) fn host(&self, path: Path<'_>, text: &str) -> Option<Template> {
+    pub(super) fn host(&self, path: &[&str], text: &str) -> Option<Template> {
         let template = self.keep(path, Template::parse(text), "write {{name}} with a variable's name")?;
         for placeholder in template.placeholders() {
             self.placeholder(path, placeholder, Some(Place::Host));
         }
-        let sample = template.render(|_| Ok::<_, ()>(Some("x".to_owned()))).ok().flatten().unwrap_or_default();
+        let sample = template.render(|_| Ok::<_, ()>(Some(Cow::Borrowed("x")))).ok().flatten().unwrap_or_default();
         if !is_host_pattern(&sample) || sample != sample.to_ascii_lowercase() {
             self.error(
                 path,
@@ -93,47 +108,47 @@ impl Checker<'_> {
         Some(template)
     }
 
-    pub(super) fn prefix(&self, prefix: &str) {
+    pub(super) fn prefix(&self, path: &[&str], prefix: &str) {
         if !prefix.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
             self.error(
-                &["api", "prefix"],
+                path,
                 "it has characters that a header may not have",
                 "write it like \"Bearer\", or \"\" for none",
             );
         }
     }
 
-    pub(super) fn path(&self, path: Path<'_>, text: Option<&str>) {
-        let Some(text) = text else { return };
-        if !text.is_empty()
-            && (!text.starts_with('/')
-                || text.starts_with("//")
-                || text.contains(['\\', '#', '{'])
-                || text.chars().any(|c| !c.is_ascii_graphic()))
-        {
-            self.error(
-                path,
-                "it is not a path",
-                "write a path below base_url, beginning with one `/`; \"\" switches the check off",
-            );
+    pub(super) fn path(&self, path: &[&str], text: &str) -> Option<PathTemplate> {
+        let remedy = "write a path below base_url, beginning with one `/`";
+        let template = self.keep(path, PathTemplate::parse(text), remedy)?;
+        for placeholder in template.placeholders() {
+            self.placeholder(path, placeholder, Some(Place::PathOrQuery));
         }
+        Some(template)
     }
 
-    pub(super) fn renames(&self, phase: &str, rename: Table, drop: Vec<String>) -> Vec<(String, Option<String>)> {
+    pub(super) fn renames(&self, at: &[&str], rename: &Table, drop: &[String]) -> Renames {
         for (index, name) in drop.iter().enumerate() {
             if rename.contains_key(name) {
                 self.error(
-                    &[phase, "drop", &index.to_string()],
+                    &join(at, &["drop", &index.to_string()]),
                     format!("`{name}` is renamed too"),
                     "keep one of the two",
                 );
             }
         }
-        let renamed = rename.into_iter().map(|(from, to)| (from, Some(to)));
-        renamed.chain(drop.into_iter().map(|name| (name, None))).collect()
+        for (name, to) in rename.iter().filter(|(_, to)| to.is_empty()) {
+            self.error(
+                &join(at, &["rename", name]),
+                format!("it has no name{to}"),
+                "give the provider's name, or use `drop`",
+            );
+        }
+        let renamed = rename.iter().map(|(from, to)| (from.to_owned(), Some(to.clone())));
+        renamed.chain(drop.iter().map(|name| (name.clone(), None))).collect()
     }
 
-    pub(super) fn duration(&self, path: Path<'_>, text: Option<&str>) -> Option<Duration> {
+    pub(super) fn duration(&self, path: &[&str], text: Option<&str>) -> Option<Duration> {
         let text = text?;
         let parsed = read_duration(text);
         if parsed.is_none() {
@@ -146,69 +161,22 @@ impl Checker<'_> {
         parsed
     }
 
-    /// Notes that a placeholder is used and checks that it may stand where it does.
-    pub(super) fn placeholder(&self, path: Path<'_>, placeholder: &Placeholder, place: Option<Place>) {
-        let name = placeholder.name();
-        let in_api = path.first() == Some(&"api");
-        match placeholder {
-            Placeholder::Variable(name) => self.used.borrow_mut().insert(name.clone()),
-            Placeholder::Reply(_) if in_api && place != Some(Place::Host) => return,
-            Placeholder::Audience if !in_api && !matches!(place, Some(Place::Host | Place::Whole)) => {
-                return;
-            }
-            Placeholder::Reply(_) => {
-                return self.error(
-                    path,
-                    format!("{{{{{name}}}}} may not stand here"),
-                    "use it in [api]: as the whole of base_url, in a path or in a header",
-                );
-            }
-            Placeholder::Audience => {
-                return self.error(
-                    path,
-                    "{{audience}} may not stand here",
-                    "use it in params or headers of [authorize], [token] and [refresh]",
-                );
-            }
-        };
-        let Some(variable) = self.variables.iter().find(|variable| variable.name == name) else {
-            let known: Vec<_> = self.variables.iter().map(|variable| variable.name.as_str()).collect();
-            let known = if known.is_empty() { String::new() } else { format!(", or use one of: {}", known.join(", ")) };
-            return self.error(
+    /// A place in a reply.
+    pub(super) fn pointer(&self, path: &[&str], written: Option<&str>) -> Option<Pointer> {
+        let written = written?;
+        if written.is_empty() || written.contains("//") || written.ends_with('/') {
+            self.error(
                 path,
-                format!("there is no variable `{name}`"),
-                format!("add [variables.{name}]{known}"),
+                "it does not name a member of the reply",
+                "write a name, or a JSON pointer like \"/data/access_token\"",
             );
-        };
-        match place {
-            Some(Place::Host) if variable.kind != Kind::Host => {
-                self.error(
-                    path,
-                    format!("`{name}` could change the host"),
-                    "make the variable `kind = \"host\"` with a pattern",
-                );
-            }
-            Some(Place::Whole) if variable.kind != Kind::Url => {
-                self.error(path, format!("`{name}` is not a URL"), "make the variable `kind = \"url\"`")
-            }
-            Some(Place::PathOrQuery) if variable.kind == Kind::Url => {
-                self.error(
-                    path,
-                    format!("`{name}` is a whole URL"),
-                    "let it be the whole of this field, or make the variable a text",
-                );
-            }
-            _ => {}
         }
+        Some(Pointer::new(written))
     }
 
     /// The value, or an error at `path`.
-    pub(super) fn keep<T>(&self, path: Path<'_>, result: Result<T, String>, remedy: &str) -> Option<T> {
+    pub(super) fn keep<T>(&self, path: &[&str], result: Result<T, String>, remedy: &str) -> Option<T> {
         result.map_err(|reason| self.error(path, reason, remedy)).ok()
-    }
-
-    pub(super) fn error(&self, path: Path<'_>, reason: impl Into<String>, remedy: impl Into<String>) {
-        self.errors.borrow_mut().push(self.source.error(path, reason, remedy));
     }
 }
 

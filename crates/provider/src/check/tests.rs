@@ -58,7 +58,7 @@ fn the_right_one_is_accepted() {
     assert_eq!(definition.methods[0].name, "authorization_code");
     assert_eq!(definition.variables[0].label, "region");
     assert_eq!(definition.scopes.separator, " ");
-    assert_eq!(definition.phases.recovery, Recovery::SingleUse);
+    assert_eq!(definition.methods[0].phases.refresh.recovery, Recovery::SingleUse);
 }
 
 #[test]
@@ -123,7 +123,11 @@ fn methods() {
         "[[methods]]\ngrant = \"authorization_code\"\n\n[variables.region]",
         "8:1: methods[1]: there are two methods",
     );
-    assert_error("[[methods]]", "[[methods]]\nverify = \"me\"", "6:10: methods[0].verify: it is not a path");
+    assert_error(
+        "[[methods]]",
+        "[[methods]]\napi = { verify = \"me\" }",
+        "6:18: methods[0].api.verify: it is not a path",
+    );
     assert_error("[[methods]]\ngrant = \"authorization_code\"\n", "", "1:1: methods: there is none");
 }
 
@@ -156,8 +160,9 @@ fn variables() {
         "10:12: variables.region.methods[0]: there is no method `password`",
     );
     assert_appended("[variables.extra]", "19:12: variables.extra: no placeholder uses it");
-    assert_appended("[variables.audience]", "19:12: variables.audience: `audience` is the integration's own field");
-    assert_appended("[variables.Extra]", "19:12: variables.Extra: the name has other characters");
+    assert_appended("[variables.audience]", "19:12: variables.audience: `audience` is a standard input");
+    assert_appended("[variables.Extra-1]", "19:12: variables.Extra-1: the name has other characters");
+    assert_appended("[variables.Region]", "19:12: variables.Region: it differs from `region` by letter case only");
 }
 
 #[test]
@@ -169,9 +174,10 @@ fn urls() {
         ("https://user@acme.example/token", "the host has characters"),
         ("https://acme.example/token#x", "it has a fragment"),
         ("https://acme.example/{{region", "`{{` is not closed"),
-        ("https://acme.example/{{Region}}", "`{{Region}}` is not a placeholder"),
+        ("https://acme.example/{{Reg-ion}}", "`{{Reg-ion}}` is not a placeholder"),
         ("https://acme.example/{{reply.host}}", "{{reply.host}} may not stand here"),
-        ("{{region}}/token", "a URL must begin with"),
+        ("{{region}}.acme.example/token", "a URL must begin with"),
+        ("{{region}}/token", "`region` is not a URL"),
         ("{{region}}", "`region` is not a URL"),
         ("token", "a URL must begin with"),
         ("{{audience}}", "{{audience}} may not stand here"),
@@ -224,9 +230,12 @@ fn refresh_and_reply() {
     assert_appended("[refresh]\nidle_life = \"soon\"", "20:13: refresh.idle_life: it is not a length of time");
     assert_appended("[refresh]\nabsolute_life = \"1y\"", "20:17: refresh.absolute_life: it is not a length of time");
     assert_appended("[token.reply]\naccess_token = \"\"", "20:16: token.reply.access_token: it does not name a member");
-    assert_appended("[token.reply]\nsuccess = { pointer = \"/ok\" }", "20:1: token.reply.success: it needs both");
     assert_appended(
-        "[token.reply]\nnever_expires = true\ndefault_lifetime = \"1h\"",
+        "[token.reply]\nsuccess = { pointer = \"/ok\" }",
+        "20:1: token.reply.success: it needs a pointer and",
+    );
+    assert_appended(
+        "[token.reply]\nexpiry = \"never\"\ndefault_lifetime = \"1h\"",
         "21:20: token.reply.default_lifetime: tokens that never expire",
     );
 }
@@ -241,12 +250,12 @@ fn api_and_the_rest() {
     assert_appended("[api]\nhosts = [\"*.com\"]", "20:10: api.hosts[0]: it is not a host");
     assert_appended("[api]\nhosts = [\"a.example\", \"https://b.example\"]", "20:23: api.hosts[1]: it is not a host");
     assert_appended("[api]\nhosts = [\"A.example\"]", "20:10: api.hosts[0]: it is not a host");
-    assert_appended("[api]\nheader = \"A B\"", "20:10: api.header: it is not a header's name");
-    assert_appended("[api]\nprefix = \"Bearer\\n\"", "20:10: api.prefix: it has characters");
+    assert_appended("[api]\ntoken = { name = \"A B\" }", "20:18: api.token.name: it is not a header's name");
+    assert_appended("[api]\ntoken = [{}, { prefix = \"Bearer\\n\" }]", "20:25: api.token[1].prefix: it has characters");
     assert_appended("[api]\nverify = \"//evil.example\"", "20:10: api.verify: it is not a path");
     assert_appended(
-        "[api]\nheaders = { X-A = \"{{audience}}\" }",
-        "20:19: api.headers.X-A: {{audience}} may not stand here",
+        "[api]\nheaders = { X-A = \"{{params.a}}\" }",
+        "20:19: api.headers.X-A: {{params.a}} may not stand here",
     );
     assert_appended("[scopes]\nseparator = \"\"", "20:13: scopes.separator: it is empty");
     assert_appended("[setup]\nregister_url = \"acme\"", "20:16: setup.register_url: it is not an absolute URL");
@@ -269,7 +278,7 @@ fn order_is_that_of_the_file() {
     let definition = parse("acme.toml", &text).unwrap();
     let names: Vec<_> = definition.variables.iter().map(|variable| variable.name.as_str()).collect();
     assert_eq!(names, ["region", "alpha", "zulu"]);
-    let params: Vec<_> = definition.phases.authorize.params.iter().map(|(name, _)| name.as_str()).collect();
+    let params: Vec<_> = definition.methods[0].phases.authorize.params.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(params, ["z", "a", "m"]);
     assert_eq!(definition.scopes.known[1].0, "a.b");
 }
@@ -295,6 +304,350 @@ fn lengths_of_time() {
     assert_eq!(read_duration("90d"), Some(Duration::from_secs(7_776_000)));
     for text in ["", "s", "1", "-1s", "1.5h", "1 h", "9999999d", "1µ", "١s"] {
         assert_eq!(read_duration(text), None, "{text}");
+    }
+}
+
+/// The errors of a file that may extend these.
+fn extending(files: &[(&str, &str)], text: &str) -> Result<Definition, Vec<String>> {
+    let bases = |id: &str| {
+        let (_, text) = files.iter().find(|(known, _)| *known == id)?;
+        Some((format!("{id}.toml"), (*text).to_owned()))
+    };
+    parse_with("own.toml", text, &bases).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_definition_may_extend_another() {
+    let own = r#"schema = 1
+extends = "acme"
+id = "acme-eu"
+name = "Acme EU"
+
+[[methods]]
+grant = "authorization_code"
+label = "A person in Europe"
+
+[[methods]]
+grant = "client_credentials"
+
+[variables.region]
+default = "eu"
+
+[authorize.params]
+audience = false
+prompt = "consent"
+
+[token]
+client_auth = "post"
+"#;
+    let definition = extending(&[("acme", RIGHT)], own).unwrap();
+    assert_eq!((definition.id.as_str(), definition.name.as_str()), ("acme-eu", "Acme EU"));
+    let methods: Vec<_> =
+        definition.methods.iter().map(|method| (method.name.as_str(), method.label.as_str())).collect();
+    assert_eq!(methods, [("authorization_code", "A person in Europe"), ("client_credentials", "client_credentials")]);
+    let region = &definition.variables[0];
+    assert_eq!((region.default.as_deref(), region.pattern.as_ref().unwrap().as_str()), (Some("eu"), "[a-z]+"));
+    let phases = &definition.methods[0].phases;
+    let params: Vec<_> = phases.authorize.params.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(params, ["prompt"]);
+    assert!(phases.token.url.is_some() && phases.token.client_auth.is_some());
+
+    let again = "schema = 1\nextends = \"acme-eu\"\nid = \"third\"\n[token]\nclient_auth = \"none\"\n";
+    let third = extending(&[("acme", RIGHT), ("acme-eu", own)], again).unwrap();
+    assert_eq!((third.name.as_str(), third.methods.len()), ("Acme EU", 2));
+
+    let catalogue = crate::Catalogue::built_in();
+    let google = catalogue.parse("x", "schema = 1\nextends = \"google\"\nid = \"google-ads\"\n").unwrap();
+    assert_eq!((google.aliases.len(), google.checked), (0, None));
+    let mut catalogue = catalogue;
+    catalogue.insert(Arc::new(catalogue.parse("x", "schema = 1\nextends = \"github\"\nid = \"ours\"\n").unwrap()));
+    assert_eq!(catalogue.extended_by("github").collect::<Vec<_>>(), ["ours"]);
+    assert!(catalogue.parse("y", "schema = 1\nextends = \"ours\"\nid = \"theirs\"\n").is_ok());
+}
+
+#[test]
+fn errors_of_what_is_extended() {
+    let error = |files: &[(&str, &str)], text: &str| extending(files, text).map(|_| ()).unwrap_err();
+    let own = "schema = 1\nid = \"own\"\nextends = ";
+    let one = |files: &[(&str, &str)], extends: &str, begin: &str| {
+        let errors = error(files, &format!("{own}{extends}\n"));
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        assert!(errors[0].starts_with(begin), "{}", errors[0]);
+    };
+    one(&[], "\"nobody\"", "own.toml:3:11: extends: there is no definition `nobody`; ");
+    one(&[], "7", "own.toml:3:11: extends: it is not a text");
+    one(&[("own", "schema = 1")], "\"own\"", "own.toml:3:11: extends: `own` extends this definition, or is it");
+    one(
+        &[("a", "id = \"a\"\nextends = \"b\""), ("b", "id = \"b\"\nextends = \"a\"")],
+        "\"a\"",
+        "b.toml:2:11: extends: `a` extends this definition",
+    );
+    one(&[("a", "id = ")], "\"a\"", "a.toml:1:6: string values must be quoted");
+    one(&[("a", "nmae = \"x\"")], "\"a\"", "a.toml:1:1: nmae: unknown field");
+    let chain: Vec<(String, String)> = (0..9).map(|i| (format!("c{i}"), format!("extends = \"c{}\"", i + 1))).collect();
+    let chain: Vec<(&str, &str)> = chain.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
+    one(&chain, "\"c0\"", "c6.toml:1:11: extends: there are more than 8 definitions");
+
+    // What is wrong in the base names the base; what is missing, the table that was written last.
+    let base = RIGHT.replace("https://{{region}}.acme.example/token", "https://{{zone}}.acme.example/token");
+    let errors =
+        error(&[("base", &base)], "schema = 1\nid = \"own\"\nextends = \"base\"\n[refresh]\nrecovery = \"window\"\n");
+    assert_eq!(
+        errors,
+        [
+            "own.toml:4:2: refresh.window: recovery is `window`, and its length is missing; write it like \"60s\"",
+            "base.toml:17:7: token.url: there is no variable `zone`; add [variables.zone], or use one of: region",
+        ]
+    );
+    // `false` removes what is there, and nothing else.
+    let errors = error(&[("base", RIGHT)], "schema = 1\nid = \"own\"\nextends = \"base\"\n[revoke]\nurl = false\n");
+    assert!(errors[0].starts_with("own.toml:5:7: revoke.url: invalid type: boolean `false`"), "{}", errors[0]);
+}
+
+#[test]
+fn a_table_that_nothing_reads() {
+    let machine = RIGHT.replace("authorization_code", "client_credentials");
+    assert_eq!(
+        errors(&machine),
+        [
+            "acme.toml:12:2: authorize: no method has a use for it; remove it, or add a method with the grant authorization_code"
+        ]
+    );
+    assert_appended("[device]\nurl = \"https://a.example/\"", "19:2: device: no method has a use for it");
+    assert_error(
+        "[variables.region]",
+        "[[methods]]\ngrant = \"client_credentials\"\nauthorize = { nonce = true }\n\n[variables.region]",
+        "10:1: methods[1].authorize: the grant client_credentials has no use for it",
+    );
+    assert_appended("[computed.x]\nbase64 = \"a\"", "19:11: computed.x: no placeholder uses it");
+    assert_appended("[callback.capture]\nrealm = \"realmId\"", "20:9: callback.capture.realm: no placeholder uses it");
+    assert_appended(
+        "[[after_connect]]\nurl = \"https://a.example/\"\nextract = { id = \"/0/id\" }",
+        "21:18: after_connect[0].extract.id: no placeholder uses it",
+    );
+    assert_appended(
+        "[[after_connect]]\nurl = \"https://a.example/\"",
+        "19:1: after_connect[0]: nothing is taken from its answer",
+    );
+    assert_error(
+        "[[methods]]",
+        "[[methods]]\ninputs = { username = { label = \"x\" } }",
+        "6:12: methods[0].inputs.username: the grant authorization_code has no use for it",
+    );
+}
+
+#[test]
+fn where_values_of_the_provider_may_stand() {
+    let api = "[api]\nhosts = [\"*.acme.example\"]\n";
+    for (text, reason) in [
+        ("[refresh]\nurl = \"{{reply.server}}/t\"", "refresh.url: {{reply.server}} may not stand here"),
+        (
+            "[refresh]\nurl = \"https://{{reply.zone}}.acme.example/t\"",
+            "refresh.url: {{reply.zone}} may not stand here",
+        ),
+        ("[refresh]\nparams = { a = \"{{lookup.x}}\" }", "refresh.params.a: no lookup saves {{lookup.x}}"),
+        ("[refresh]\nparams = { a = \"{{callback.x}}\" }", "refresh.params.a: nothing captures {{callback.x}}"),
+        ("[refresh]\nparams = { a = \"{{computed.x}}\" }", "refresh.params.a: there is no computed value `x`"),
+        (
+            "[refresh]\nurl = \"https://{{access_token}}.acme.example/t\"",
+            "refresh.url: {{access_token}} may not stand here",
+        ),
+        ("[revoke]\nurl = \"https://{{client_id}}.acme.example/t\"", "revoke.url: {{client_id}} may not stand here"),
+        (
+            "[callback.capture]\nzone = \"zone\"\n[refresh]\nurl = \"https://{{callback.zone}}.acme.example/t\"",
+            "refresh.url: `callback.zone` could change the host",
+        ),
+        (
+            "[callback.capture]\nzone = { parameter = \"zone\", kind = \"host\" }\n[refresh]\nparams = { z = \"{{callback.zone}}\" }",
+            "callback.capture.zone.pattern: whoever forges an answer could name any host",
+        ),
+        (
+            "[computed.x]\nbase64 = \"{{access_token}}\"\n[token.params]\na = \"{{computed.x}}\"",
+            "token.params.a: {{access_token}} may not stand here",
+        ),
+        (
+            "[computed.x]\nbase64 = \"{{computed.y}}\"\n[computed.y.jwt]\nalg = \"HS256\"\nkey = \"k\"\nclaims = { iat = \"now\" }\n[api.headers]\na = \"{{computed.x}}\"",
+            "api.headers.a: `x` grows old",
+        ),
+        (
+            "[[after_connect]]\nurl = \"https://acme.example/{{lookup.a}}\"\nextract = { a = \"/a\" }",
+            "after_connect[0].url: {{lookup.a}} is learnt later",
+        ),
+    ] {
+        let errors = broken("/token\"\n", &format!("/token\"\n\n{text}\n"));
+        assert_eq!(errors.len(), 1, "{text}: {errors:#?}");
+        assert!(errors[0].contains(reason), "{text}: {}", errors[0]);
+    }
+    // These may.
+    for text in [
+        "[refresh]\nparams = { a = \"{{reply.patient}}\", b = \"{{access_token}}\" }".to_owned(),
+        format!("{api}base_url = \"{{{{reply.server}}}}/v1\""),
+        format!("{api}base_url = \"https://x.acme.example/{{{{reply.site}}}}\""),
+    ] {
+        parse("acme.toml", &format!("{RIGHT}\n{text}\n")).unwrap();
+    }
+}
+
+#[test]
+fn computed_values_and_their_circles() {
+    let circle = "[computed.a]\nbase64 = \"{{computed.b}}\"\n[computed.b]\nbase64 = \"{{computed.a}}\"";
+    let found = broken("/token\"\n", &format!("/token\"\n\n{circle}\n"));
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found[0].starts_with("acme.toml:19:11: computed.a: it is made of itself; "), "{}", found[0]);
+    for (text, begin) in [
+        ("[computed.a]\nencoding = \"hex\"", "19:11: computed.a: it needs one of `hmac`, `jwt` and `base64`"),
+        ("[computed.a]\nhmac = \"md5\"", "20:8: computed.a.hmac: unknown variant `md5`"),
+        ("[computed.a.jwt]\nkey = \"k\"", "19:13: computed.a.jwt.alg: it is missing"),
+        (
+            "[computed.a.jwt]\nalg = \"HS256\"\nkey = \"k\"\nclaims = { exp = \"soon\" }",
+            "22:18: computed.a.jwt.claims.exp: it is not a time",
+        ),
+    ] {
+        let used = format!("{text}\n[revoke]\nurl = \"https://a.example/\"\nparams = {{ x = \"{{{{computed.a}}}}\" }}");
+        let found = broken("/token\"\n", &format!("/token\"\n\n{used}\n"));
+        assert!(found[0].starts_with(&format!("acme.toml:{begin}")), "{text}: {found:#?}");
+    }
+}
+
+#[test]
+fn what_a_grant_needs() {
+    let with = |grant: &str, text: &str| {
+        format!(
+            "schema = 1\nid = \"a\"\nname = \"A\"\n[[methods]]\ngrant = \"{grant}\"\n[token]\nurl = \"https://a.example/\"\n{text}"
+        )
+    };
+    for (grant, field) in [
+        ("device_code", "device.url"),
+        ("jwt_bearer", "token.params.assertion"),
+        ("saml_bearer", "token.params.assertion"),
+        ("token_exchange", "token.params.subject_token"),
+        ("authorization_code", "authorize.url"),
+    ] {
+        let found = errors(&with(grant, ""));
+        assert!(found[0].contains(&format!("{field}: the method {grant} needs it")), "{found:#?}");
+    }
+    for grant in ["client_credentials", "password", "refresh_token"] {
+        parse("a", &with(grant, "")).unwrap();
+    }
+}
+
+#[test]
+fn inputs_and_choices() {
+    let text = RIGHT.to_owned()
+        + "\n[inputs.audience]\nlabel = \"API\"\nhelp = \"Which API\"\ndefault = \"a\"\nchoices = { a = \"First\", b = \"Second\" }\norder = 1\n[inputs.client_secret]\npresence = \"optional\"\n[inputs.client_id]\nexample = \"abc\"\npattern = \"[a-z]+\"\n";
+    let definition = parse("acme.toml", &text).unwrap();
+    let inputs = &definition.methods[0].inputs;
+    let names: Vec<_> = inputs.iter().map(|input| input.name.as_str()).collect();
+    assert_eq!(names, ["audience", "client_id", "client_secret", "scope"]);
+    assert_eq!(inputs[0].choices, [("a".to_owned(), "First".to_owned()), ("b".to_owned(), "Second".to_owned())]);
+    assert!(inputs[2].secret && inputs[2].presence == crate::Presence::Optional);
+    assert!(inputs[0].check("b").is_ok() && inputs[0].check("c").is_err());
+    assert_appended(
+        "[inputs.audience]\nchoices = [\"a\"]\ndefault = \"b\"",
+        "21:11: inputs.audience.default: it is not one of the choices",
+    );
+    assert_appended("[inputs.scope]\ndefault = \"b\"", "20:11: inputs.scope.default: its default has another place");
+    assert_appended(
+        "[inputs.client_secret]\ndefault = \"b\"",
+        "20:11: inputs.client_secret.default: a secret in a definition",
+    );
+    assert_appended("[inputs.nobody]", "19:9: inputs.nobody: unknown field `nobody`");
+    assert_error(
+        "kind = \"host\"",
+        "kind = \"host\"\nchoices = [\"eu\", \"U S\"]",
+        "10:1: variables.region.choices: `U S`: it is not a host name",
+    );
+    assert_error(
+        "kind = \"host\"",
+        "kind = \"host\"\nexample = \"U S\"",
+        "10:11: variables.region.example: it is not a host name",
+    );
+}
+
+#[test]
+fn requests_in_detail() {
+    for (text, begin) in [
+        ("[refresh]\nmethod = \"get\"", "20:10: refresh.method: unknown variant `get`"),
+        ("[refresh]\nmethod = \"GET\"\nbody = \"json\"", "21:8: refresh.body: a GET has none"),
+        (
+            "[refresh]\nbody = { content_type = \"a\\nb\", template = \"x\" }",
+            "20:25: refresh.body.content_type: it is not a content type",
+        ),
+        ("[refresh]\nbody = { content_type = \"text/xml\" }", "20:1: refresh.body.template: it is missing"),
+        ("[refresh]\nbody = \"yaml\"", "20:8: refresh.body: unknown variant `yaml`"),
+        ("[refresh]\nmin_age = \"1w\"", "20:11: refresh.min_age: it is not a length of time"),
+        ("[refresh]\nkeep_alive = \"often\"", "20:14: refresh.keep_alive: it is not a length of time"),
+        ("[refresh.params]\na = \"{{params.code}}\"", "20:5: refresh.params.a: {{params.code}} may not stand here"),
+        ("[token.client_assertion]\nalgorithm = \"RS1\"", "20:13: token.client_assertion.algorithm: unknown variant"),
+        ("[token.secondary.user]\nscope = \"/s\"", "19:18: token.secondary.user.access_token: it is missing"),
+        ("[token.reply]\ndead = [\"a*b\"]", "20:9: token.reply.dead[0]: it does not name a code"),
+        ("[token.reply]\ndead = [true]", "20:9: token.reply.dead[0]: invalid type"),
+        ("[token.reply]\nexpiry = \"weeks\"", "20:10: token.reply.expiry: unknown variant"),
+        (
+            "[token.reply]\nerror_when = { pointer = \"/a\", equals = 1, exists = true }",
+            "20:1: token.reply.error_when: it needs a pointer and one of",
+        ),
+        ("[callback]\nrename = { realm = \"r\" }", "20:20: callback.rename.realm: `realm` is not one of"),
+        ("[callback.signature]\nencoding = \"hex\"", "19:11: callback.signature.parameter: it is missing"),
+        ("[scopes]\nformat = \"array\"\nseparator = \",\"", "21:13: scopes.separator: nothing stands between"),
+        ("[api]\ntoken = { token = \"user\" }", "20:19: api.token.token: there is no token `user`"),
+        ("[api]\nexpired_when = {}", "20:1: api.expired_when: it says nothing"),
+        (
+            "[api]\nexpired_when = [{ status = 403 }, { status = 7 }]",
+            "20:46: api.expired_when[1].status: 7 is not a status",
+        ),
+        ("[api.limits]\nper_second = 0.0", "20:14: api.limits.per_second: it is not a rate"),
+        ("[api.limits]\nreset_header = \"A B\"", "20:16: api.limits.reset_header: it is not a header's name"),
+        ("[api]\nverify = { path = \"/a/../b\" }", "20:19: api.verify.path: the path has a `.` or `..`"),
+        (
+            "[[after_connect]]\npath = \"/x\"\nextract = { a = \"/a\" }\n[api.headers]\na = \"{{lookup.a}}\"",
+            "20:8: after_connect[0].path: [api] has no base_url",
+        ),
+        ("[[errors]]\ncode = \"a\"\nremedy = \"b\"\nphase = \"later\"", "22:9: errors[0].phase: unknown variant"),
+        ("[discover]\nissuer = \"https://{{audience}}/x\"", "20:10: discover.issuer: {{audience}} may not stand here"),
+    ] {
+        assert_appended(text, begin);
+    }
+}
+
+#[test]
+fn hostile_files() {
+    let long = format!("schema = 1\nid = \"a\"\nname = \"{}\"", "x".repeat(10 << 20));
+    assert_eq!(
+        errors(&long),
+        ["acme.toml:1:1: the file has 10485789 bytes, and at most 1048576 are read; write a shorter one"]
+    );
+    let deep = format!("schema = {}{}", "[".repeat(5000), "]".repeat(5000));
+    assert!(errors(&deep)[0].contains("recurs"), "{:?}", errors(&deep));
+    let keys = format!("{} = 1", vec!["a"; 5000].join("."));
+    assert!(errors(&keys)[0].contains("recurs"), "{:?}", errors(&keys));
+    let inline = format!("schema = {}1{}", "{ a = ".repeat(5000), " }".repeat(5000));
+    assert!(!errors(&inline).is_empty());
+    // Values that double with each step are refused when they are made, not made.
+    let mut doubling = format!(
+        "{RIGHT}[revoke]\nurl = \"https://a.example/\"\nparams = {{ x = \"{{{{computed.c29}}}}\" }}\n[computed.c0]\nbase64 = \"x\"\n"
+    );
+    for n in 1..30 {
+        doubling += &format!("[computed.c{n}]\nbase64 = \"{{{{computed.c{}}}}}{{{{computed.c{}}}}}\"\n", n - 1, n - 1);
+    }
+    let definition = parse("acme.toml", &doubling).unwrap();
+    let values = crate::Values::from([("region".to_owned(), "eu".to_owned())]);
+    let error = definition.render(&definition.methods[0], &values, &crate::Choice::default(), None).unwrap_err();
+    assert!(error.to_string().contains("longer than 65536 bytes"), "{error}");
+    for wrong in [
+        "methods = 7",
+        "methods = [7]",
+        "variables = []",
+        "token = \"x\"",
+        "api = { token = 7 }",
+        "scopes = 1979-05-27",
+        "token = { params = 9223372036854775808 }",
+        "after_connect = {}",
+        "errors = [[]]",
+    ] {
+        let key = wrong.split(' ').next().unwrap();
+        let found = errors(&format!("schema = 1\nid = \"a\"\nname = \"A\"\n{wrong}\n"));
+        assert!(!found.is_empty(), "{key}: {found:?}");
     }
 }
 

@@ -6,7 +6,12 @@ use keyholder_oauth::{BodyFormat, Client, Grant, Secret, token_request};
 use proptest::prelude::*;
 
 use super::*;
+use crate::definition::Variable;
+use crate::endpoint::host_covers;
 use crate::{AskedOf, Catalogue, Kind, parse};
+
+/// Tue, 14 Nov 2023 22:13:20 GMT
+const AT: Moment = Moment { now_ms: 1_700_000_000_000, random: [7; 32] };
 
 fn values(pairs: &[(&str, &str)]) -> Values {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -45,8 +50,8 @@ fn sample(variable: &Variable) -> String {
         (Kind::Number, _) => "42".to_owned(),
         (Kind::Text, "tenant_id") => "70784a63-d24b-46a9-a4db-0e70a274b056".to_owned(),
         (Kind::Text, "notion_version") => "2025-09-03".to_owned(),
-        (Kind::Text, "user_scope") => "users:read,chat:write".to_owned(),
-        (Kind::Text, _) => "acme.example".to_owned(),
+        (Kind::Scopes, _) => "users:read,chat:write".to_owned(),
+        (Kind::Text | Kind::Pem, _) => "acme.example".to_owned(),
     }
 }
 
@@ -78,8 +83,8 @@ fn every_method_of_the_catalogue_renders() {
                 "{}",
                 definition.id
             );
-            let client = Client { id: "id".into(), secret: Some(Secret::new("secret")) };
-            token_request(&rendered.token, &client, &Grant::ClientCredentials, rendered.scope.as_deref()).unwrap();
+            let client = Client { id: "id".into(), secret: Some(Secret::new("secret")), key: None };
+            token_request(&rendered.token, &client, &Grant::ClientCredentials, rendered.scope.as_deref(), &AT).unwrap();
         }
     }
 }
@@ -117,7 +122,7 @@ fn by_hand() {
             && rendered.api.hosts.is_empty()
             && rendered.issuer.is_none()
     );
-    assert_eq!((rendered.api.header.as_str(), rendered.api.prefix.as_str()), ("authorization", "Bearer"));
+    assert_eq!(rendered.api.header(), Some((&http::header::AUTHORIZATION, "Bearer")));
     assert_eq!(rendered.recovery, Recovery::SingleUse);
 
     let rendered = render(
@@ -181,7 +186,7 @@ fn by_discovery() {
         (ClientAuth::None, ClientAuth::None, ClientAuth::None)
     );
     assert!(!rendered.authorize.unwrap().nonce);
-    assert_eq!(rendered.api.prefix, "");
+    assert_eq!(rendered.api.header(), Some((&http::header::AUTHORIZATION, "")));
 
     assert!(built_in("oauth2").discovery(built_in("oauth2").method(None).unwrap(), &Values::new()).unwrap().is_none());
 }
@@ -202,6 +207,7 @@ fn what_a_discovery_document_may_not_say() {
         (serde_json::json!(["client_secret_post", "client_secret_basic"]), ClientAuth::Basic),
         (serde_json::json!(["none", "client_secret_post"]), ClientAuth::Post),
         (serde_json::json!(["none"]), ClientAuth::None),
+        (serde_json::json!(["private_key_jwt"]), ClientAuth::PrivateKeyJwt),
         (serde_json::json!([]), ClientAuth::Basic),
         (serde_json::Value::Null, ClientAuth::Basic),
     ] {
@@ -211,9 +217,9 @@ fn what_a_discovery_document_may_not_say() {
         assert_eq!(rendered.unwrap().token.client_auth, expected);
     }
     let jwt = render(
-        serde_json::json!({"issuer": "https://id.example", "token_endpoint": token, "token_endpoint_auth_methods_supported": ["private_key_jwt"]}),
+        serde_json::json!({"issuer": "https://id.example", "token_endpoint": token, "token_endpoint_auth_methods_supported": ["self_signed_tls_client_auth"]}),
     );
-    assert_eq!(jwt.unwrap_err(), RenderError::ClientAuth { offered: vec!["private_key_jwt".into()] });
+    assert_eq!(jwt.unwrap_err(), RenderError::ClientAuth { offered: vec!["self_signed_tls_client_auth".into()] });
 }
 
 #[test]
@@ -250,14 +256,14 @@ fn quirks_of_the_catalogue() {
     let microsoft = render("microsoft", "code", &[]).unwrap();
     assert_eq!(microsoft.token.url.as_str(), "https://login.microsoftonline.com/common/oauth2/v2.0/token");
     assert_eq!(microsoft.scope.as_deref(), Some("openid User.Read offline_access"));
-    assert_eq!(microsoft.api.verify_path.as_deref(), Some("/me"));
+    assert_eq!(microsoft.api.verify.unwrap().path, "/me");
     let microsoft = render("microsoft", "client_credentials", &[("tenant", "contoso.onmicrosoft.com")]).unwrap();
     assert_eq!(
         microsoft.token.url.as_str(),
         "https://login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/token"
     );
     assert_eq!(microsoft.scope.as_deref(), Some("https://graph.microsoft.com/.default"));
-    assert_eq!(microsoft.api.verify_path, None);
+    assert_eq!(microsoft.api.verify, None);
 
     let definition = built_in("slack");
     let choice = Choice { scopes: vec!["chat:write,users:read".into(), "team:read".into()], ..Choice::default() };
@@ -265,8 +271,11 @@ fn quirks_of_the_catalogue() {
     assert_eq!(slack.scope.as_deref(), Some("chat:write,users:read,team:read"));
     assert!(slack.authorize.unwrap().params.is_empty());
     assert!(slack.reply.success.is_some());
-    let slack = render("slack", "code", &[("user_scope", "chat:write")]).unwrap();
-    assert_eq!(params(&slack.authorize.unwrap().params), [("user_scope".to_owned(), "chat:write".to_owned())]);
+    let slack = render("slack", "code", &[("user_scope", "chat:write users:read")]).unwrap();
+    assert_eq!(
+        params(&slack.authorize.unwrap().params),
+        [("user_scope".to_owned(), "chat:write,users:read".to_owned())]
+    );
 
     let notion = render("notion", "code", &[]).unwrap();
     assert_eq!((notion.token.body, notion.token.client_auth), (BodyFormat::Json, ClientAuth::Basic));

@@ -40,7 +40,7 @@ pub struct ProviderBody {
 pub struct MethodBody {
     name: String,
     label: String,
-    /// `authorization_code`, `client_credentials` or `password`.
+    /// `authorization_code`, `client_credentials`, `password`, …
     grant: &'static str,
 }
 

@@ -100,7 +100,7 @@ source = ["https://www.rfc-editor.org/rfc/rfc8707"]
 [[methods]]
 grant = "authorization_code"
 label = "A person consents"
-default_scopes = ["openid", "offline_access", "read"]
+scopes = { default = ["openid", "offline_access", "read"] }
 
 [[methods]]
 grant = "client_credentials"

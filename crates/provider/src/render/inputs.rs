@@ -1,0 +1,249 @@
+//! What placeholders are filled from.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use http::{HeaderName, HeaderValue};
+use keyholder_oauth::{Params, ScopeFormat, hmac_of, sign_jwt};
+use serde_json::{Value, json};
+use url::Url;
+
+use super::{Choice, UrlError, bad_url, check_capture, issuer_text};
+use crate::definition::{
+    Claim, Computed, Definition, Kind, Members, Method, ParamTemplates, ParamValue, Texts, Values, Variable,
+};
+use crate::error::RenderError;
+use crate::template::{Input, Placeholder, Template, Token, UrlTemplate};
+
+/// The longest computed value, in bytes: made of each other, they could double with each step.
+const MAX_COMPUTED: usize = 64 << 10;
+
+pub(super) struct Inputs<'a> {
+    pub definition: &'a Definition,
+    pub method: &'a Method,
+    pub values: &'a Values,
+    pub choice: &'a Choice,
+    /// The requested scopes as one text.
+    pub scope: Option<String>,
+    /// Values of variables that passed their checks.
+    variables: BTreeMap<&'a str, Cow<'a, str>>,
+    /// Computed once each.
+    computed: RefCell<BTreeMap<&'a str, Option<String>>>,
+}
+
+impl<'a> Inputs<'a> {
+    /// Checks the values of a method's variables. With `lenient`, what is missing is left to be missed where it is used.
+    pub fn new(
+        definition: &'a Definition,
+        method: &'a Method,
+        values: &'a Values,
+        choice: &'a Choice,
+        scopes: &[String],
+        lenient: bool,
+    ) -> Result<Self, RenderError> {
+        let mut variables = BTreeMap::new();
+        for variable in definition.variables_of(method) {
+            match values.get(&variable.name).filter(|value| !value.is_empty()) {
+                Some(value) => {
+                    variable.check(value)?;
+                    variables.insert(variable.name.as_str(), filled(variable, value, method));
+                }
+                None => {
+                    if !lenient {
+                        variable.check_missing()?;
+                    }
+                    if let Some(default) = &variable.default {
+                        variables.insert(variable.name.as_str(), filled(variable, default, method));
+                    }
+                }
+            }
+        }
+        for capture in &method.phases.callback.captures {
+            if let Some(value) = values.get(&format!("callback.{}", capture.name)) {
+                check_capture(capture, value)?;
+            }
+        }
+        let separator = if method.scopes.format == ScopeFormat::Text { method.scopes.separator.as_str() } else { " " };
+        Ok(Self {
+            definition,
+            method,
+            values,
+            choice,
+            scope: (!scopes.is_empty()).then(|| scopes.join(separator)),
+            variables,
+            computed: RefCell::default(),
+        })
+    }
+
+    pub fn value(&self, placeholder: &Placeholder) -> Result<Option<Cow<'_, str>>, RenderError> {
+        let client = self.choice.client.as_ref();
+        let secret = |secret: Option<&'a keyholder_oauth::Secret>| secret.map(|secret| Cow::Borrowed(secret.expose()));
+        let tokens = self.choice.tokens.as_ref();
+        Ok(match placeholder {
+            Placeholder::Variable(name) => self.variables.get(name.as_str()).cloned(),
+            Placeholder::Said(_, name) => {
+                self.values.get(name).filter(|value| !value.is_empty()).map(|value| Cow::Borrowed(value.as_str()))
+            }
+            Placeholder::Input(Input::Audience) => self.input("audience", self.choice.audience.as_deref()),
+            Placeholder::Input(Input::Username) => self.input("username", self.choice.username.as_deref()),
+            Placeholder::Input(Input::ClientId) => self.input("client_id", client.map(|client| client.id.as_str())),
+            Placeholder::Input(Input::Scope) => self.scope.as_deref().map(Cow::Borrowed),
+            Placeholder::Input(Input::Password) => secret(self.choice.password.as_ref()),
+            Placeholder::Input(Input::ClientSecret) => secret(client.and_then(|client| client.secret.as_ref())),
+            Placeholder::Input(Input::ClientKey) => secret(client.and_then(|client| client.key.as_ref())),
+            Placeholder::Token(Token::Access) => secret(tokens.and_then(|tokens| tokens.access_token.as_ref())),
+            Placeholder::Token(Token::Refresh) => secret(tokens.and_then(|tokens| tokens.refresh_token.as_ref())),
+            Placeholder::Token(Token::Id) => secret(tokens.and_then(|tokens| tokens.id_token.as_ref())),
+            Placeholder::Computed(name) => self.computed(name)?.map(Cow::Owned),
+            // Left for when the request is made.
+            Placeholder::Param(_) => None,
+        })
+    }
+
+    /// A standard input: what was chosen, else the definition's default.
+    fn input<'s>(&'s self, name: &str, chosen: Option<&'s str>) -> Option<Cow<'s, str>> {
+        let default = || self.method.inputs.iter().find(|input| input.name == name)?.default.as_deref();
+        chosen.filter(|value| !value.is_empty()).or_else(default).map(Cow::Borrowed)
+    }
+
+    /// What is sent as `grant_type` instead of the grant's own.
+    pub fn grant_type(&self) -> Option<Cow<'_, str>> {
+        self.input("grant_type", self.choice.grant_type.as_deref())
+    }
+
+    pub fn text(&self, template: &Template) -> Result<Option<String>, RenderError> {
+        template.render(|placeholder| self.value(placeholder))
+    }
+
+    pub fn url(&self, field: &'static str, template: &UrlTemplate) -> Result<Option<Url>, RenderError> {
+        template.render(|placeholder| self.value(placeholder).map_err(UrlError::Value)).map_err(|error| match error {
+            UrlError::Value(error) => error,
+            UrlError::Url(problem) => bad_url(field, problem.to_string()),
+        })
+    }
+
+    /// As `url`, but a whole-URL value keeps its spelling: issuers are compared to the letter.
+    pub fn url_text(&self, field: &'static str, template: &UrlTemplate) -> Result<Option<String>, RenderError> {
+        match template {
+            UrlTemplate::Whole { base, path, query } if path.is_empty() && query.is_empty() => {
+                Ok(self.value(base)?.map(Cow::into_owned))
+            }
+            _ => Ok(self.url(field, template)?.map(|url| issuer_text(&url))),
+        }
+    }
+
+    pub fn params(&self, templates: &ParamTemplates) -> Result<Params, RenderError> {
+        let mut params = Params::new();
+        for (name, value) in templates {
+            match value {
+                ParamValue::Json(value) => params.push_json(name.as_str(), value),
+                ParamValue::Text(template) => {
+                    if let Some(text) = self.text(template)? {
+                        params.push(name.as_str(), text);
+                    }
+                }
+            }
+        }
+        Ok(params)
+    }
+
+    pub fn texts(&self, templates: &Texts) -> Result<Params, RenderError> {
+        let mut params = Params::new();
+        for (name, template) in templates {
+            if let Some(text) = self.text(template)? {
+                params.push(name.as_str(), text);
+            }
+        }
+        Ok(params)
+    }
+
+    pub fn members(&self, templates: &Texts) -> Result<Members, RenderError> {
+        let mut members = Members::new();
+        for (name, template) in templates {
+            if let Some(text) = self.text(template)? {
+                members.insert(name.clone(), Value::String(text));
+            }
+        }
+        Ok(members)
+    }
+
+    pub fn headers(&self, templates: &[(HeaderName, Template)]) -> Result<Vec<(HeaderName, HeaderValue)>, RenderError> {
+        let mut headers = Vec::with_capacity(templates.len());
+        for (name, template) in templates {
+            let Some(text) = self.text(template)? else { continue };
+            let mut value =
+                HeaderValue::from_str(&text).map_err(|_| RenderError::BadHeader { header: name.to_string() })?;
+            value.set_sensitive(template.placeholders().any(|placeholder| self.is_secret(placeholder)));
+            headers.push((name.clone(), value));
+        }
+        Ok(headers)
+    }
+
+    fn is_secret(&self, placeholder: &Placeholder) -> bool {
+        match placeholder {
+            Placeholder::Variable(name) => self.definition.variables.iter().any(|it| it.name == *name && it.secret),
+            Placeholder::Input(input) => matches!(input, Input::ClientSecret | Input::ClientKey | Input::Password),
+            Placeholder::Token(_) | Placeholder::Computed(_) => true,
+            Placeholder::Said(..) | Placeholder::Param(_) => false,
+        }
+    }
+
+    fn computed(&self, name: &str) -> Result<Option<String>, RenderError> {
+        let Some((name, computed)) = self.method.phases.computed.get_key_value(name) else { return Ok(None) };
+        if let Some(known) = self.computed.borrow().get(name.as_str()) {
+            return Ok(known.clone());
+        }
+        let value = self.compute(name, computed)?;
+        if value.as_ref().is_some_and(|value| value.len() > MAX_COMPUTED) {
+            return Err(failed(name, format!("it is longer than {MAX_COMPUTED} bytes")));
+        }
+        self.computed.borrow_mut().insert(name, value.clone());
+        Ok(value)
+    }
+
+    /// `None` if something that it is made of is missing.
+    fn compute(&self, name: &str, computed: &Computed) -> Result<Option<String>, RenderError> {
+        match computed {
+            Computed::Base64 { text, encoding } => Ok(self.text(text)?.map(|text| encoding.encode(text.as_bytes()))),
+            Computed::Hmac { hash, key, over, encoding } => {
+                let (Some(key), Some(over)) = (self.text(key)?, self.text(over)?) else { return Ok(None) };
+                Ok(Some(encoding.encode(&hmac_of(*hash, key.as_bytes(), over.as_bytes()))))
+            }
+            Computed::Jwt { algorithm, key, header, claims } => {
+                let Some(key) = self.text(key)? else { return Ok(None) };
+                let mut members = Members::new();
+                for (claim, value) in claims {
+                    let moment =
+                        || self.choice.moment.ok_or_else(|| failed(name, "nothing says what time it is".to_owned()));
+                    let value = match value {
+                        Claim::Json(value) => value.clone(),
+                        Claim::Time(seconds) => json!(moment()?.seconds().saturating_add(*seconds)),
+                        Claim::Random => json!(moment()?.jti()),
+                        Claim::Text(template) => match self.text(template)? {
+                            Some(text) => Value::String(text),
+                            None => continue,
+                        },
+                    };
+                    members.insert(claim.clone(), value);
+                }
+                let signed = sign_jwt(*algorithm, &key.into(), &self.members(header)?, &members)
+                    .map_err(|error| failed(name, error.to_string()))?;
+                Ok(Some(signed.expose().to_owned()))
+            }
+        }
+    }
+}
+
+/// A variable's value as it is put in.
+fn filled<'a>(variable: &Variable, value: &'a str, method: &Method) -> Cow<'a, str> {
+    if variable.kind != Kind::Scopes {
+        return Cow::Borrowed(value);
+    }
+    let words: Vec<&str> = value.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+    Cow::Owned(words.join(&method.scopes.separator))
+}
+
+fn failed(name: &str, reason: String) -> RenderError {
+    RenderError::Computed { name: name.to_owned(), reason }
+}
