@@ -44,6 +44,7 @@ pub struct CallbackSignature {
 
 /// What a callback's signature is made over. Written in snake case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SignedOver {
     /// The other parameters as they came, sorted by name and joined with `&`.

@@ -19,6 +19,7 @@ use crate::secret::Secret;
 
 /// How the client authenticates at the token endpoint (RFC 6749 §2.3). Written in snake case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAuth {
     /// `Authorization: Basic`, id and secret each form-encoded first, as RFC 6749 §2.3.1 demands.

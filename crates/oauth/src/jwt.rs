@@ -44,6 +44,7 @@ impl Moment {
 
 /// A signature algorithm of RFC 7518 §3.1 and RFC 8037 §3.1, by its registered name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "each is its registered name")]
 pub enum Algorithm {
     HS256,
@@ -139,6 +140,7 @@ pub fn sign_jwt(
 
 /// A hash function for [`hmac_of`]. Written in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Hash {
     /// Only because providers still ask for it.
@@ -161,6 +163,7 @@ pub fn hmac_of(hash: Hash, key: &[u8], data: &[u8]) -> Vec<u8> {
 
 /// How bytes are written as text. Written in lower case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// Lower-case hexadecimal digits.

@@ -135,6 +135,7 @@ impl fmt::Display for Pointer {
 ///
 /// With `Seconds` and `Milliseconds`, a number too large for a lifetime, and a text that is a date, are read as dates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Expiry {
     /// A lifetime in seconds.

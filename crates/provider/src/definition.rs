@@ -68,6 +68,7 @@ pub struct Method {
 
 /// The grants that a method can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum GrantKind {
     /// A person consents in a browser (RFC 6749 §4.1).
@@ -165,6 +166,7 @@ pub struct Variable {
 
 /// Whether a value must be given. A default counts as given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
     /// Must have a value.
@@ -180,6 +182,7 @@ pub enum Presence {
 
 /// Who gives a variable's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AskedOf {
     /// Whoever sets the integration up: one value for all its connections.
@@ -191,6 +194,7 @@ pub enum AskedOf {
 
 /// What kind of text a variable's value is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Any text without control characters.
@@ -280,6 +284,7 @@ pub struct KnownError {
 
 /// Where a known error occurs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorPhase {
     /// The authorization request and its callback.
@@ -296,6 +301,7 @@ pub enum ErrorPhase {
 
 /// Whether the code challenge of RFC 7636 is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Pkce {
     /// The provider refuses without.
@@ -336,6 +342,7 @@ pub struct RefreshLife {
 
 /// Which token a revocation names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RevokedToken {
     /// The usual: with it the whole grant ends (RFC 7009 §2.1).
@@ -347,6 +354,7 @@ pub enum RevokedToken {
 
 /// Which token a renewal sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RefreshWith {
     /// RFC 6749 §6.
@@ -370,6 +378,7 @@ pub enum KeepAlive {
 
 /// When the exchange after the first one is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FollowUpWhen {
     /// After each.
@@ -381,6 +390,7 @@ pub enum FollowUpWhen {
 
 /// How the browser brings the answer back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ResponseMode {
     /// In the query of the redirect URI (RFC 6749 §4.1.2).
@@ -392,6 +402,7 @@ pub enum ResponseMode {
 
 /// What an API's reset header is written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ResetUnit {
     /// Seconds from now.

@@ -1,5 +1,7 @@
 //! The fields of a definition as they are written. What they mean and whether they fit together is `check`'s business;
 //! nothing is required here, so that a missing field is reported by its own name.
+//!
+//! The comments are what an editor shows beside a field: `docs/provider.schema.json` is made from them.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -38,7 +40,8 @@ macro_rules! tables {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty,)* })*) => {
         $($(#[$doc])*
         #[derive(Default, serde::Deserialize)]
-                #[serde(deny_unknown_fields, default)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
+        #[serde(deny_unknown_fields, default)]
         pub(crate) struct $name {
             $($(#[$field_doc])* pub $field: $kind,)*
         })*
@@ -616,7 +619,8 @@ macro_rules! words {
     ($($(#[$doc:meta])* $case:literal $name:ident { $($(#[$variant_doc:meta])* $variant:ident,)* })*) => {
         $($(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-                #[serde(rename_all = $case)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
+        #[serde(rename_all = $case)]
         pub(crate) enum $name {
             $($(#[$variant_doc])* $variant,)*
         })*
@@ -635,6 +639,7 @@ words! {
 
 /// How several scopes are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ScopeFormat {
     #[default]
@@ -645,6 +650,7 @@ pub(crate) enum ScopeFormat {
 
 /// How a callback is signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum SignatureAlgorithm {
     HmacSha1,
@@ -796,3 +802,6 @@ impl<'de> Deserialize<'de> for Code {
         deserializer.deserialize_any(Codes)
     }
 }
+
+#[cfg(test)]
+mod json_schema;

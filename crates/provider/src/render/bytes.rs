@@ -577,3 +577,93 @@ fn registering_by_program() {
         serde_json::json!({"client_name": "Keyholder", "grant_types": ["authorization_code"]})
     );
 }
+
+/// A definition in which everything that steers an address comes from outside.
+fn steered() -> Definition {
+    definition(
+        "authorization_code",
+        "[variables.shop]\nkind = \"host\"\npattern = '[a-z0-9-]+'\n\
+         [variables.server]\nkind = \"url\"\n\
+         [variables.any]\npresence = \"optional\"\n\
+         [authorize]\nurl = \"https://{{shop}}.shop.example/{{any}}?q={{any}}\"\n\
+         [token]\nurl = \"{{server}}/t/{{any}}?q={{any}}\"\nclient_auth = \"none\"\nheaders = { X-Any = \"{{any}}\" }\nparams = { p = \"{{any}}\", s = \"{{computed.s}}\" }\n\
+         body = { content_type = \"application/json\", template = '{\"a\":\"{{any}}\",\"i\":\"{{params.client_id}}\"}' }\n\
+         [callback.capture]\nzone = { parameter = \"zone\", kind = \"host\", pattern = '(eu|us)' }\n\
+         [refresh]\nurl = \"https://{{callback.zone}}.acme.example/t\"\nheaders = { X-Reply = \"{{reply.any}}\" }\n\
+         [revoke]\nurl = \"https://acme.example/{{reply.any}}/r?x={{lookup.any}}\"\n\
+         [api]\nbase_url = \"{{reply.any}}/v/{{lookup.any}}\"\nhosts = [\"*.acme.example\"]\nverify = \"/{{lookup.any}}?y={{lookup.any}}\"\n\
+         [[after_connect]]\nurl = \"{{reply.any}}/w\"\nextract = { any = \"/any\" }\n\
+         [computed.s]\nbase64 = \"{{any}}\"\n",
+    )
+}
+
+fn nasty() -> impl proptest::strategy::Strategy<Value = String> {
+    proptest::prop_oneof![
+        ".*",
+        "[a-zA-Z0-9.-]{0,20}",
+        "(https?:)?[/\\\\]{0,2}[a-z@:%#?.0-9]{0,20}",
+        "https://[a-z@:%#?./\\\\]{0,20}\\.acme\\.example[a-z@:%#?./\\\\]{0,10}",
+        "[/@#?\\\\:%.\r\n\t \u{ff0e}\u{3002}\u{2044}a0\"<&]{1,12}",
+    ]
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_value_changes_a_host(shop in nasty(), server in nasty(), any in nasty(), zone in nasty(), said in nasty()) {
+        STEERED.with(|definition| {
+            let values = values(&[
+                ("shop", &shop), ("server", if server.is_empty() { "https://s.example" } else { &server }), ("any", &any),
+                ("callback.zone", &zone), ("reply.any", &said), ("lookup.any", &any),
+            ]);
+            check_hosts(definition, &values);
+            // And with one at a time, so that the others don't refuse first.
+            for (name, value) in &values {
+                let mut one = super::Values::from([("shop".to_owned(), "a".to_owned()), ("server".to_owned(), "https://s.example".to_owned())]);
+                one.insert(name.clone(), value.clone());
+                check_hosts(definition, &one);
+            }
+        });
+    }
+
+    #[test]
+    fn no_template_panics(text in nasty(), more in "[{}a-z._/:?#]{0,30}") {
+        for text in [format!("https://{more}"), more.clone(), text] {
+            let _ = crate::template::UrlTemplate::parse(&text);
+            let _ = crate::template::PathTemplate::parse(&text);
+            let _ = crate::template::Template::parse(&text);
+        }
+    }
+}
+
+thread_local! {
+    static STEERED: Definition = steered();
+}
+
+fn check_hosts(definition: &Definition, values: &Values) {
+    let Ok(rendered) = definition.render(&definition.methods[0], values, &choice(), None) else { return };
+    let host = |url: &Url| url.host_str().unwrap().to_owned();
+    let authorize = rendered.authorize.unwrap().url;
+    assert_eq!(host(&authorize), format!("{}.shop.example", values["shop"]), "{authorize}");
+    assert!(authorize.path_segments().unwrap().count() == 1 && authorize.query_pairs().count() == 1, "{authorize}");
+    let server = Url::parse(&values["server"]).unwrap();
+    assert_eq!((host(&rendered.token.url), rendered.token.url.port()), (host(&server), server.port()));
+    match values.get("callback.zone").filter(|zone| !zone.is_empty()) {
+        Some(zone) => assert_eq!(host(&rendered.refresh.url), format!("{zone}.acme.example")),
+        None => assert_eq!(rendered.refresh.url, rendered.token.url),
+    }
+    assert!(rendered.revoke.is_none_or(|revoke| host(&revoke.endpoint.url) == "acme.example"));
+    for url in rendered.api.base_url.iter().chain(rendered.lookups[0].url.iter()) {
+        assert!(host(url).ends_with(".acme.example") && url.username().is_empty() && url.fragment().is_none(), "{url}");
+    }
+    if let Some(verify) = rendered.api.verify {
+        let url = Url::parse(&format!("https://acme.example{}", verify.path)).unwrap();
+        assert!(host(&url) == "acme.example" && url.path_segments().unwrap().count() == 1, "{url}");
+    }
+    if let Ok(request) = token_request(&rendered.token, &client(), &Grant::ClientCredentials, None, &AT) {
+        let body: serde_json::Value = serde_json::from_slice(request.body().expose()).unwrap();
+        assert_eq!(body["a"].as_str().unwrap(), values.get("any").map_or("", String::as_str));
+        assert_eq!(body["i"], "id-1");
+    }
+}
