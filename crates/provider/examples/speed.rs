@@ -1,5 +1,10 @@
 //! How long it takes to read definitions and to render requests: `cargo run --release -p keyholder-provider --example speed`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "it measures, and shows what it measured")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "it measures, and shows what it measured"
+)]
 
 use std::time::Instant;
 
@@ -21,7 +26,9 @@ fn main() {
     let client = Client { id: "client".into(), secret: Some("secret".into()), key: None };
     let moment = Moment { now_ms: 1_700_000_000_000, random: [7; 32] };
     let refresh_token = Secret::new("refresh token");
-    for (id, pairs) in [("slack", vec![("user_scope", "chat:write users:read")]), ("salesforce", vec![]), ("microsoft", vec![])] {
+    for (id, pairs) in
+        [("slack", vec![("user_scope", "chat:write users:read")]), ("salesforce", vec![]), ("microsoft", vec![])]
+    {
         let definition = catalogue.definition(id).unwrap();
         let values: Values = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let choice = Choice { client: Some(client.clone()), moment: Some(moment), ..Choice::default() };

@@ -96,6 +96,20 @@ impl Variable {
         }
     }
 
+    /// A value that fits, for trying a definition out: its default, its first choice or its example, else one made up for its kind.
+    /// Where a pattern is given and none of the three, the one made up may not fit.
+    pub fn sample(&self) -> String {
+        let given = self.default.clone().filter(|default| !default.is_empty());
+        let chosen = || self.choices.first().map(|(choice, _)| choice.clone());
+        given.or_else(chosen).or_else(|| self.example.clone()).unwrap_or_else(|| match self.kind {
+            Kind::Text | Kind::Pem => "sample".to_owned(),
+            Kind::Host => "sample.example".to_owned(),
+            Kind::Url => "https://sample.example".to_owned(),
+            Kind::Number => "42".to_owned(),
+            Kind::Scopes => "read write".to_owned(),
+        })
+    }
+
     /// The error for a variable without a value, if that is one.
     pub(crate) fn check_missing(&self) -> Result<(), ValueError> {
         if self.presence == Presence::Required && self.default.is_none() {

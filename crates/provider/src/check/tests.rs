@@ -361,7 +361,7 @@ client_auth = "post"
     assert_eq!((google.aliases.len(), google.checked), (0, None));
     let mut catalogue = catalogue;
     catalogue.insert(Arc::new(catalogue.parse("x", "schema = 1\nextends = \"github\"\nid = \"ours\"\n").unwrap()));
-    assert_eq!(catalogue.extended_by("github").collect::<Vec<_>>(), ["ours"]);
+    assert_eq!(catalogue.extended_by("github"), ["ours"]);
     assert!(catalogue.parse("y", "schema = 1\nextends = \"ours\"\nid = \"theirs\"\n").is_ok());
 }
 

@@ -70,9 +70,12 @@ fn token_set(json: &str) -> TokenSet {
     read_token_reply(&ReplyRules::default(), 200, &HeaderMap::new(), json.as_bytes(), AT.now_ms).unwrap()
 }
 
+/// A definition's lines, values of variables, and the bytes that are sent.
+type Row = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+
 #[test]
 fn the_fields_of_a_request() {
-    let table: [(&str, &[(&str, &str)], &str); 12] = [
+    let table: [Row; 12] = [
         ("", &[], "POST https://as.example/t\ngrant_type=client_credentials&client_id=id-1&client_secret=hush"),
         (
             "method = \"GET\"",
@@ -612,33 +615,28 @@ proptest::proptest! {
 
     #[test]
     fn no_value_changes_a_host(shop in nasty(), server in nasty(), any in nasty(), zone in nasty(), said in nasty()) {
-        STEERED.with(|definition| {
-            let values = values(&[
-                ("shop", &shop), ("server", if server.is_empty() { "https://s.example" } else { &server }), ("any", &any),
-                ("callback.zone", &zone), ("reply.any", &said), ("lookup.any", &any),
-            ]);
-            check_hosts(definition, &values);
-            // And with one at a time, so that the others don't refuse first.
-            for (name, value) in &values {
-                let mut one = super::Values::from([("shop".to_owned(), "a".to_owned()), ("server".to_owned(), "https://s.example".to_owned())]);
-                one.insert(name.clone(), value.clone());
-                check_hosts(definition, &one);
-            }
-        });
+        let definition = steered();
+        let server = if server.is_empty() { "https://s.example" } else { &server };
+        let all = values(&[
+            ("shop", &shop), ("server", server), ("any", &any), ("callback.zone", &zone), ("reply.any", &said), ("lookup.any", &any),
+        ]);
+        check_hosts(&definition, &all);
+        // And with one at a time, so that the others don't refuse first.
+        for (name, value) in &all {
+            let mut one = values(&[("shop", "a"), ("server", "https://s.example")]);
+            one.insert(name.clone(), value.clone());
+            check_hosts(&definition, &one);
+        }
     }
 
     #[test]
     fn no_template_panics(text in nasty(), more in "[{}a-z._/:?#]{0,30}") {
-        for text in [format!("https://{more}"), more.clone(), text] {
+        for text in [format!("https://{more}"), more, text] {
             let _ = crate::template::UrlTemplate::parse(&text);
             let _ = crate::template::PathTemplate::parse(&text);
             let _ = crate::template::Template::parse(&text);
         }
     }
-}
-
-thread_local! {
-    static STEERED: Definition = steered();
 }
 
 fn check_hosts(definition: &Definition, values: &Values) {

@@ -6,9 +6,8 @@ use keyholder_oauth::{BodyFormat, Client, Grant, Secret, token_request};
 use proptest::prelude::*;
 
 use super::*;
-use crate::definition::Variable;
 use crate::endpoint::host_covers;
-use crate::{AskedOf, Catalogue, Kind, parse};
+use crate::{AskedOf, Catalogue, parse};
 
 /// Tue, 14 Nov 2023 22:13:20 GMT
 const AT: Moment = Moment { now_ms: 1_700_000_000_000, random: [7; 32] };
@@ -41,20 +40,6 @@ fn example_metadata() -> Metadata {
     }))
 }
 
-/// A value that fits, for any variable of the catalogue.
-fn sample(variable: &Variable) -> String {
-    match (variable.kind, variable.name.as_str()) {
-        (Kind::Url, name) => format!("https://{}.example/x", name.replace('_', "-")),
-        (Kind::Host, "host") => "acme.my.salesforce.com".to_owned(),
-        (Kind::Host, _) => "acme.auth.eu-west-1.amazoncognito.com".to_owned(),
-        (Kind::Number, _) => "42".to_owned(),
-        (Kind::Text, "tenant_id") => "70784a63-d24b-46a9-a4db-0e70a274b056".to_owned(),
-        (Kind::Text, "notion_version") => "2025-09-03".to_owned(),
-        (Kind::Scopes, _) => "users:read,chat:write".to_owned(),
-        (Kind::Text | Kind::Pem, _) => "acme.example".to_owned(),
-    }
-}
-
 fn params(params: &Params) -> Vec<(String, String)> {
     params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
@@ -65,7 +50,7 @@ fn every_method_of_the_catalogue_renders() {
     for definition in Catalogue::built_in().iter() {
         for method in &definition.methods {
             let mut values: Values =
-                definition.variables_of(method).map(|variable| (variable.name.clone(), sample(variable))).collect();
+                definition.variables_of(method).map(|variable| (variable.name.clone(), variable.sample())).collect();
             for asked_of in [AskedOf::Integration, AskedOf::Connection] {
                 let asked = definition.variables.iter().filter(|variable| variable.asked_of == asked_of);
                 let given = asked

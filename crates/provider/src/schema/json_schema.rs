@@ -81,7 +81,7 @@ named! {
 /// The schema, as it is written into the file.
 fn schema() -> String {
     let mut generator = SchemaSettings::draft07().into_generator();
-    let mut members = |schema: Schema| -> Map<String, Json> {
+    let members = |schema: Schema| -> Map<String, Json> {
         let schema = schema.to_value();
         schema["properties"].as_object().unwrap().clone()
     };
@@ -153,7 +153,10 @@ fn the_json_schema_is_the_language() {
         std::fs::write(FILE, &schema).unwrap();
     }
     let written = std::fs::read_to_string(FILE).unwrap_or_default();
-    assert!(written == schema, "docs/provider.schema.json is not what the types say; look at it after `UPDATE=1 cargo nextest run -p keyholder-provider json_schema`");
+    assert!(
+        written == schema,
+        "docs/provider.schema.json is not what the types say; look at it after `UPDATE=1 cargo nextest run -p keyholder-provider json_schema`"
+    );
 }
 
 /// Every property of the schema is in the reference, by its name.
@@ -193,7 +196,11 @@ fn the_catalogue_fits_the_schema() {
             panic!("{file}: {why}");
         }
     }
-    for wrong in [json!({"schema": 1, "id": "a", "nmae": 1}), json!({"schema": 1, "id": "a", "token": {"client_auth": "magic"}}), json!({"id": "a"})] {
+    for wrong in [
+        json!({"schema": 1, "id": "a", "nmae": 1}),
+        json!({"schema": 1, "id": "a", "token": {"client_auth": "magic"}}),
+        json!({"id": "a"}),
+    ] {
         assert!(fits(&schema, &schema, &wrong).is_err(), "{wrong}");
     }
 }
