@@ -804,4 +804,4 @@ impl<'de> Deserialize<'de> for Code {
 }
 
 #[cfg(test)]
-mod json_schema;
+mod tests;

@@ -1,5 +1,5 @@
 //! A table of fields and the exact bytes that they make: one small definition a row.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;

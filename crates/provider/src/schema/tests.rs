@@ -1,5 +1,5 @@
 //! `docs/provider.schema.json`: the language as editors know it, made from the types that read it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::borrow::Cow;
 
@@ -155,7 +155,7 @@ fn the_json_schema_is_the_language() {
     let written = std::fs::read_to_string(FILE).unwrap_or_default();
     assert!(
         written == schema,
-        "docs/provider.schema.json is not what the types say; look at it after `UPDATE=1 cargo nextest run -p keyholder-provider json_schema`"
+        "docs/provider.schema.json is not what the types say; look at it after `UPDATE=1 cargo nextest run -p keyholder-provider schema`"
     );
 }
 
