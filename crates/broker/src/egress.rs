@@ -141,6 +141,24 @@ impl Egress {
     pub fn new(clock: Clock, policy: Policy, extra_ca: Option<&[u8]>) -> Result<Self, BadTrust> {
         let policy = std::sync::Arc::new(policy);
         let connector = connector::build(&policy, extra_ca)?;
+        Ok(Self::with(clock, policy, connector))
+    }
+
+    /// A client for a rehearsal: every host is this loopback address, without TLS, while addresses stay as definitions have them; the
+    /// sandbox plays the provider there. Not for a server: no configuration leads here.
+    ///
+    /// # Panics
+    /// If the address is not of this machine: nothing that a rehearsal sends may leave it.
+    pub fn rehearsal(clock: Clock, stage: std::net::SocketAddr) -> Self {
+        assert!(stage.ip().is_loopback(), "a rehearsal stays on this machine");
+        // Definitions may name loopback hosts, plain http too.
+        let mut policy = Policy::default();
+        policy.allow(AllowRule::Network(std::net::Ipv4Addr::LOCALHOST.into(), 8));
+        policy.allow(AllowRule::Network(std::net::Ipv6Addr::LOCALHOST.into(), 128));
+        Self::with(clock, std::sync::Arc::new(policy), Connector::Rehearsal(stage))
+    }
+
+    fn with(clock: Clock, policy: std::sync::Arc<Policy>, connector: Connector) -> Self {
         let mut builder = Client::builder(TokioExecutor::new());
         builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new()).http1_max_buf_size(128 << 10);
         let pooled = builder
@@ -149,14 +167,14 @@ impl Egress {
             .pool_max_idle_per_host(128)
             .build(connector.clone());
         let once = builder.pool_max_idle_per_host(0).retry_canceled_requests(false).build(connector);
-        Ok(Self {
+        Self {
             clock,
             policy,
             once,
             pooled,
             #[cfg(test)]
             simulated: None,
-        })
+        }
     }
 
     /// The same client on a machine of a simulation.
@@ -342,6 +360,31 @@ mod tests {
         let error = fetch(&egress("127.0.0.1"), &format!("http://127.0.0.1:{port}/")).await;
         assert!(matches!(error.what, EgressFault::Connect(_)), "{error}");
         assert!(!error.what.may_have_arrived());
+    }
+
+    #[tokio::test]
+    async fn a_rehearsal_calls_every_host_on_one_address_without_tls() {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let egress = Egress::rehearsal(Clock::System, listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 4096];
+            let length = stream.read(&mut head).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").unwrap();
+            String::from_utf8(head[..length].to_vec()).unwrap()
+        });
+        let request = Request::get("https://login.acme.example/token").body(SecretBytes::new(Vec::new())).unwrap();
+        let reply = egress.fetch(request, Bounds::PROVIDER).await.ok().unwrap();
+        assert_eq!(reply.body.expose(), b"hi");
+        let head = server.join().unwrap();
+        assert!(head.starts_with("GET /token HTTP/1.1") && head.contains("host: login.acme.example"), "{head}");
+    }
+
+    #[test]
+    #[should_panic(expected = "stays on this machine")]
+    fn a_rehearsal_never_leaves_the_machine() {
+        let _ = Egress::rehearsal(Clock::System, "192.0.2.1:443".parse().unwrap());
     }
 
     /// What a server that closes the connection after `reply` is understood to have said.

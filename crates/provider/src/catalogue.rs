@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::built_in::BUILT_IN;
-use crate::check::parse_with;
+use crate::check::{merged_with, parse_with};
 use crate::definition::Definition;
 use crate::error::DefinitionError;
 
@@ -45,10 +45,21 @@ impl Catalogue {
     /// # Errors
     /// As [`crate::parse`].
     pub fn parse(&self, file: &str, text: &str) -> Result<Definition, Vec<DefinitionError>> {
-        parse_with(file, text, &|id| {
-            let definition = self.definitions.get(id)?;
-            Some((format!("{id}.toml"), definition.text.to_string()))
-        })
+        parse_with(file, text, &|id| self.text(id))
+    }
+
+    /// A definition as data, merged over those that it extends: for who reads the language by themselves, as a rehearsal's judge does.
+    /// What a method says in its own way still stands beside the method, and phases take nothing from each other yet.
+    ///
+    /// # Errors
+    /// As [`crate::parse`].
+    pub fn merged(&self, file: &str, text: &str) -> Result<serde_json::Value, Vec<DefinitionError>> {
+        merged_with(file, text, &|id| self.text(id))
+    }
+
+    fn text(&self, id: &str) -> Option<(String, String)> {
+        let definition = self.definitions.get(id)?;
+        Some((format!("{id}.toml"), definition.text.to_string()))
     }
 
     /// The ids of the definitions that build on this one, nearest first; their texts must be read again when it changes.
@@ -107,5 +118,31 @@ mod tests {
             }
         }
         assert!(catalogue.definition("nobody").is_none());
+    }
+
+    #[test]
+    fn merged_is_what_is_written_over_what_it_extends() {
+        let mut catalogue = Catalogue::new();
+        let base = r#"
+            schema = 1
+            id = "base"
+            name = "Base"
+            methods = [{ grant = "authorization_code" }]
+            authorize = { url = "https://base.example/authorize", params = { prompt = "consent", max = 3 } }
+            token = { url = "https://base.example/token" }
+        "#;
+        catalogue.insert(Arc::new(catalogue.parse("base.toml", base).unwrap()));
+        let over = r#"
+            schema = 1
+            id = "over"
+            extends = "base"
+            authorize = { params = { prompt = false } }
+            methods = [{ grant = "client_credentials" }]
+        "#;
+        let merged = catalogue.merged("over.toml", over).unwrap();
+        assert_eq!(merged["id"], "over");
+        assert_eq!(merged["authorize"]["params"], serde_json::json!({"max": 3}));
+        assert_eq!(merged["methods"].as_array().unwrap().len(), 2);
+        assert!(catalogue.merged("wrong.toml", "schema = 2").is_err());
     }
 }

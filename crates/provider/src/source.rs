@@ -196,6 +196,21 @@ impl Node {
         Node { value: Value::Table(Rc::new(entries)), place: over.place }
     }
 
+    /// The same as JSON; dates, which no field has, are `null`.
+    pub fn to_json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Table(entries) => {
+                entries.iter().map(|entry| (entry.key.to_string(), entry.node.to_json())).collect()
+            }
+            Value::Array(items) => items.iter().map(Node::to_json).collect(),
+            Value::Text(text) => (&**text).into(),
+            Value::Integer(number) => (*number).into(),
+            Value::Float(number) => (*number).into(),
+            Value::Bool(yes) => (*yes).into(),
+            Value::Other(_) => serde_json::Value::Null,
+        }
+    }
+
     /// The place of a field and how many steps of the path there are.
     fn find(&self, path: Path<'_>) -> (Place, usize) {
         let mut here = self;

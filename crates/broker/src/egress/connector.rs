@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
@@ -20,15 +20,50 @@ use super::address::port_of;
 use super::{BadTrust, BoxError, Policy};
 use crate::trust;
 
-/// TLS over TCP over checked addresses.
-pub(super) type Connector = HttpsConnector<GuardedTcp>;
+/// How connections are made.
+#[derive(Clone)]
+pub(super) enum Connector {
+    /// TLS over TCP over checked addresses.
+    Guarded(HttpsConnector<GuardedTcp>),
+    /// Plain TCP to this address, whatever the host: see [`super::Egress::rehearsal`].
+    Rehearsal(SocketAddr),
+}
 
 pub(super) fn build(policy: &Arc<Policy>, extra_ca: Option<&[u8]>) -> Result<Connector, BadTrust> {
-    Ok(hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(trust::client(extra_ca)?)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(GuardedTcp(Arc::clone(policy))))
+    Ok(Connector::Guarded(
+        hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(trust::client(extra_ca)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(GuardedTcp(Arc::clone(policy))),
+    ))
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match self {
+            Connector::Guarded(connector) => connector.poll_ready(cx),
+            Connector::Rehearsal(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        match self {
+            Connector::Guarded(connector) => connector.call(uri),
+            Connector::Rehearsal(address) => {
+                let address = *address;
+                Box::pin(async move {
+                    let stream = TcpStream::connect(address).await?;
+                    stream.set_nodelay(true)?;
+                    Ok(MaybeHttpsStream::Http(TokioIo::new(stream)))
+                })
+            }
+        }
+    }
 }
 
 /// TCP to an address that the policy permits. A rule may name a port, which a resolver is not told, so each connection has a resolver of its own.
