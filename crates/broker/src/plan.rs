@@ -55,7 +55,8 @@ impl Plan {
 
     /// All that may be sent and must not be shown when a provider echoes it; tokens, codes and verifiers come beside.
     pub(crate) fn sensitive(&self) -> impl Iterator<Item = &Secret> {
-        self.client.secret.iter().chain(self.secrets.values()).chain(self.integration_secrets.values())
+        let client = self.client.secret.iter().chain(&self.client.key);
+        client.chain(self.secrets.values()).chain(self.integration_secrets.values())
     }
 }
 
@@ -94,12 +95,18 @@ impl Broker {
         let definition = self.definition(&integration.provider)?;
         let method = definition.method(Some(&integration.method))?;
         let values = all_values(integration, variables, &secrets, tokens);
-        let client = Client { id: integration.client_id.clone(), secret: integration.client_secret.clone(), key: None };
+        let client = Client {
+            id: integration.client_id.clone(),
+            secret: integration.client_secret.clone(),
+            key: integration.client_key.clone(),
+        };
         let choice = Choice {
             client_auth: integration.client_auth,
             header_prefix: integration.header_prefix.clone(),
             audience: integration.audience.clone(),
             scopes: integration.scopes.clone(),
+            grant_type: integration.grant_type.clone(),
+            token_key: integration.token_key.clone(),
             client: Some(client.clone()),
             password: secrets.get(PASSWORD).cloned(),
             tokens: tokens.map(Into::into),
@@ -200,6 +207,8 @@ impl Broker {
             let plain = self.vault.open_value(&integration_place(&integration), sealed)?;
             let mut secrets = read_secrets(&plain)?;
             integration.client_secret = secrets.remove(CLIENT_SECRET);
+            integration.client_key = secrets.remove(CLIENT_KEY);
+            integration.client_certificate_key = secrets.remove(CLIENT_CERTIFICATE_KEY);
             integration.secret_variables = secrets;
         }
         Ok(integration)
@@ -208,9 +217,12 @@ impl Broker {
     /// Seals an integration's secrets to its place and generation.
     pub(crate) fn seal_integration(&self, integration: &Integration) -> Result<Option<Vec<u8>>> {
         let mut secrets = integration.secret_variables.clone();
-        if let Some(secret) = &integration.client_secret {
-            secrets.insert(CLIENT_SECRET.to_owned(), secret.clone());
-        }
+        let own = [
+            (CLIENT_SECRET, &integration.client_secret),
+            (CLIENT_KEY, &integration.client_key),
+            (CLIENT_CERTIFICATE_KEY, &integration.client_certificate_key),
+        ];
+        secrets.extend(own.into_iter().filter_map(|(name, secret)| Some((name.to_owned(), secret.clone()?))));
         if secrets.is_empty() {
             return Ok(None);
         }
@@ -242,8 +254,10 @@ impl Broker {
     }
 }
 
-/// The key under which an integration's secrets hold the client secret; no variable can be named so.
+/// The keys under which an integration's secrets hold what is no variable; none can be named so.
 const CLIENT_SECRET: &str = "\u{0}client_secret";
+const CLIENT_KEY: &str = "\u{0}client_key";
+const CLIENT_CERTIFICATE_KEY: &str = "\u{0}client_certificate_key";
 
 /// Integration's and connection's values together; the connection's win, and the reply's stand apart as `reply.NAME`.
 fn all_values(

@@ -68,12 +68,18 @@ impl Catalogue {
         let mut next = 0;
         while next < found.len() {
             let base = found[next].clone();
-            let more = self.iter().filter(|it| it.extends.as_deref() == Some(&base)).map(|it| it.id.clone());
+            let more =
+                self.iter().filter(|it| it.bases.first().is_some_and(|it| it.id == base)).map(|it| it.id.clone());
             let more: Vec<String> = more.filter(|id| !found.contains(id)).collect();
             found.extend(more);
             next += 1;
         }
         found.split_off(1)
+    }
+
+    /// Whether a definition is the one of its id that comes with the program.
+    pub fn is_built_in(definition: &Definition) -> bool {
+        built_in_text(&definition.id).is_some_and(|(_, text)| text == *definition.text)
     }
 
     /// All definitions in the order of their ids.

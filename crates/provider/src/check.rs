@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::built_in::BUILT_IN;
-use crate::definition::{Computed, Definition, GrantKind, Kind, Method, Phases, ScopeRules, Setup, Variable};
+use crate::definition::{Base, Computed, Definition, GrantKind, Kind, Method, Phases, ScopeRules, Setup, Variable};
 use crate::error::DefinitionError;
 use crate::schema::{self, PHASES};
 use crate::source::{Node, Sources};
@@ -35,7 +35,7 @@ pub(crate) type Bases<'b> = &'b dyn Fn(&str) -> Option<(String, String)>;
 
 pub(crate) fn parse_with(file: &str, text: &str, bases: Bases<'_>) -> Result<Definition, Vec<DefinitionError>> {
     let mut sources = Sources::default();
-    let root = load::load(&mut sources, file, text, bases).map_err(|error| vec![error])?;
+    let (root, bases) = load::load(&mut sources, file, text, bases).map_err(|error| vec![error])?;
     let mut checker = Checker {
         sources,
         root,
@@ -45,7 +45,7 @@ pub(crate) fn parse_with(file: &str, text: &str, bases: Bases<'_>) -> Result<Def
         variables: Vec::new(),
         known: Known::default(),
     };
-    let definition = checker.definition(text).map_err(|error| vec![error])?;
+    let definition = checker.definition(text, bases).map_err(|error| vec![error])?;
     let mut errors = checker.errors.into_inner();
     if errors.is_empty() {
         return Ok(definition);
@@ -111,7 +111,7 @@ struct Parts {
 }
 
 impl Checker {
-    fn definition(&mut self, text: &str) -> Result<Definition, DefinitionError> {
+    fn definition(&mut self, text: &str, bases: Vec<Base>) -> Result<Definition, DefinitionError> {
         let whole = self.root.clone();
         let mut head: schema::Head =
             self.sources.fields(&whole.only(|key| key != "methods" && !PHASES.contains(&key)))?;
@@ -159,7 +159,7 @@ impl Checker {
             self.without_effect(&drafts);
             self.unused();
         }
-        Ok(self.head(head, text, methods, scopes, setup))
+        Ok(self.head(head, text, bases, methods, scopes, setup))
     }
 
     fn drafts(&self) -> Result<Vec<Draft>, DefinitionError> {

@@ -45,7 +45,17 @@ pub struct Definition {
     pub known_errors: Vec<KnownError>,
     /// What it was read from, without what it extends.
     pub text: Arc<str>,
-    pub(crate) extends: Option<String>,
+    /// What it extends, as it was read: id and text, nearest first.
+    pub bases: Vec<Base>,
+}
+
+/// A definition that another one extends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Its id.
+    pub id: String,
+    /// Its text.
+    pub text: Arc<str>,
 }
 
 /// One way that a provider lets an application authenticate.

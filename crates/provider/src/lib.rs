@@ -23,9 +23,9 @@ mod values;
 pub use catalogue::Catalogue;
 pub use check::parse;
 pub use definition::{
-    AskedOf, Definition, ErrorPhase, ExpiredWhen, FollowUpWhen, GrantKind, KeepAlive, Kind, KnownError, Limits, Method,
-    Pattern, Pkce, PlaceOfToken, Presence, Recovery, RefreshLife, RefreshWith, ResetUnit, ResponseMode, RevokedToken,
-    ScopeRules, Setup, Values, Variable,
+    AskedOf, Base, Definition, ErrorPhase, ExpiredWhen, FollowUpWhen, GrantKind, KeepAlive, Kind, KnownError, Limits,
+    Method, Pattern, Pkce, PlaceOfToken, Presence, Recovery, RefreshLife, RefreshWith, ResetUnit, ResponseMode,
+    RevokedToken, ScopeRules, Setup, Values, Variable,
 };
 pub use draft::draft;
 pub use error::{DefinitionError, RenderError, ValueError};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use keyholder_oauth::{ClientAuth, Secret};
 use keyholder_provider::{AskedOf, Definition};
 
+use super::fields::{check_credentials, check_fields};
 use super::{Page, check_name, sort_values, taken};
 use crate::error::{Error, FieldError, Result, invalid};
 use crate::model::{Caller, Integration, IntegrationId, Scope, SecretInput, Values};
@@ -26,6 +27,12 @@ pub struct NewIntegration {
     pub client_secret: Option<Secret>,
     /// When the provider stops taking it, Unix milliseconds.
     pub client_secret_expires_at: Option<i64>,
+    /// Private key as PEM or JWK.
+    pub client_key: Option<Secret>,
+    /// Certificate chain as PEM.
+    pub client_certificate: Option<String>,
+    /// The certificate's private key as PEM; `client_key` when not given.
+    pub client_certificate_key: Option<Secret>,
     /// Scopes to ask for.
     pub scopes: Vec<String>,
     /// Audience or resource.
@@ -34,6 +41,10 @@ pub struct NewIntegration {
     pub header_prefix: Option<String>,
     /// Overrides how the client authenticates.
     pub client_auth: Option<ClientAuth>,
+    /// Sent as `grant_type` instead of the grant's own name.
+    pub grant_type: Option<String>,
+    /// Where the access token stands in the reply.
+    pub token_key: Option<String>,
     /// Values for the definition's variables.
     pub variables: Values,
 }
@@ -49,6 +60,12 @@ pub struct IntegrationEdit {
     pub client_secret: Option<Secret>,
     /// When the provider stops taking it, Unix milliseconds; `Some(None)` takes it away.
     pub client_secret_expires_at: Option<Option<i64>>,
+    /// New private key; an empty one takes it away.
+    pub client_key: Option<Secret>,
+    /// New certificate chain; `Some(None)` takes it and its key away.
+    pub client_certificate: Option<Option<String>>,
+    /// The new certificate's private key; an empty one takes it away.
+    pub client_certificate_key: Option<Secret>,
     /// New scopes; they count from the next consent on.
     pub scopes: Option<Vec<String>>,
     /// New audience; `Some(None)` takes it away.
@@ -57,6 +74,10 @@ pub struct IntegrationEdit {
     pub header_prefix: Option<Option<String>>,
     /// New client authentication; `Some(None)` takes it away.
     pub client_auth: Option<Option<ClientAuth>>,
+    /// New `grant_type`; `Some(None)` takes it away.
+    pub grant_type: Option<Option<String>>,
+    /// New place of the access token in the reply; `Some(None)` takes it away.
+    pub token_key: Option<Option<String>>,
     /// Variables to set; an empty value takes one away.
     pub variables: Values,
 }
@@ -66,9 +87,6 @@ impl Broker {
     pub async fn add_integration(&self, caller: &Caller, new: NewIntegration) -> Result<Integration> {
         self.require_unlimited(caller, "no integrations", &new.name)?;
         check_name(&new.name)?;
-        check_client_id(&new.client_id)?;
-        check_header_prefix(new.header_prefix.as_deref())?;
-        check_time(new.client_secret_expires_at)?;
         let definition = self.definition_for(&new.provider)?;
         let method = definition.method(new.method.as_deref()).map_err(|e| {
             let names: Vec<_> = definition.methods.iter().map(|m| m.name.as_str()).collect();
@@ -81,15 +99,21 @@ impl Broker {
             id: IntegrationId::new(&self.clock, &self.rng),
             tenant: caller.tenant.clone(),
             name: new.name,
+            provider_version: self.version_of(&definition),
             provider: definition.id.clone(),
             method: method.name.clone(),
             client_id: new.client_id,
-            client_secret: new.client_secret.filter(|secret| !secret.is_empty()),
+            client_secret: given(new.client_secret),
             client_secret_expires_at: new.client_secret_expires_at,
+            client_key: given(new.client_key),
+            client_certificate: new.client_certificate.filter(|text| !text.is_empty()),
+            client_certificate_key: given(new.client_certificate_key),
             scopes: new.scopes,
             audience: new.audience.filter(|text| !text.is_empty()),
             header_prefix: new.header_prefix,
             client_auth: new.client_auth,
+            grant_type: new.grant_type.filter(|text| !text.is_empty()),
+            token_key: new.token_key.filter(|text| !text.is_empty()),
             variables,
             secret_variables,
             generation: 1,
@@ -139,11 +163,12 @@ impl Broker {
             // Variables say where client secret and refresh tokens are sent; whoever may send them elsewhere may read them.
             self.require(caller, Scope::Admin)?;
         }
+        if edit.token_key.as_ref().is_some_and(|key| *key != integration.token_key) {
+            // It says which member of a reply is handed out.
+            self.require(caller, Scope::Admin)?;
+        }
         apply(&mut integration, edit, &definition)?;
         check_name(&integration.name)?;
-        check_client_id(&integration.client_id)?;
-        check_header_prefix(integration.header_prefix.as_deref())?;
-        check_time(integration.client_secret_expires_at)?;
         self.check_integration(&definition, &integration).await?;
         integration.generation += 1;
         integration.updated_at = self.now_ms();
@@ -199,6 +224,7 @@ impl Broker {
 
     /// Makes the plan that every connection under it will make. Values that each connection brings are not known yet, so a plan that only lacks those is fine.
     async fn check_integration(&self, definition: &Definition, integration: &Integration) -> Result<()> {
+        check_fields(integration)?;
         let method = definition.method(Some(&integration.method))?;
         let asks_connection = definition
             .variables_of(method)
@@ -208,53 +234,12 @@ impl Broker {
             Err(Error::Render(_)) if asks_connection => return Ok(()),
             Err(error) => return Err(error),
         };
-        let auth = plan.rendered.token.client_auth;
-        if auth != ClientAuth::None && integration.client_secret.is_none() {
-            return Err(invalid(
-                "client_secret",
-                format!("it is missing, but this client authenticates by `{auth}`"),
-                "give the secret the provider shows for this client, or set client_auth to `none` for a public client",
-            ));
-        }
-        Ok(())
+        check_credentials(plan.rendered.token.client_auth, integration)
     }
 }
 
-/// The prefix stands in a header, before a space and the token.
-fn check_header_prefix(prefix: Option<&str>) -> Result<()> {
-    if prefix.is_some_and(|prefix| prefix.len() > 100 || prefix.bytes().any(|b| !(b' '..=b'~').contains(&b))) {
-        return Err(invalid(
-            "header_prefix",
-            "it is too long or holds characters that a header may not have",
-            "write a word like Bearer, or leave it empty",
-        ));
-    }
-    Ok(())
-}
-
-/// Seconds for milliseconds are the usual slip.
-fn check_time(client_secret_expires_at: Option<i64>) -> Result<()> {
-    const YEAR_2001: i64 = 1_000_000_000_000;
-    const YEAR_5138: i64 = 100_000_000_000_000;
-    if client_secret_expires_at.is_some_and(|at| !(YEAR_2001..YEAR_5138).contains(&at)) {
-        return Err(invalid(
-            "client_secret_expires_at",
-            "it is no time of this century in milliseconds",
-            "give Unix milliseconds, like 1798761600000 for 2027-01-01",
-        ));
-    }
-    Ok(())
-}
-
-fn check_client_id(client_id: &str) -> Result<()> {
-    if client_id.is_empty() || client_id.len() > 2048 || client_id.chars().any(char::is_control) {
-        return Err(invalid(
-            "client_id",
-            "it is empty, too long, or holds control characters",
-            "copy the client id (application id, consumer key) from the provider's page of your application",
-        ));
-    }
-    Ok(())
+fn given(secret: Option<Secret>) -> Option<Secret> {
+    secret.filter(|secret| !secret.is_empty())
 }
 
 fn apply(integration: &mut Integration, edit: IntegrationEdit, definition: &Definition) -> Result<()> {
@@ -273,8 +258,19 @@ fn apply(integration: &mut Integration, edit: IntegrationEdit, definition: &Defi
     put(&mut integration.name, edit.name);
     put(&mut integration.client_id, edit.client_id);
     if let Some(secret) = edit.client_secret {
-        integration.client_secret = Some(secret).filter(|secret| !secret.is_empty());
+        integration.client_secret = given(Some(secret));
         integration.client_secret_expires_at = None;
+    }
+    if let Some(key) = edit.client_key {
+        integration.client_key = given(Some(key));
+    }
+    if let Some(chain) = edit.client_certificate {
+        integration.client_certificate = chain.filter(|text| !text.is_empty());
+        // A key belongs to one certificate.
+        integration.client_certificate_key = None;
+    }
+    if let Some(key) = edit.client_certificate_key {
+        integration.client_certificate_key = given(Some(key));
     }
     integration.client_secret_expires_at =
         edit.client_secret_expires_at.unwrap_or(integration.client_secret_expires_at);
@@ -282,5 +278,7 @@ fn apply(integration: &mut Integration, edit: IntegrationEdit, definition: &Defi
     integration.audience = edit.audience.unwrap_or(integration.audience.take());
     integration.header_prefix = edit.header_prefix.unwrap_or(integration.header_prefix.take());
     integration.client_auth = edit.client_auth.unwrap_or(integration.client_auth);
+    integration.grant_type = edit.grant_type.unwrap_or(integration.grant_type.take()).filter(|text| !text.is_empty());
+    integration.token_key = edit.token_key.unwrap_or(integration.token_key.take()).filter(|text| !text.is_empty());
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! Setting up: providers, integrations, connections.
 
 mod connections;
+mod fields;
 mod integrations;
 mod providers;
+mod versions;
 
 use keyholder_oauth::Secret;
 use keyholder_provider::{AskedOf, Definition, Method};

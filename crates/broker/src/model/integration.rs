@@ -15,6 +15,8 @@ pub struct Integration {
     pub name: String,
     /// Id of the provider's definition.
     pub provider: String,
+    /// The version of the definition that it was made with, or upgraded to.
+    pub provider_version: String,
     /// Name of the provider's method.
     pub method: String,
     /// Client identifier at the provider (RFC 6749 §2.2).
@@ -23,6 +25,12 @@ pub struct Integration {
     pub client_secret: Option<Secret>,
     /// When the provider stops taking the client secret, as far as somebody said, Unix milliseconds.
     pub client_secret_expires_at: Option<i64>,
+    /// Private key as PEM or JWK, for client authentication by `private_key_jwt` and for `{{client_key}}`.
+    pub client_key: Option<Secret>,
+    /// Certificate chain as PEM, the client's own first, for client authentication by `tls` (RFC 8705).
+    pub client_certificate: Option<String>,
+    /// The certificate's private key as PEM, where it isn't [`Self::client_key`].
+    pub client_certificate_key: Option<Secret>,
     /// Scopes asked for, beside those the definition always adds.
     pub scopes: Vec<String>,
     /// Audience or resource the token is for, where the provider knows one.
@@ -31,6 +39,10 @@ pub struct Integration {
     pub header_prefix: Option<String>,
     /// Overrides how the client authenticates.
     pub client_auth: Option<ClientAuth>,
+    /// Sent as `grant_type` instead of the grant's own name.
+    pub grant_type: Option<String>,
+    /// Where the access token stands in the reply, instead of where the definition says.
+    pub token_key: Option<String>,
     /// Values of the variables that belong to the integration and are no secrets.
     pub variables: Values,
     /// Values of its secret variables, sealed in the store.

@@ -5,14 +5,15 @@ use crate::model::{Integration, IntegrationId, Tenant};
 
 macro_rules! columns {
     () => {
-        "id, tenant, name, provider, method, client_id, secrets, scopes, audience, header_prefix, client_auth, variables, generation, created_at, updated_at, client_secret_expires_at"
+        "id, tenant, name, provider, method, client_id, secrets, scopes, audience, header_prefix, client_auth, variables, generation, created_at, updated_at, client_secret_expires_at, provider_version, client_certificate, grant_type, token_key"
     };
 }
 
 sql! {
-    ADD = concat!("INSERT INTO integrations (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)");
+    ADD = concat!("INSERT INTO integrations (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)");
     UPDATE = "UPDATE integrations SET name = ?3, method = ?4, client_id = ?5, secrets = ?6, scopes = ?7, audience = ?8, header_prefix = ?9, client_auth = ?10, \
-        variables = ?11, generation = ?12, updated_at = ?13, client_secret_expires_at = ?14 WHERE tenant = ?1 AND id = ?2 AND generation = ?12 - 1";
+        variables = ?11, generation = ?12, updated_at = ?13, client_secret_expires_at = ?14, \
+        client_certificate = ?15, grant_type = ?16, token_key = ?17 WHERE tenant = ?1 AND id = ?2 AND generation = ?12 - 1";
     BY_NAME = concat!("SELECT ", columns!(), " FROM integrations WHERE tenant = ?1 AND (id = ?2 OR name = ?2)");
     BY_ID = concat!("SELECT ", columns!(), " FROM integrations WHERE id = ?1");
     LIST = concat!("SELECT ", columns!(), " FROM integrations WHERE tenant = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
@@ -43,6 +44,10 @@ impl Tx<'_> {
             Val::I(it.created_at),
             Val::I(it.updated_at),
             Val::opt_i(it.client_secret_expires_at),
+            Val::T(&it.provider_version),
+            Val::opt_t(it.client_certificate.as_deref()),
+            Val::opt_t(it.grant_type.as_deref()),
+            Val::opt_t(it.token_key.as_deref()),
         ];
         self.execute(&ADD, &values).map(drop)
     }
@@ -66,6 +71,9 @@ impl Tx<'_> {
             Val::I(it.generation),
             Val::I(it.updated_at),
             Val::opt_i(it.client_secret_expires_at),
+            Val::opt_t(it.client_certificate.as_deref()),
+            Val::opt_t(it.grant_type.as_deref()),
+            Val::opt_t(it.token_key.as_deref()),
         ];
         let written = self.execute(&UPDATE, &values)? == 1;
         if written {
@@ -118,14 +126,20 @@ fn read_integration(row: &Row<'_>) -> StoreResult<(Integration, Option<Vec<u8>>)
         tenant: Tenant::from_stored(row.t(1)?),
         name: row.t(2)?,
         provider: row.t(3)?,
+        provider_version: row.t(16)?,
         method: row.t(4)?,
         client_id: row.t(5)?,
         client_secret: None,
         client_secret_expires_at: row.opt_i(15)?,
+        client_key: None,
+        client_certificate: row.opt_t(17)?,
+        client_certificate_key: None,
         scopes: from_json("integrations", "scopes", &row.t(7)?)?,
         audience: row.opt_t(8)?,
         header_prefix: row.opt_t(9)?,
         client_auth,
+        grant_type: row.opt_t(18)?,
+        token_key: row.opt_t(19)?,
         variables: from_json("integrations", "variables", &row.t(11)?)?,
         secret_variables: std::collections::BTreeMap::new(),
         generation: row.i(12)?,

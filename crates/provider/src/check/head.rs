@@ -6,7 +6,7 @@ use keyholder_oauth::{ClientAuth, ScopeFormat};
 
 use super::{Checker, Draft, Parts};
 use crate::definition::{
-    AskedOf, Definition, GrantKind, Kind, KnownError, Method, Pattern, Presence, ScopeRules, Setup, Variable,
+    AskedOf, Base, Definition, GrantKind, Kind, KnownError, Method, Pattern, Presence, ScopeRules, Setup, Variable,
 };
 use crate::schema::{self, Choices, Either, Table};
 use crate::template::{is_reserved, is_variable_name};
@@ -33,6 +33,7 @@ impl Checker {
         &self,
         raw: schema::Head,
         text: &str,
+        bases: Vec<Base>,
         methods: Vec<Method>,
         scopes: ScopeRules,
         setup: Setup,
@@ -68,7 +69,7 @@ impl Checker {
             setup,
             known_errors: self.known_errors(raw.errors),
             text: Arc::from(text),
-            extends: raw.extends,
+            bases,
         }
     }
 

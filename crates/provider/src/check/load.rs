@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::Bases;
+use crate::definition::Base;
 use crate::error::DefinitionError;
 use crate::source::{Node, Sources, Value};
 
@@ -19,10 +20,16 @@ const LIKE_TOKEN: [&str; 9] =
 /// The same for the other requests that the client authenticates.
 const LIKE_CLIENT: [&str; 6] = ["client_auth", "client_assertion", "body", "headers", "rename", "drop"];
 
-/// Reads a definition and those that it extends into one tree.
-pub(super) fn load(sources: &mut Sources, file: &str, text: &str, bases: Bases<'_>) -> Result<Node, DefinitionError> {
+/// Reads a definition and those that it extends into one tree; beside it those, nearest first.
+pub(super) fn load(
+    sources: &mut Sources,
+    file: &str,
+    text: &str,
+    bases: Bases<'_>,
+) -> Result<(Node, Vec<Base>), DefinitionError> {
     let mut chain = vec![sources.read(file, text)?];
     let mut ids: Vec<String> = chain[0].member("id").and_then(Node::as_text).map(str::to_owned).into_iter().collect();
+    let mut found = Vec::new();
     while let Some(extends) = chain.last().and_then(|tree| tree.member("extends")).cloned() {
         let wrong = |reason: String, remedy: &str| Err(sources.error_at(extends.place, &[], reason, remedy));
         let Some(id) = extends.as_text() else {
@@ -42,11 +49,12 @@ pub(super) fn load(sources: &mut Sources, file: &str, text: &str, bases: Bases<'
         };
         ids.push(id.to_owned());
         chain.push(sources.read(&base_file, &base_text)?);
+        found.push(Base { id: id.to_owned(), text: base_text.into() });
     }
     let mut trees = chain.into_iter().rev();
     let first =
         trees.next().ok_or_else(|| sources.error(&Node::default(), &[], "it is empty", "write a definition"))?;
-    Ok(trees.fold(first, |base, over| extended(&base, &over)))
+    Ok((trees.fold(first, |base, over| extended(&base, &over)), found))
 }
 
 fn extended(base: &Node, over: &Node) -> Node {

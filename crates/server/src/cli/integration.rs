@@ -1,5 +1,7 @@
 //! `keyholder integration`: registrations at providers.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
@@ -67,12 +69,53 @@ pub(crate) struct Add {
     /// Audience or resource to ask tokens for
     #[arg(long, value_name = "AUDIENCE")]
     audience: Option<String>,
-    /// How the client authenticates: basic, raw_basic, post, json or none [default: as the provider says]
+    /// How the client authenticates: basic, raw_basic, post, json, query, client_secret_jwt, private_key_jwt, tls or none [default: as the provider says]
     #[arg(long, value_name = "WAY")]
     client_auth: Option<String>,
+    #[command(flatten)]
+    own: OwnFlags,
     /// What stands before the token in API calls; may be empty [default: as the provider says, mostly Bearer]
     #[arg(long, value_name = "PREFIX")]
     header_prefix: Option<String>,
+}
+
+/// What only some providers need.
+#[derive(Args)]
+struct OwnFlags {
+    /// File with the client's private key, PEM or JWK, for private_key_jwt
+    #[arg(long, value_name = "FILE")]
+    client_key: Option<PathBuf>,
+    /// File with the client's certificate chain, PEM, for tls
+    #[arg(long, value_name = "FILE")]
+    client_certificate: Option<PathBuf>,
+    /// File with the certificate's private key, PEM [default: the client key]
+    #[arg(long, value_name = "FILE")]
+    client_certificate_key: Option<PathBuf>,
+    /// grant_type to send [default: as the provider says]
+    #[arg(long, value_name = "NAME")]
+    grant_type: Option<String>,
+    /// Where the access token stands in the reply, a name or a JSON pointer [default: as the provider says]
+    #[arg(long, value_name = "PLACE")]
+    token_key: Option<String>,
+}
+
+impl OwnFlags {
+    /// The fields that were given.
+    fn body(&self) -> Result<Map<String, Value>> {
+        let read = |file: &Option<PathBuf>| file.as_deref().map(text_of).transpose();
+        let fields = [
+            ("client_key", read(&self.client_key)?),
+            ("client_certificate", read(&self.client_certificate)?),
+            ("client_certificate_key", read(&self.client_certificate_key)?),
+            ("grant_type", self.grant_type.clone()),
+            ("token_key", self.token_key.clone()),
+        ];
+        Ok(fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), json!(value?)))).collect())
+    }
+}
+
+fn text_of(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).map_err(CliError::io(file.display().to_string()))
 }
 
 #[derive(Args)]
@@ -125,8 +168,10 @@ pub(crate) struct Edit {
     /// New header prefix
     #[arg(long, value_name = "PREFIX")]
     header_prefix: Option<String>,
-    /// Back to what the provider says: audience, client-auth, header-prefix or client-secret-expires; may be repeated
-    #[arg(long = "reset", value_name = "FIELD", value_parser = ["audience", "client-auth", "header-prefix", "client-secret-expires"])]
+    #[command(flatten)]
+    own: OwnFlags,
+    /// Back to what the provider says: audience, client-auth, header-prefix, grant-type, token-key, client-certificate or client-secret-expires; may be repeated
+    #[arg(long = "reset", value_name = "FIELD", value_parser = ["audience", "client-auth", "header-prefix", "grant-type", "token-key", "client-certificate", "client-secret-expires"])]
     reset: Vec<String>,
 }
 
@@ -165,11 +210,12 @@ impl Integration {
 impl Add {
     fn body(&self) -> Result<Value> {
         let public = self.client_auth.as_deref() == Some("none");
+        let by_key = self.own.client_key.is_some() || self.own.client_certificate.is_some();
         let secret = match self.secret.given()? {
-            None if !public => secret_from_terminal("Client secret (empty for none): ")?,
+            None if !public && !by_key => secret_from_terminal("Client secret (empty for none): ")?,
             given => given,
         };
-        Ok(json!({
+        let mut body = json!({
             "name": self.name,
             "provider": self.provider,
             "method": self.method,
@@ -181,7 +227,11 @@ impl Add {
             "header_prefix": self.header_prefix,
             "client_auth": self.client_auth,
             "variables": object(&self.variables),
-        }))
+        });
+        if let Value::Object(body) = &mut body {
+            body.extend(self.own.body()?);
+        }
+        Ok(body)
     }
 }
 
@@ -201,6 +251,7 @@ impl Edit {
         for (field, value) in named {
             body.extend(value.as_ref().map(|value| (field.to_owned(), json!(value))));
         }
+        body.extend(self.own.body()?);
         body.extend(self.client_secret_expires.map(|at| ("client_secret_expires_at".to_owned(), json!(at))));
         body.extend(self.reset.iter().map(|field| match field.as_str() {
             "client-secret-expires" => ("client_secret_expires_at".to_owned(), Value::Null),
@@ -255,10 +306,15 @@ fn show(out: &Out, integration: &Value) -> Result {
         ("name", Cell::tinted(text(integration, "name"), Tint::Bold)),
         ("id", text(integration, "id").into()),
         ("provider", text(integration, "provider").into()),
+        ("its version", text(integration, "provider_version").into()),
         ("method", text(integration, "method").into()),
         ("client id", text(integration, "client_id").into()),
         ("client secret", secret.into()),
         ("it expires", relative(&integration["client_secret_expires_at"], out.now_ms()).into()),
+        ("client key", if integration["has_client_key"] == true { "kept, never shown" } else { "" }.into()),
+        ("certificate", if integration["client_certificate"].is_string() { "kept" } else { "" }.into()),
+        ("grant type", text(integration, "grant_type").into()),
+        ("token key", text(integration, "token_key").into()),
         ("client auth", text(integration, "client_auth").into()),
         ("scopes", words(&integration["scopes"]).into()),
         ("audience", text(integration, "audience").into()),

@@ -207,3 +207,44 @@ async fn a_definition_is_drafted_from_an_issuer() {
     let problem = app.admin().post("/v1/providers/discover", json!({"url": "no url"})).await.problem(422, "invalid");
     assert_eq!(problem["errors"][0]["field"], "url");
 }
+
+/// A certificate made for this test, and its key.
+const CERTIFICATE: &str = include_str!("client.crt");
+const CERTIFICATE_KEY: &str = include_str!("client.key");
+
+#[tokio::test]
+async fn keys_and_certificates_are_kept_and_only_the_public_part_is_shown() {
+    let app = App::start().await;
+    let admin = app.admin();
+    let mut body = app.integration_body("crm", "client_credentials");
+    body.as_object_mut().unwrap().remove("client_secret");
+    body["client_auth"] = "private_key_jwt".into();
+    admin.post("/v1/integrations", body.clone()).await.invalid("client_key", "private_key_jwt");
+    body["client_key"] = "-----BEGIN PRIVATE KEY-----".into();
+    admin.post("/v1/integrations", body.clone()).await.invalid("client_key", "private key");
+    body["client_key"] = r#"{"kty":"oct","k":"planted-key"}"#.into();
+    body["grant_type"] = "account_credentials".into();
+    body["token_key"] = "/data/token".into();
+    let made = admin.post("/v1/integrations", body).await;
+    assert!(!made.text().contains("planted-key"));
+    let made = made.ok(201);
+    assert_eq!((&made["has_client_key"], &made["has_client_secret"]), (&json!(true), &json!(false)));
+    assert_eq!((&made["grant_type"], &made["token_key"]), (&json!("account_credentials"), &json!("/data/token")));
+    assert!(made["provider_version"].as_str().unwrap().starts_with("built-in-"), "{made}");
+
+    let at = "/v1/integrations/crm";
+    let tls = json!({"client_auth": "tls", "client_certificate": CERTIFICATE});
+    admin.patch(at, tls.clone()).await.invalid("client_certificate_key", "missing");
+    let tls = json!({"client_auth": "tls", "client_certificate": CERTIFICATE, "client_certificate_key": CERTIFICATE_KEY, "client_key": ""});
+    let after = admin.patch(at, tls).await.ok(200);
+    assert_eq!((&after["client_certificate"], &after["has_client_key"]), (&json!(CERTIFICATE), &json!(false)));
+    admin.patch(at, json!({"client_certificate": null})).await.invalid("client_certificate", "missing");
+    let after = admin
+        .patch(at, json!({"client_auth": null, "client_secret": "s", "client_certificate": null, "grant_type": null}))
+        .await
+        .ok(200);
+    assert_eq!((&after["client_certificate"], &after["grant_type"]), (&Value::Null, &Value::Null));
+
+    let manager = app.key(&["read", "manage"]).await;
+    manager.patch(at, json!({"token_key": "/refresh_token"})).await.problem(403, "forbidden");
+}

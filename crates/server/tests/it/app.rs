@@ -350,6 +350,14 @@ impl Reply {
         self.json()
     }
 
+    /// The reply must refuse this field, with these words in its reason or remedy.
+    #[track_caller]
+    pub fn invalid(self, field: &str, words: &str) {
+        let problem = self.problem(422, "invalid");
+        let errors = problem["errors"].as_array().cloned().unwrap_or_default();
+        assert!(errors.iter().any(|e| e["field"] == field && e.to_string().contains(words)), "{problem}");
+    }
+
     /// The problem document of a reply that must have this status and code.
     #[track_caller]
     pub fn problem(self, status: u16, code: &str) -> Value {

@@ -21,7 +21,8 @@ use crate::person::Person;
 use crate::process::{Server, keyholder};
 
 /// What is planted, and must be found nowhere.
-const PLANTED: [&str; 9] = [
+const PLANTED: [&str; 10] = [
+    "planted-client-key",
     "planted-client-secret",
     "planted-password",
     "planted-pin",
@@ -185,6 +186,7 @@ async fn no_secret_is_found_where_it_has_no_business() {
         let body = json!({
             "name": method, "provider": "careless", "method": method, "client_id": "client",
             "client_secret": "planted-client-secret", "variables": {"pin": "planted-pin"},
+            "client_key": r#"{"kty": "oct", "k": "planted-client-key"}"#,
         });
         heard.hear(admin.post("/v1/integrations", body).await).ok(201);
         let mut body = json!({"name": method, "integration": method});

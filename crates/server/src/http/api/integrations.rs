@@ -23,6 +23,8 @@ pub struct IntegrationBody {
     name: String,
     /// Id of the provider.
     provider: String,
+    /// The version of its definition.
+    provider_version: String,
     /// Name of the provider's method.
     method: String,
     /// The method's grant.
@@ -31,11 +33,18 @@ pub struct IntegrationBody {
     has_client_secret: bool,
     /// When the provider stops taking the client secret, as far as somebody said, Unix milliseconds.
     client_secret_expires_at: Option<i64>,
+    has_client_key: bool,
+    /// Certificate chain as PEM, for client authentication by `tls`.
+    client_certificate: Option<String>,
     scopes: Vec<String>,
     audience: Option<String>,
     header_prefix: Option<String>,
     /// Overrides how the client authenticates.
     client_auth: Option<String>,
+    /// Sent as `grant_type` instead of the grant's own name.
+    grant_type: Option<String>,
+    /// Where the access token stands in the reply, instead of where the provider's definition says.
+    token_key: Option<String>,
     variables: BTreeMap<String, String>,
     /// Names of the secret variables that have a value.
     secret_variables: Vec<String>,
@@ -72,18 +81,28 @@ pub struct NewIntegrationBody {
     client_secret: Option<String>,
     /// When the provider stops taking it, Unix milliseconds. Keyholder warns ahead of it.
     client_secret_expires_at: Option<i64>,
+    /// Private key as PEM or JWK, for `private_key_jwt`.
+    client_key: Option<String>,
+    /// Certificate chain as PEM, for `tls`.
+    client_certificate: Option<String>,
+    /// Its private key as PEM; `client_key` when not given.
+    client_certificate_key: Option<String>,
     #[serde(default)]
     scopes: Vec<String>,
     audience: Option<String>,
     /// Instead of `Bearer`.
     header_prefix: Option<String>,
-    /// `basic`, `raw_basic`, `post`, `json` or `none`.
+    /// `basic`, `raw_basic`, `post`, `json`, `query`, `client_secret_jwt`, `private_key_jwt`, `tls` or `none`.
     client_auth: Option<String>,
+    /// Instead of the grant's own name.
+    grant_type: Option<String>,
+    /// Where the access token stands in the reply: a member's name, or a JSON pointer.
+    token_key: Option<String>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
 
-/// What shall change; fields left out stay. `null` takes `audience`, `header_prefix`, `client_auth` or `client_secret_expires_at` away, an empty text a variable.
+/// What shall change; fields left out stay. `null` takes `audience`, `header_prefix`, `client_auth`, `grant_type`, `token_key`, `client_certificate` or `client_secret_expires_at` away, an empty text a key or a variable.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IntegrationEditBody {
@@ -94,6 +113,13 @@ pub struct IntegrationEditBody {
     /// When the provider stops taking it, Unix milliseconds.
     #[serde(default, deserialize_with = "given")]
     client_secret_expires_at: Option<Option<i64>>,
+    /// A new private key.
+    client_key: Option<String>,
+    /// A new certificate chain; the key of the old one goes with it.
+    #[serde(default, deserialize_with = "given")]
+    client_certificate: Option<Option<String>>,
+    /// Its private key.
+    client_certificate_key: Option<String>,
     scopes: Option<Vec<String>>,
     #[serde(default, deserialize_with = "given")]
     audience: Option<Option<String>>,
@@ -101,6 +127,11 @@ pub struct IntegrationEditBody {
     header_prefix: Option<Option<String>>,
     #[serde(default, deserialize_with = "given")]
     client_auth: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    grant_type: Option<Option<String>>,
+    /// A new one takes `admin`.
+    #[serde(default, deserialize_with = "given")]
+    token_key: Option<Option<String>>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
@@ -146,10 +177,15 @@ pub(crate) async fn add(
         client_id: new.client_id,
         client_secret: new.client_secret.map(Secret::new),
         client_secret_expires_at: new.client_secret_expires_at,
+        client_key: new.client_key.map(Secret::new),
+        client_certificate: new.client_certificate,
+        client_certificate_key: new.client_certificate_key.map(Secret::new),
         scopes: new.scopes,
         audience: new.audience,
         header_prefix: new.header_prefix,
         client_auth: new.client_auth.as_deref().map(client_auth).transpose()?,
+        grant_type: new.grant_type,
+        token_key: new.token_key,
         variables: new.variables,
     };
     let integration = app.broker.add_integration(&caller, new).await?;
@@ -172,10 +208,15 @@ pub(crate) async fn edit(
         client_id: edit.client_id,
         client_secret: edit.client_secret.map(Secret::new),
         client_secret_expires_at: edit.client_secret_expires_at,
+        client_key: edit.client_key.map(Secret::new),
+        client_certificate: edit.client_certificate,
+        client_certificate_key: edit.client_certificate_key.map(Secret::new),
         scopes: edit.scopes,
         audience: edit.audience,
         header_prefix: edit.header_prefix,
         client_auth,
+        grant_type: edit.grant_type,
+        token_key: edit.token_key,
         variables: edit.variables,
     };
     Ok(Json(body(&app, &app.broker.edit_integration(&caller, &name, edit).await?)))
@@ -205,15 +246,20 @@ fn body(app: &App, it: &Integration) -> IntegrationBody {
         id: it.id.to_string(),
         name: it.name.clone(),
         provider: it.provider.clone(),
+        provider_version: it.provider_version.clone(),
         method: it.method.clone(),
         grant: method.map(|m| m.grant.as_str()),
         client_id: it.client_id.clone(),
         has_client_secret: it.client_secret.is_some(),
         client_secret_expires_at: it.client_secret_expires_at,
+        has_client_key: it.client_key.is_some(),
+        client_certificate: it.client_certificate.clone(),
         scopes: it.scopes.clone(),
         audience: it.audience.clone(),
         header_prefix: it.header_prefix.clone(),
         client_auth: it.client_auth.map(|auth| auth.to_string()),
+        grant_type: it.grant_type.clone(),
+        token_key: it.token_key.clone(),
         variables: it.variables.clone(),
         secret_variables: it.secret_variables.keys().cloned().collect(),
         redirect_uri: app.broker.redirect_uri(&it.id),
