@@ -217,8 +217,8 @@ async fn text_is_compared_byte_by_byte(fresh: Fresh) {
 
 async fn a_taken_name_and_a_row_in_use_are_told(fresh: Fresh) {
     const ADD: Sql = Sql(
-        "INSERT INTO integrations (id, tenant, name, provider, method, client_id, scopes, variables, generation, created_at, updated_at) \
-         VALUES (?1, 't', ?2, '', '', '', '[]', '{}', 0, 0, 0)",
+        "INSERT INTO integrations (id, tenant, name, provider, provider_version, method, client_id, scopes, variables, generation, created_at, updated_at) \
+         VALUES (?1, 't', ?2, '', '', '', '', '[]', '{}', 0, 0, 0)",
     );
     const USE: Sql = Sql(
         "INSERT INTO connections (id, tenant, name, integration, tags, variables, state, generation, failures_setup, failures_grant, failures_transient, created_at, updated_at) \
@@ -275,8 +275,8 @@ async fn what_a_job_reads_is_one_state(fresh: Fresh) {
 async fn a_locked_row_makes_others_wait(fresh: Fresh) {
     let store = fresh.open().unwrap();
     fresh.sql(
-        "INSERT INTO integrations (id, tenant, name, provider, method, client_id, scopes, variables, generation, created_at, updated_at) \
-         VALUES ('i', 't', 'i', '', '', '', '[]', '{}', 0, 0, 0)",
+        "INSERT INTO integrations (id, tenant, name, provider, provider_version, method, client_id, scopes, variables, generation, created_at, updated_at) \
+         VALUES ('i', 't', 'i', '', '', '', '', '[]', '{}', 0, 0, 0)",
     );
     let id: crate::model::ConnectionId = crate::model::ConnectionId::new(&Clock::System, &crate::clock::Rng::System);
     fresh.sql(&format!(
