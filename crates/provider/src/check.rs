@@ -59,7 +59,7 @@ pub(crate) fn parse_with(file: &str, text: &str, bases: Bases<'_>) -> Result<Def
 /// The text as it counts, merged over what it extends; methods and phases are as they are written.
 pub(crate) fn merged_with(file: &str, text: &str, bases: Bases<'_>) -> Result<serde_json::Value, Vec<DefinitionError>> {
     parse_with(file, text, bases)?;
-    let tree = load::load(&mut Sources::default(), file, text, bases).map_err(|error| vec![error])?;
+    let (tree, _) = load::load(&mut Sources::default(), file, text, bases).map_err(|error| vec![error])?;
     Ok(tree.to_json())
 }
 
