@@ -110,6 +110,7 @@ impl Broker {
             client: Some(client.clone()),
             password: secrets.get(PASSWORD).cloned(),
             tokens: tokens.map(Into::into),
+            redirect_uri: Some(self.redirect_uri(&integration.id)),
             moment: Some(self.moment()),
             ..Choice::default()
         };

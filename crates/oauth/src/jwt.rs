@@ -161,6 +161,16 @@ pub fn hmac_of(hash: Hash, key: &[u8], data: &[u8]) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(algorithm, key), data).as_ref().to_vec()
 }
 
+/// The hash itself (FIPS 180-4).
+pub fn hash_of(hash: Hash, data: &[u8]) -> Vec<u8> {
+    let algorithm = match hash {
+        Hash::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
+        Hash::Sha256 => &digest::SHA256,
+        Hash::Sha512 => &digest::SHA512,
+    };
+    digest(algorithm, data).as_ref().to_vec()
+}
+
 /// How bytes are written as text. Written in lower case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

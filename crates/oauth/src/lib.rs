@@ -44,7 +44,7 @@ pub use discovery::{DiscoveryError, Metadata, discovery_urls, issuer_of, read_me
 pub use error::RequestError;
 pub use failure::{FailureKind, FailureShape, TokenFailure};
 pub use introspect::{Introspection, introspection_request, read_introspection_reply};
-pub use jwt::{Algorithm, Encoding, Hash, Moment, SignError, hmac_of, sign_jwt};
+pub use jwt::{Algorithm, Encoding, Hash, Moment, SignError, hash_of, hmac_of, sign_jwt};
 pub use params::Params;
 pub use pkce::{Verifier, random_token, sha256};
 pub use reply::{
@@ -52,4 +52,6 @@ pub use reply::{
 };
 pub use revoke::{read_revocation_reply, revocation_request};
 pub use secret::{Secret, SecretBytes};
-pub use token::{BodyFormat, BodyPart, BodyTemplate, Escape, Grant, ScopeFormat, TokenEndpoint, token_request};
+pub use token::{
+    BodyFormat, BodyPart, BodyTemplate, Escape, Grant, HashedParam, ScopeFormat, TokenEndpoint, token_request,
+};

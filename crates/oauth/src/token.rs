@@ -3,10 +3,11 @@
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::client_auth::{Authenticated, Client, ClientAssertion, ClientAuth};
 use crate::error::RequestError;
-use crate::jwt::Moment;
+use crate::jwt::{Encoding, Hash, Moment, hash_of};
 use crate::params::Params;
 use crate::pkce::Verifier;
 use crate::query;
@@ -90,8 +91,23 @@ pub struct TokenEndpoint {
     pub query: Params,
     /// More parameters, named as they are sent. One that is there already is replaced.
     pub params: Params,
+    /// More parameters, which are made of others when the request is made.
+    pub hashed: Vec<HashedParam>,
     /// `(standard name, new name or None = drop)`, for the standard parameters and the client's credentials.
     pub renames: Vec<(String, Option<String>)>,
+}
+
+/// A parameter that is the hash of a text in which others stand. Left out if one of them is not there.
+#[derive(Clone)]
+pub struct HashedParam {
+    /// Its name, as it is sent.
+    pub name: String,
+    /// How it is made.
+    pub hash: Hash,
+    /// How it is written.
+    pub encoding: Encoding,
+    /// What it is made over, in order; nothing is escaped.
+    pub over: Vec<BodyPart>,
 }
 
 impl TokenEndpoint {
@@ -107,6 +123,7 @@ impl TokenEndpoint {
             headers: Vec::new(),
             query: Params::new(),
             params: Params::new(),
+            hashed: Vec::new(),
             renames: Vec::new(),
         }
     }
@@ -208,10 +225,19 @@ pub(crate) fn client_request(
         BodyFormat::Template(template) => Some(template.fill(&params, &endpoint.params, &credentials)),
         _ => None,
     };
+    let standard = |name: &str| {
+        [&credentials, &endpoint.params, &params].into_iter().find_map(|params| params.value(name)).map(str::to_owned)
+    };
+    let hashed: Vec<Option<String>> = endpoint.hashed.iter().map(|hashed| hashed.made(standard)).collect();
     params.apply_renames(renames);
     credentials.apply_renames(renames);
     query.apply_renames(renames);
     params.overlay(&endpoint.params);
+    for (param, value) in endpoint.hashed.iter().zip(hashed) {
+        if let Some(value) = value {
+            params.set(param.name.as_str(), value);
+        }
+    }
     for (name, value) in credentials.iter() {
         params.set(name, value);
     }
@@ -255,6 +281,25 @@ impl BodyTemplate {
             }
         }
         out
+    }
+}
+
+impl HashedParam {
+    fn made(&self, param: impl Fn(&str) -> Option<String>) -> Option<String> {
+        let mut over = Zeroizing::new(String::with_capacity(1 << 12));
+        for part in &self.over {
+            match part {
+                BodyPart::Text(text) => over.push_str(text),
+                BodyPart::Param(name) => over.push_str(&Zeroizing::new(param(name)?)),
+            }
+        }
+        Some(self.encoding.encode(&hash_of(self.hash, over.as_bytes())))
+    }
+}
+
+impl std::fmt::Debug for HashedParam {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HashedParam").field("name", &self.name).field("hash", &self.hash).finish_non_exhaustive()
     }
 }
 

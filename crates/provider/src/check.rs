@@ -79,8 +79,7 @@ struct Checker {
 /// What placeholders may name in the method that is being checked, beside variables.
 #[derive(Default)]
 struct Known {
-    /// Captures of the callback, with their kind.
-    captures: BTreeMap<String, Kind>,
+    captures: BTreeMap<String, Captured>,
     /// What lookups save, with the lookup's number.
     lookups: BTreeMap<String, usize>,
     computed: BTreeMap<String, Computed>,
@@ -88,6 +87,12 @@ struct Known {
     broken: BTreeSet<String>,
     /// Names of the secondary tokens.
     secondary: BTreeSet<String>,
+}
+
+/// A capture of the callback.
+struct Captured {
+    kind: Kind,
+    has_default: bool,
 }
 
 /// A method before its phases are read.

@@ -99,6 +99,13 @@ pub enum GrantKind {
     TokenExchange,
 }
 
+impl Variable {
+    /// What its choice says under a name.
+    pub(crate) fn set(&self, choice: &str, name: &str) -> Option<&str> {
+        self.sets.get(choice)?.get(name).map(String::as_str)
+    }
+}
+
 impl GrantKind {
     /// All of them, in the order of their documentation.
     pub const ALL: [Self; 8] = [
@@ -168,6 +175,8 @@ pub struct Variable {
     pub is_url: bool,
     /// The values there are, with their labels; empty means any.
     pub choices: Vec<(String, String)>,
+    /// What each choice says beside its label, for `{{variable.NAME}}`: by choice, then by name.
+    pub sets: BTreeMap<String, BTreeMap<String, String>>,
     /// Shown in an empty field.
     pub example: Option<String>,
     /// Names of the methods that need it; empty means all.
@@ -485,6 +494,8 @@ pub(crate) struct Discover {
 pub(crate) enum ParamValue {
     Text(Template),
     Json(Value),
+    /// The computed value of this name, which is made when the request is.
+    Hashed(String),
 }
 
 pub(crate) type Texts = Vec<(String, Template)>;
@@ -523,6 +534,8 @@ pub(crate) struct Capture {
     pub pattern: Option<Pattern>,
     pub kind: Kind,
     pub required: bool,
+    /// Stands until the callback has come, and where it does not have the parameter.
+    pub default: Option<Template>,
 }
 
 #[derive(Clone, Debug)]
@@ -635,7 +648,7 @@ pub enum PlaceOfToken {
 
 #[derive(Clone, Debug)]
 pub(crate) struct VerifyPhase {
-    pub method: HttpMethod,
+    pub request: RequestPhase,
     pub path: PathTemplate,
     pub expect: Option<Predicate>,
 }
@@ -655,9 +668,28 @@ pub(crate) struct ApiPhase {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Computed {
-    Hmac { hash: Hash, key: Template, over: Template, encoding: Encoding },
-    Jwt { algorithm: Algorithm, key: Template, header: Texts, claims: Vec<(String, Claim)> },
-    Base64 { text: Template, encoding: Encoding },
+    Hmac {
+        hash: Hash,
+        key: Template,
+        over: Template,
+        encoding: Encoding,
+    },
+    /// With a parameter of the request in `over`, it is made when the request is.
+    Hash {
+        hash: Hash,
+        over: Template,
+        encoding: Encoding,
+    },
+    Jwt {
+        algorithm: Algorithm,
+        key: Template,
+        header: Texts,
+        claims: Vec<(String, Claim)>,
+    },
+    Base64 {
+        text: Template,
+        encoding: Encoding,
+    },
 }
 
 #[derive(Clone, Debug)]

@@ -24,7 +24,6 @@ use crate::definition::{
 use crate::endpoint::read_endpoint;
 use crate::error::{RenderError, ValueError};
 use crate::template::UrlProblem;
-use crate::values::check_kind;
 use endpoints::Endpoints;
 use inputs::Inputs;
 
@@ -51,6 +50,8 @@ pub struct Choice {
     pub password: Option<Secret>,
     /// For `{{access_token}}` and the like.
     pub tokens: Option<Tokens>,
+    /// For `{{redirect_uri}}`.
+    pub redirect_uri: Option<String>,
     /// For computed tokens that say when they were made.
     pub moment: Option<Moment>,
 }
@@ -336,16 +337,7 @@ fn with_token_key(rules: &ReplyRules, choice: &Choice) -> ReplyRules {
 }
 
 fn check_capture(capture: &Capture, value: &str) -> Result<(), ValueError> {
-    if value.chars().any(char::is_control) || value.len() > crate::values::MAX_VALUE {
-        return Err(unfit(capture, "it is too long or has control characters"));
-    }
-    check_kind(capture.kind, value).map_err(|(reason, _)| unfit(capture, &reason))?;
-    match &capture.pattern {
-        Some(pattern) if !pattern.matches(value) => {
-            Err(unfit(capture, &format!("what the provider's answer gives does not match {}", pattern.as_str())))
-        }
-        _ => Ok(()),
-    }
+    capture.check(value).map_err(|reason| unfit(capture, &reason))
 }
 
 fn unfit(capture: &Capture, reason: &str) -> ValueError {

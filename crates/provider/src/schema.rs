@@ -140,7 +140,7 @@ tables! {
         asked_of: AskedOf,
         /// What kind of text it is.
         kind: Kind,
-        /// The values there are: a list, or a table of values and their labels.
+        /// The values there are: a list, or a table of values and their labels (or tables with a `label` and more values).
         choices: Option<Choices>,
         /// Lower ones are asked first; those without come after, in the order of the file.
         order: Option<i64>,
@@ -188,7 +188,7 @@ tables! {
         secret: Option<bool>,
         /// A regular expression for the whole value.
         pattern: Option<String>,
-        /// The values there are: a list, or a table of values and their labels.
+        /// The values there are: a list, or a table of values and their labels (or tables with a `label` and more values).
         choices: Option<Choices>,
         /// Lower ones are asked first.
         order: Option<i64>,
@@ -261,6 +261,8 @@ tables! {
         kind: Kind,
         /// Refuse an answer without it.
         required: bool,
+        /// Stands until the callback has come, and where it does not have the parameter. May have placeholders of variables.
+        default: Option<String>,
     }
 
     Signature {
@@ -426,6 +428,11 @@ tables! {
     VerifyTable {
         method: Option<HttpMethod>,
         path: Option<String>,
+        headers: Table,
+        /// What a request with a body says.
+        params: Table<Value>,
+        /// `json` if it is not given, or `form`.
+        body: Option<Body>,
         expect: Option<Predicate>,
     }
 
@@ -456,6 +463,8 @@ tables! {
     Computed {
         /// HMAC with this hash, of `over` with `key`.
         hmac: Option<Hash>,
+        /// This hash of `over`.
+        hash: Option<Hash>,
         key: Option<String>,
         over: Option<String>,
         /// How the bytes are written.
@@ -602,6 +611,7 @@ requests! {
 }
 
 /// What the tables of requests have in common.
+#[derive(Default)]
 pub(crate) struct Request {
     pub url: Option<String>,
     pub method: Option<HttpMethod>,
@@ -674,10 +684,12 @@ pub(crate) type Value = serde_json::Value;
 pub(crate) type Body = Either<BodyName, BodyTable>;
 pub(crate) type Capture = Either<String, CaptureTable>;
 pub(crate) type Verify = Either<String, VerifyTable>;
-pub(crate) type Choices = Either<Vec<String>, Table>;
+/// A choice's label, or a table with its label and what `{{variable.NAME}}` is.
+pub(crate) type Choices = Either<Vec<String>, Table<Either<String, Table>>>;
 pub(crate) type KeepAlive = Either<bool, String>;
 
 /// A table whose keys are names that the definition chooses, in the order of the file.
+#[derive(Clone)]
 pub(crate) struct Table<T = String>(pub Vec<(String, T)>);
 
 impl<T> Default for Table<T> {
@@ -719,6 +731,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
 }
 
 /// A value in its short or its long form: a table (or, for truth values, a text) is the long one.
+#[derive(Clone)]
 pub(crate) enum Either<A, B> {
     Short(A),
     Long(B),

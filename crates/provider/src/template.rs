@@ -16,6 +16,8 @@ pub(crate) enum Placeholder {
     Input(Input),
     /// What a provider said: `{{reply.NAME}}` and the like. Its text is the whole name, as in [`Values`](crate::Values).
     Said(Source, String),
+    /// What the choice of a variable says beside its label: `{{region.host}}`, whole.
+    Choice(String),
     /// One of `[computed]`.
     Computed(String),
     /// A token that was obtained: `{{access_token}}` and the like.
@@ -34,6 +36,7 @@ pub(crate) enum Input {
     Username,
     Password,
     Scope,
+    RedirectUri,
 }
 
 /// Who said a value that is not the user's.
@@ -54,7 +57,7 @@ pub(crate) enum Token {
     Id,
 }
 
-const INPUTS: [(&str, Input); 7] = [
+const INPUTS: [(&str, Input); 8] = [
     ("audience", Input::Audience),
     ("client_id", Input::ClientId),
     ("client_secret", Input::ClientSecret),
@@ -62,6 +65,7 @@ const INPUTS: [(&str, Input); 7] = [
     ("username", Input::Username),
     ("password", Input::Password),
     ("scope", Input::Scope),
+    ("redirect_uri", Input::RedirectUri),
 ];
 
 const TOKENS: [(&str, Token); 3] =
@@ -115,6 +119,7 @@ impl Placeholder {
         match self {
             Placeholder::Variable(name)
             | Placeholder::Said(_, name)
+            | Placeholder::Choice(name)
             | Placeholder::Computed(name)
             | Placeholder::Param(name) => name,
             Placeholder::Input(input) => known(&INPUTS, input),
@@ -152,6 +157,9 @@ impl Placeholder {
             (Some(computed), _) if is_variable_name(computed) => Ok(Placeholder::Computed(computed.to_owned())),
             (_, Some(param)) if is_member(param) => Ok(Placeholder::Param(param.to_owned())),
             _ if is_variable_name(name) => Ok(Placeholder::Variable(name.to_owned())),
+            _ if name.split_once('.').is_some_and(|(of, member)| is_variable_name(of) && is_variable_name(member)) => {
+                Ok(Placeholder::Choice(name.to_owned()))
+            }
             _ => Err(format!("`{{{{{name}}}}}` is not a placeholder")),
         }
     }
@@ -349,6 +357,10 @@ impl UrlTemplate {
             match part {
                 Part::Text(text) => host.push_str(text),
                 Part::Value(placeholder) => match value(placeholder)? {
+                    // Neither a port nor anything else beside the host.
+                    Some(value) if !is_host_text(&value) => {
+                        return Err(UrlProblem("the host has characters that a host may not have".to_owned()).into());
+                    }
                     Some(value) => host.push_str(&value),
                     None => return Ok(None),
                 },

@@ -1,6 +1,6 @@
 //! Whether values fit the variables of a definition.
 
-use crate::definition::{AskedOf, Definition, Kind, Method, Presence, Values, Variable};
+use crate::definition::{AskedOf, Capture, Definition, Kind, Method, Presence, Values, Variable};
 use crate::endpoint::{is_host_text, read_endpoint};
 use crate::error::ValueError;
 
@@ -120,6 +120,20 @@ impl Variable {
 
     fn hint(&self) -> &str {
         if self.help.is_empty() { "give a value that fits" } else { &self.help }
+    }
+}
+
+impl Capture {
+    /// Whether what the provider's answer says fits; the error is a reason that does not repeat it.
+    pub(crate) fn check(&self, value: &str) -> Result<(), String> {
+        if value.chars().any(char::is_control) || value.len() > MAX_VALUE {
+            return Err("it is too long or has control characters".to_owned());
+        }
+        check_kind(self.kind, value).map_err(|(reason, _)| reason)?;
+        match &self.pattern {
+            Some(pattern) if !pattern.matches(value) => Err(format!("it does not match {}", pattern.as_str())),
+            _ => Ok(()),
+        }
     }
 }
 

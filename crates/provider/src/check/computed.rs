@@ -43,27 +43,31 @@ impl Checker {
                 self.error(&field(name), format!("it has no meaning beside `{of}`"), "remove it");
             }
         };
-        match (raw.hmac, raw.jwt, raw.base64) {
-            (Some(hash), None, None) => Some(Computed::Hmac {
+        match (raw.hmac, raw.jwt, raw.base64, raw.hash) {
+            (Some(hash), None, None, None) => Some(Computed::Hmac {
                 hash,
                 key: text("key", raw.key)?,
                 over: text("over", raw.over)?,
                 encoding: raw.encoding.unwrap_or_default(),
             }),
-            (None, Some(jwt), None) => {
+            (None, None, None, Some(hash)) => {
+                unused(&[("key", raw.key.is_some())], "hash");
+                Some(Computed::Hash { hash, over: text("over", raw.over)?, encoding: raw.encoding.unwrap_or_default() })
+            }
+            (None, Some(jwt), None, None) => {
                 unused(
                     &[("key", raw.key.is_some()), ("over", raw.over.is_some()), ("encoding", raw.encoding.is_some())],
                     "jwt",
                 );
                 self.jwt(&field("jwt"), jwt)
             }
-            (None, None, Some(plain)) => {
+            (None, None, Some(plain), None) => {
                 unused(&[("key", raw.key.is_some()), ("over", raw.over.is_some())], "base64");
                 let encoding = raw.encoding.unwrap_or(Encoding::Base64);
                 Some(Computed::Base64 { text: text("base64", Some(plain))?, encoding })
             }
             _ => {
-                self.error(at, "it needs one of `hmac`, `jwt` and `base64`", "say how it is made");
+                self.error(at, "it needs one of `hmac`, `hash`, `jwt` and `base64`", "say how it is made");
                 None
             }
         }
@@ -111,8 +115,13 @@ impl Checker {
     /// A text whose computed values are not known yet.
     fn plain_text(&self, path: &[&str], text: &str) -> Option<Template> {
         let template = self.keep(path, Template::parse(text), "write {{name}} with a variable's name")?;
-        for placeholder in template.placeholders().filter(|it| !matches!(it, Placeholder::Computed(_))) {
-            self.placeholder(path, placeholder, None);
+        for placeholder in template.placeholders() {
+            match placeholder {
+                Placeholder::Computed(_) => {}
+                // Where it is used tells whether there is such a request.
+                Placeholder::Param(_) if path.last() == Some(&"over") => {}
+                placeholder => self.placeholder(path, placeholder, None),
+            }
         }
         Some(template)
     }

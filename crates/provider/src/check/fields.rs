@@ -45,7 +45,14 @@ impl Checker {
         let mut params = Vec::new();
         for (name, value) in raw.iter() {
             let value = match value {
-                Value::String(text) => self.text(&join(at, &[name]), text).map(ParamValue::Text),
+                Value::String(text) => {
+                    let path = join(at, &[name]);
+                    let hashed = Template::parse(text).ok().and_then(|template| self.hashed(&path, &template));
+                    match hashed {
+                        Some(hashed) => Some(ParamValue::Hashed(hashed)),
+                        None => self.text(&path, text).map(ParamValue::Text),
+                    }
+                }
                 value => Some(ParamValue::Json(value.clone())),
             };
             params.extend(value.map(|value| (name.to_owned(), value)));

@@ -1,5 +1,6 @@
 //! What stands beside the phases, variables and inputs above all.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use keyholder_oauth::{ClientAuth, ScopeFormat};
@@ -10,6 +11,7 @@ use crate::definition::{
 };
 use crate::schema::{self, Choices, Either, Table};
 use crate::template::{is_reserved, is_variable_name};
+use crate::values::MAX_VALUE;
 
 /// The version of the language that this crate reads.
 const SCHEMA: i64 = 1;
@@ -161,7 +163,8 @@ impl Checker {
         if raw.secret && raw.default.is_some() {
             self.error(&at("default"), "a secret in a definition is not secret", "remove the default, or `secret`");
         }
-        let choices = raw.choices.map(choices).unwrap_or_default();
+        let choices = raw.choices.as_ref().map(choices_of).unwrap_or_default();
+        let sets = raw.choices.as_ref().map(|choices| self.sets(path, name, choices)).unwrap_or_default();
         let variable = Variable {
             label: raw.label.unwrap_or_else(|| name.to_owned()),
             help: raw.help,
@@ -173,6 +176,7 @@ impl Checker {
             kind: raw.kind,
             is_url: raw.kind == Kind::Url,
             choices,
+            sets,
             example: raw.example,
             methods: raw.methods,
             name: name.to_owned(),
@@ -191,6 +195,61 @@ impl Checker {
             }
         }
         variable
+    }
+
+    /// What choices say beside their labels. All say the same things, so that a placeholder never depends on which was chosen.
+    fn sets(&self, path: &[&str; 2], variable: &str, choices: &Choices) -> BTreeMap<String, BTreeMap<String, String>> {
+        let Either::Long(choices) = choices else { return BTreeMap::new() };
+        let mut sets = BTreeMap::new();
+        for (choice, raw) in choices.iter() {
+            let Either::Long(table) = raw else { continue };
+            let mut set = BTreeMap::new();
+            for (name, value) in table.iter().filter(|(name, _)| *name != "label") {
+                let at = [path[0], path[1], "choices", choice, name];
+                if path[0] != "variables" {
+                    self.error(&at, "choices of a standard input have labels only", "make a variable of it");
+                    continue;
+                }
+                if !is_variable_name(name) {
+                    self.error(
+                        &at,
+                        "the name has other characters than letters, digits and `_`",
+                        "write it like `api_host`",
+                    );
+                } else if value.is_empty() || value.contains("{{") || value.chars().any(char::is_control) {
+                    self.error(
+                        &at,
+                        "it is empty, or has a placeholder or a control character in it",
+                        "write a fixed text",
+                    );
+                } else if value.len() > MAX_VALUE {
+                    self.error(&at, format!("it is longer than {MAX_VALUE} bytes"), "write a shorter one");
+                }
+                set.insert(name.to_owned(), value.clone());
+            }
+            sets.insert(choice.to_owned(), set);
+        }
+        let mut all: Vec<(&str, &str)> = Vec::new();
+        for (choice, _) in choices.iter() {
+            for name in sets.get(choice).into_iter().flat_map(BTreeMap::keys) {
+                if !all.iter().any(|(known, _)| known == name) {
+                    all.push((name, choice));
+                }
+            }
+        }
+        for (name, choice) in &all {
+            self.declare(&[path[0], path[1], "choices", choice, name], &format!("{variable}.{name}"));
+            for (other, _) in
+                choices.iter().filter(|(other, _)| sets.get(*other).is_none_or(|set| !set.contains_key(*name)))
+            {
+                self.error(
+                    &[path[0], path[1], "choices", other],
+                    format!("it does not say `{name}`, which `{choice}` says"),
+                    "let each choice say it",
+                );
+            }
+        }
+        sets
     }
 
     /// The standard inputs that a method has a use for, as it describes them.
@@ -242,7 +301,7 @@ impl Checker {
                     AskedOf::Integration
                 },
                 kind: if name == "client_key" { Kind::Pem } else { Kind::Text },
-                choices: said.choices.as_ref().map(|known| Either::Long(Table(choices_of(known)))),
+                choices: said.choices.clone(),
                 order: said.order,
                 example: said.example.clone(),
                 methods: Vec::new(),
@@ -330,13 +389,20 @@ impl Checker {
     }
 }
 
-fn choices(raw: Choices) -> Vec<(String, String)> {
-    choices_of(&raw)
-}
-
 fn choices_of(raw: &Choices) -> Vec<(String, String)> {
     match raw {
         Either::Short(values) => values.iter().map(|value| (value.clone(), value.clone())).collect(),
-        Either::Long(labelled) => labelled.0.clone(),
+        Either::Long(table) => {
+            table.iter().map(|(value, choice)| (value.to_owned(), label_of(value, choice))).collect()
+        }
+    }
+}
+
+fn label_of(value: &str, choice: &Either<String, Table>) -> String {
+    match choice {
+        Either::Short(label) => label.clone(),
+        Either::Long(table) => {
+            table.iter().find(|(name, _)| *name == "label").map_or_else(|| value.to_owned(), |(_, label)| label.clone())
+        }
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderValue, Method};
 use keyholder_oauth::{Hash, Pointer};
 
 use super::fields::join;
-use super::{Checker, Known, Parts};
+use super::{Captured, Checker, Known, Parts};
 use crate::definition::{
     ApiPhase, AssertionPhase, AuthorizePhase, BodyPhase, CallbackPhase, Capture, ChoosePhase, Discover, ExpiredWhen,
     FollowUpPhase, KeepAlive, Kind, Limits, LookupPhase, Pattern, Phases, PlaceOfToken, PlacementPhase, Recovery,
@@ -15,7 +15,7 @@ use crate::definition::{
 };
 use crate::error::DefinitionError;
 use crate::schema::{self, BodyName, Either, HttpMethod, PlacementIn, RecoveryName, SignatureAlgorithm, Table};
-use crate::template::{Place, Placeholder, Source, UrlTemplate, is_variable_name};
+use crate::template::{Place, Placeholder, Source, Template, UrlTemplate, is_variable_name};
 
 impl Checker {
     /// Reads the phases of the tree that is being checked.
@@ -29,7 +29,10 @@ impl Checker {
             secondary: raw.token.secondary.iter().map(|(name, _)| name.to_owned()).collect(),
         };
         let captures = self.captures(std::mem::take(&mut raw.callback.capture));
-        self.known.captures = captures.iter().map(|capture| (capture.name.clone(), capture.kind)).collect();
+        self.known.captures = captures
+            .iter()
+            .map(|it| (it.name.clone(), Captured { kind: it.kind, has_default: it.default.is_some() }))
+            .collect();
         self.known.computed = self.computed(std::mem::take(&mut raw.computed));
         self.known.broken.retain(|name| !self.known.computed.contains_key(name));
         let scopes = self.scopes(raw.scopes);
@@ -98,7 +101,6 @@ impl Checker {
                     "write it like `realm_id`",
                 );
             }
-            self.declare(&at, &format!("callback.{name}"));
             if matches!(raw.kind, Kind::Host | Kind::Url) && raw.pattern.is_none() {
                 self.error(
                     &join(&at, &["pattern"]),
@@ -115,13 +117,31 @@ impl Checker {
             });
             captures.push(Capture {
                 parameter: self.required(&join(&at, &["parameter"]), raw.parameter),
+                default: raw.default.and_then(|text| self.capture_default(&join(&at, &["default"]), &text)),
                 pattern,
                 kind: raw.kind,
                 required: raw.required,
-                name,
+                name: name.clone(),
             });
+            let literal = captures.last().and_then(|it| Some((it, it.default.as_ref()?.as_literal()?)));
+            if let Some(Err(reason)) = literal.map(|(capture, text)| capture.check(text)) {
+                self.error(&join(&at, &["default"]), reason, "give one that fits the kind and the pattern");
+            }
         }
         captures
+    }
+
+    fn capture_default(&self, path: &[&str], text: &str) -> Option<Template> {
+        let template = self.keep(path, Template::parse(text), "write a text, or {{name}} with a variable's name")?;
+        for placeholder in template.placeholders() {
+            match placeholder {
+                Placeholder::Variable(_) | Placeholder::Choice(_) => self.placeholder(path, placeholder, None),
+                other => {
+                    self.error(path, format!("{} may not stand here", other.shown()), "use a fixed text or variables");
+                }
+            }
+        }
+        Some(template)
     }
 
     fn callback(&self, raw: schema::Callback, captures: Vec<Capture>) -> CallbackPhase {
@@ -303,7 +323,10 @@ impl Checker {
                 if names.insert(name.to_owned(), index).is_some() {
                     self.error(&path, format!("`{name}` is saved twice"), "give each value its own name");
                 }
-                self.declare(&path, &format!("lookup.{name}"));
+                // What has a name for people is shown to them, whether or not a placeholder uses it.
+                if lookup.name.is_none() {
+                    self.declare(&path, &format!("lookup.{name}"));
+                }
             }
         }
         names
@@ -328,27 +351,17 @@ impl Checker {
             self.error(&join(&at, &["where"]), "a person chooses the item", "remove it, or `choose`");
         }
         let path = raw.path.take().and_then(|path| self.path(&join(&at, &["path"]), &path));
-        let method = raw.method.or(Some(HttpMethod::Get));
-        let body = match method {
-            Some(HttpMethod::Get) => raw.body.take(),
-            _ => Some(raw.body.take().unwrap_or(Either::Short(BodyName::Json))),
-        };
         let request = schema::Request {
             url: raw.url.take(),
-            method,
-            client_auth: None,
-            client_assertion: schema::ClientAssertion::default(),
-            body,
             headers: raw.headers,
             query: raw.query,
             params: raw.params,
-            rename: Table::default(),
-            drop: Vec::new(),
+            ..schema::Request::default()
         };
         let pointer = |path: &[&str], written: &str| self.pointer(path, Some(written)).unwrap_or_else(|| "".into());
         LookupPhase {
             name: raw.name.unwrap_or_else(|| format!("lookup {}", index.parse::<usize>().unwrap_or_default() + 1)),
-            request: self.request(&at, request),
+            request: self.plain_request(&at, request, raw.method, raw.body),
             path,
             list: match raw.list.as_deref() {
                 None | Some("") => Pointer::root(),
@@ -377,7 +390,8 @@ impl Checker {
         let base_url = self.url(&["api", "base_url"], raw.base_url);
         let provider_says = |url: &UrlTemplate| {
             url.placeholders().iter().any(|(placeholder, place)| {
-                matches!(placeholder, Placeholder::Said(Source::Reply | Source::Lookup, _)) && *place == Place::Whole
+                matches!(placeholder, Placeholder::Said(Source::Reply | Source::Lookup, _))
+                    && *place != Place::PathOrQuery
             })
         };
         if base_url.as_ref().is_some_and(provider_says) && raw.hosts.is_empty() {
@@ -455,11 +469,39 @@ impl Checker {
             Either::Long(table) => (vec!["api", "verify", "path"], table),
         };
         let path = self.required(&at, table.path);
+        let request = self.plain_request(
+            &["api", "verify"],
+            schema::Request { headers: table.headers, params: table.params, ..schema::Request::default() },
+            table.method,
+            table.body,
+        );
+        if request.method == Method::GET && !request.params.is_empty() {
+            self.error(&["api", "verify", "params"], "a GET has no body for them", "write them into the path's query");
+        }
         Some(VerifyPhase {
-            method: table.method.map_or(Method::GET, http_method),
+            request,
             expect: table.expect.and_then(|raw| self.predicate(&["api", "verify", "expect"], &raw)),
             path: self.path(&at, &path)?,
         })
+    }
+
+    /// A call with the new token: GET unless it says otherwise, and with a body in JSON unless it is a form.
+    fn plain_request(
+        &self,
+        at: &[&str],
+        mut raw: schema::Request,
+        method: Option<HttpMethod>,
+        body: Option<schema::Body>,
+    ) -> RequestPhase {
+        if matches!(&body, Some(Either::Short(BodyName::Query) | Either::Long(_))) {
+            self.error(&join(at, &["body"]), "it is neither `json` nor `form`", "write one of the two");
+        }
+        raw.method = method.or(Some(HttpMethod::Get));
+        raw.body = match raw.method {
+            Some(HttpMethod::Get) => body,
+            _ => Some(body.unwrap_or(Either::Short(BodyName::Json))),
+        };
+        self.request(at, raw)
     }
 
     fn expired_when(&self, index: Option<usize>, raw: schema::ExpiredWhen) -> Option<ExpiredWhen> {

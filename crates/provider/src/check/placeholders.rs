@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use super::Checker;
 use crate::definition::{Claim, Computed, Kind};
-use crate::template::{Place, Placeholder, Source, Template};
+use crate::endpoint::{is_host_text, read_endpoint};
+use crate::template::{Part, Place, Placeholder, Source, Template};
 
 /// Phases that come before there is a token.
 const BEFORE_TOKEN: [&str; 6] = ["discover", "authorize", "callback", "device", "token", "register"];
 
 /// Phases in which a token goes to an address below the hosts of `[api]`, so that a provider may name that address.
 const BELOW_HOSTS: [&str; 3] = ["api", "after_connect", "userinfo"];
+
+/// Phases whose requests the client authenticates.
+const CLIENT_REQUESTS: [&str; 6] = ["token", "refresh", "follow_up", "revoke", "introspect", "device"];
 
 impl Checker {
     /// Notes that a placeholder is used and checks that it may stand where it does.
@@ -23,6 +27,7 @@ impl Checker {
         let anywhere = phase == "computed";
         match placeholder {
             Placeholder::Variable(name) => self.variable_placeholder(path, name, place),
+            Placeholder::Choice(name) => self.choice_placeholder(path, name, place),
             Placeholder::Input(_) if steers || phase == "discover" => {
                 refused("use it in params, query or headers, or make a variable of kind host or url");
             }
@@ -30,7 +35,7 @@ impl Checker {
                 self.used.borrow_mut().insert(name.to_owned());
             }
             Placeholder::Said(Source::Callback, _) => {
-                let Some(kind) = self.known.captures.get(name.trim_start_matches("callback.")) else {
+                let Some(captured) = self.known.captures.get(name.trim_start_matches("callback.")) else {
                     return self.error(
                         path,
                         format!("nothing captures {{{{{name}}}}}"),
@@ -41,17 +46,22 @@ impl Checker {
                 if BEFORE_TOKEN.contains(&phase) && phase != "token" {
                     refused("use it in [token] and what comes after it");
                 }
-                self.steering(path, name, *kind, place);
+                if path == ["token", "url"] && !captured.has_default {
+                    self.error(
+                        path,
+                        format!("before the callback nothing says what {{{{{name}}}}} is"),
+                        format!("give [callback.capture.{}] a default", name.trim_start_matches("callback.")),
+                    );
+                }
+                self.steering(path, name, captured.kind, place);
             }
             Placeholder::Said(source, _) => {
                 if *source == Source::Lookup && !self.lookup_is_known(path, name) {
                     return;
                 }
-                let whole = place == Some(Place::Whole) && BELOW_HOSTS.contains(&phase);
-                if !anywhere && (BEFORE_TOKEN.contains(&phase) || steers && !whole) {
-                    refused(
-                        "use it after [token], as the whole of an address below [api], or in a path, params, query or headers",
-                    );
+                let below_hosts = BELOW_HOSTS.contains(&phase) && path.get(1) != Some(&"hosts");
+                if !anywhere && (BEFORE_TOKEN.contains(&phase) || steers && !below_hosts) {
+                    refused("use it after [token], in an address below [api], or in a path, params, query or headers");
                 }
             }
             Placeholder::Token(_) if !anywhere && (steers || BEFORE_TOKEN.contains(&phase)) => {
@@ -94,6 +104,37 @@ impl Checker {
                 );
             }
             _ => {}
+        }
+    }
+
+    /// What a choice says is the definition's own word, so it may steer an address by itself.
+    fn choice_placeholder(&self, path: &[&str], name: &str, place: Option<Place>) {
+        let (of, member) = name.split_once('.').unwrap_or((name, ""));
+        self.used.borrow_mut().extend([of.to_owned(), name.to_owned()]);
+        let Some(variable) = self.variables.iter().find(|variable| variable.name == of) else {
+            return self.error(path, format!("there is no variable `{of}`"), format!("add [variables.{of}]"));
+        };
+        if !variable.choices.iter().any(|(choice, _)| variable.set(choice, member).is_some()) {
+            return self.error(
+                path,
+                format!("the choices of `{of}` do not say `{member}`"),
+                format!("add it to each of [variables.{of}.choices]"),
+            );
+        }
+        for (choice, _) in &variable.choices {
+            let Some(value) = variable.set(choice, member) else { continue };
+            let (fits, what) = match place {
+                Some(Place::Host) => (is_host_text(value), "a host"),
+                Some(Place::Whole) => (read_endpoint(value).is_ok(), "a URL"),
+                _ => continue,
+            };
+            if !fits {
+                self.error(
+                    path,
+                    format!("`{value}`, which {{{{{name}}}}} may be, is not {what}"),
+                    format!("correct it in [variables.{of}.choices.{choice}]"),
+                );
+            }
         }
     }
 
@@ -148,6 +189,48 @@ impl Checker {
                 "use it in the requests of other phases",
             );
         }
+        if made_of.values().any(|computed| needs_request(computed)) {
+            return self.error(
+                path,
+                format!("`{name}` is made of a request's own parameters"),
+                "let it be the whole of a parameter in the params of [token], [refresh] or another request of the client",
+            );
+        }
+        self.made_of_may_stand(path, &made_of);
+    }
+
+    /// A hash over a request's own parameters, as the whole of another one.
+    pub(super) fn hashed(&self, path: &[&str], template: &Template) -> Option<String> {
+        let [Part::Value(Placeholder::Computed(name))] = template.parts.as_slice() else { return None };
+        let computed = self.known.computed.get(name).filter(|computed| needs_request(computed))?;
+        if !matches!(path, [phase, "params", _] if CLIENT_REQUESTS.contains(phase)) {
+            return None;
+        }
+        let Computed::Hash { over, .. } = computed else {
+            self.error(
+                &["computed", name],
+                "only a hash may be made of a request's parameters",
+                "write it with `hash`, or without {{params.NAME}}",
+            );
+            return None;
+        };
+        if names(computed).next().is_some() {
+            self.error(
+                &["computed", name, "over"],
+                "a computed value may not stand beside a request's parameters",
+                "write out what it is made of",
+            );
+        }
+        self.used.borrow_mut().insert(format!("computed.{name}"));
+        for placeholder in
+            over.placeholders().filter(|it| !matches!(it, Placeholder::Param(_) | Placeholder::Computed(_)))
+        {
+            self.placeholder(path, placeholder, None);
+        }
+        Some(name.clone())
+    }
+
+    fn made_of_may_stand(&self, path: &[&str], made_of: &BTreeMap<&str, &Computed>) {
         for template in made_of.values().flat_map(|computed| templates(computed)) {
             for placeholder in template.placeholders().filter(|it| !matches!(it, Placeholder::Computed(_))) {
                 self.placeholder(path, placeholder, None);
@@ -172,6 +255,7 @@ impl Checker {
 pub(super) fn templates(computed: &Computed) -> Vec<&Template> {
     match computed {
         Computed::Hmac { key, over, .. } => vec![key, over],
+        Computed::Hash { over, .. } => vec![over],
         Computed::Base64 { text, .. } => vec![text],
         Computed::Jwt { key, header, claims, .. } => {
             let claims = claims.iter().filter_map(|(_, claim)| match claim {
@@ -181,6 +265,12 @@ pub(super) fn templates(computed: &Computed) -> Vec<&Template> {
             [key].into_iter().chain(header.iter().map(|(_, template)| template)).chain(claims).collect()
         }
     }
+}
+
+/// Whether it is made of the parameters of a request.
+fn needs_request(computed: &Computed) -> bool {
+    let of_request = |template: &&Template| template.placeholders().any(|it| matches!(it, Placeholder::Param(_)));
+    templates(computed).iter().any(of_request)
 }
 
 /// The computed values that one is made of.
@@ -196,6 +286,6 @@ pub(super) fn names(computed: &Computed) -> impl Iterator<Item = &str> {
 fn has_time(computed: &Computed) -> bool {
     match computed {
         Computed::Jwt { claims, .. } => claims.iter().any(|(_, claim)| matches!(claim, Claim::Time(_) | Claim::Random)),
-        Computed::Hmac { .. } | Computed::Base64 { .. } => false,
+        Computed::Hmac { .. } | Computed::Hash { .. } | Computed::Base64 { .. } => false,
     }
 }

@@ -244,8 +244,12 @@ fn refresh_and_reply() {
 fn api_and_the_rest() {
     assert_appended("[api]\nbase_url = \"{{reply.instance_url}}\"", "19:2: api.hosts: the base URL comes from a reply");
     assert_appended(
-        "[api]\nhosts = [\"a.example\"]\nbase_url = \"https://{{reply.x}}.acme.example\"",
-        "21:12: api.base_url: {{reply.x}} may not stand here",
+        "[api]\nbase_url = \"https://{{reply.x}}.acme.example\"",
+        "19:2: api.hosts: the base URL comes from a reply",
+    );
+    assert_appended(
+        "[api]\nhosts = [\"{{reply.x}}.acme.example\"]",
+        "20:10: api.hosts[0]: {{reply.x}} may not stand here",
     );
     assert_appended("[api]\nhosts = [\"*.com\"]", "20:10: api.hosts[0]: it is not a host");
     assert_appended("[api]\nhosts = [\"a.example\", \"https://b.example\"]", "20:23: api.hosts[1]: it is not a host");
@@ -420,7 +424,6 @@ fn a_table_that_nothing_reads() {
         "10:1: methods[1].authorize: the grant client_credentials has no use for it",
     );
     assert_appended("[computed.x]\nbase64 = \"a\"", "19:11: computed.x: no placeholder uses it");
-    assert_appended("[callback.capture]\nrealm = \"realmId\"", "20:9: callback.capture.realm: no placeholder uses it");
     assert_appended(
         "[[after_connect]]\nurl = \"https://a.example/\"\nextract = { id = \"/0/id\" }",
         "21:18: after_connect[0].extract.id: no placeholder uses it",
@@ -483,8 +486,154 @@ fn where_values_of_the_provider_may_stand() {
         "[refresh]\nparams = { a = \"{{reply.patient}}\", b = \"{{access_token}}\" }".to_owned(),
         format!("{api}base_url = \"{{{{reply.server}}}}/v1\""),
         format!("{api}base_url = \"https://x.acme.example/{{{{reply.site}}}}\""),
+        format!("{api}base_url = \"https://{{{{reply.host}}}}/v1\""),
+        "[refresh]\nparams = { back = \"{{redirect_uri}}\" }".to_owned(),
+        // Kept for people, though nothing else uses it.
+        "[callback.capture]\nseller = \"selling_partner_id\"".to_owned(),
+        "[[after_connect]]\nname = \"organisations\"\nurl = \"https://acme.example/\"\nextract = { id = \"/0/id\" }"
+            .to_owned(),
     ] {
         parse("acme.toml", &format!("{RIGHT}\n{text}\n")).unwrap();
+    }
+}
+
+#[test]
+fn what_the_callback_names_before_it_has_come() {
+    let token = "[token]\nurl = \"https://{{region}}.acme.example/token\"\n";
+    let with = |default: &str| {
+        let capture = "[callback.capture.server]\nparameter = \"server\"\nkind = \"url\"\npattern = 'https://[a-z]+\\.acme\\.example'\n";
+        let text = format!("{capture}{default}\n[token]\nurl = \"{{{{callback.server}}}}/token\"\n");
+        parse("acme.toml", &RIGHT.replace(token, &text)).map_err(|errors| errors[0].to_string())
+    };
+    with("default = \"https://us.acme.example\"").unwrap();
+    with("default = \"https://{{region}}.acme.example\"").unwrap();
+    for (default, error) in [
+        (
+            "",
+            "acme.toml:22:7: token.url: before the callback nothing says what {{callback.server}} is; give [callback.capture.server] a default",
+        ),
+        (
+            "default = \"https://evil.example\"",
+            "acme.toml:20:11: callback.capture.server.default: it does not match https://[a-z]+\\.acme\\.example; give one that fits the kind and the pattern",
+        ),
+        (
+            "default = \"https://{{callback.server}}\"",
+            "acme.toml:20:11: callback.capture.server.default: {{callback.server}} may not stand here; use a fixed text or variables",
+        ),
+        (
+            "default = \"https://{{zone}}.acme.example\"",
+            "acme.toml:20:11: callback.capture.server.default: there is no variable `zone`; add [variables.zone], or use one of: region",
+        ),
+    ] {
+        assert_eq!(with(default).unwrap_err(), error);
+    }
+}
+
+#[test]
+fn choices_that_say_more() {
+    let with = |choices: &str, url: &str| {
+        let text = RIGHT
+            .replace("kind = \"host\"\npattern = \"[a-z]+\"", &format!("choices = {{ {choices} }}"))
+            .replace("https://{{region}}.acme.example/token", url)
+            .replace("{{region}}.", "");
+        parse("acme.toml", &text).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let right = "eu = { label = \"Europe\", host = \"eu.acme.example\" }, us = { host = \"us.acme.example\" }";
+    let definition = with(right, "https://{{region.host}}/token").unwrap();
+    let labels: Vec<_> = definition.variables[0].choices.iter().map(|(_, label)| label.as_str()).collect();
+    assert_eq!(labels, ["Europe", "us"]);
+    assert_eq!(definition.variables[0].sets["us"]["host"], "us.acme.example");
+    for (choices, url, error) in [
+        (right, "https://{{region.zone}}/token", "16:7: token.url: the choices of `region` do not say `zone`"),
+        (right, "https://{{zone.host}}/token", "16:7: token.url: there is no variable `zone`"),
+        (right, "https://a.example/{{region}}", "9:45: variables.region.choices.eu.host: no placeholder uses it"),
+        (
+            "eu = { host = \"eu.acme.example/x\" }",
+            "https://{{region.host}}/token",
+            "16:7: token.url: `eu.acme.example/x`, which {{region.host}} may be, is not a host",
+        ),
+        (
+            "eu = { host = \"http://acme.example\" }",
+            "{{region.host}}/token",
+            "16:7: token.url: `http://acme.example`, which {{region.host}} may be, is not a URL",
+        ),
+        (
+            "eu = { host = \"eu.acme.example\" }, us = \"America\"",
+            "https://{{region.host}}/token",
+            "9:53: variables.region.choices.us: it does not say `host`, which `eu` says",
+        ),
+        (
+            "eu = { host = \"{{region}}\" }",
+            "https://a.example/{{region.host}}",
+            "9:27: variables.region.choices.eu.host: it is empty, or has a placeholder",
+        ),
+        (
+            "eu = { host = 7 }",
+            "https://a.example/{{region.host}}",
+            "9:27: variables.region.choices.eu.host: invalid type",
+        ),
+    ] {
+        let found = with(choices, url).map(|_| ()).unwrap_err();
+        assert!(found.iter().any(|it| it.contains(error)), "{choices} {url}: {found:#?}");
+    }
+    assert_appended(
+        "[inputs.audience]\nchoices = { a = { more = \"b\" } }",
+        "20:26: inputs.audience.choices.a.more: choices of a standard input have labels only",
+    );
+}
+
+#[test]
+fn hashes_over_a_request() {
+    let with = |params: &str, over: &str| {
+        broken_or_right(&format!("{params}\n[computed.h]\nhash = \"sha256\"\nover = \"{over}\""))
+    };
+    assert_eq!(
+        with("[token.params]\nh = \"{{computed.h}}\"", "{{client_secret}}|{{params.code}}"),
+        Vec::<String>::new()
+    );
+    let late = "`h` is made of a request's own parameters; let it be the whole of a parameter";
+    for (params, over, error) in [
+        ("[token.params]\nh = \"x{{computed.h}}\"", "{{params.code}}", late),
+        ("[token.headers]\nh = \"{{computed.h}}\"", "{{params.code}}", late),
+        ("[api.headers]\nh = \"{{computed.h}}\"", "{{params.code}}", late),
+        (
+            "[token.params]\nh = \"{{computed.h}}\"",
+            "{{access_token}}{{params.code}}",
+            "token.params.h: {{access_token}} may not stand here",
+        ),
+        (
+            "[computed.i]\nbase64 = \"x\"\n[token.params]\nh = \"{{computed.h}}\"",
+            "{{computed.i}}{{params.code}}",
+            "computed.h.over: a computed value may not stand beside",
+        ),
+        (
+            "[computed.i]\nbase64 = \"{{params.code}}\"\n[token.params]\nh = \"{{computed.i}}{{computed.h}}\"",
+            "x",
+            "computed.i.base64: {{params.code}} may not stand here",
+        ),
+    ] {
+        let found = with(params, over);
+        assert!(found.iter().any(|it| it.contains(error)), "{params} {over}: {found:#?}");
+    }
+}
+
+/// The errors with lines added at the end.
+fn broken_or_right(lines: &str) -> Vec<String> {
+    parse("acme.toml", &format!("{RIGHT}\n{lines}\n"))
+        .map_or_else(|errors| errors.iter().map(ToString::to_string).collect(), |_| Vec::new())
+}
+
+#[test]
+fn a_call_that_shows_whether_it_works() {
+    let api = "[api]\nbase_url = \"https://acme.example\"\n";
+    for (verify, error) in [
+        ("{ path = \"/x\", params = { a = 1 } }", "api.verify.params: a GET has no body for them"),
+        ("{ path = \"/x\", method = \"POST\", body = \"query\" }", "api.verify.body: it is neither `json` nor `form`"),
+        ("{ path = \"/x\", body = \"json\" }", "api.verify.body: a GET has none"),
+        ("{ method = \"POST\" }", "api.verify.path: it is missing"),
+    ] {
+        let found = broken_or_right(&format!("{api}verify = {verify}"));
+        assert!(found[0].contains(error), "{verify}: {found:#?}");
     }
 }
 
@@ -495,7 +644,7 @@ fn computed_values_and_their_circles() {
     assert_eq!(found.len(), 2, "{found:#?}");
     assert!(found[0].starts_with("acme.toml:19:11: computed.a: it is made of itself; "), "{}", found[0]);
     for (text, begin) in [
-        ("[computed.a]\nencoding = \"hex\"", "19:11: computed.a: it needs one of `hmac`, `jwt` and `base64`"),
+        ("[computed.a]\nencoding = \"hex\"", "19:11: computed.a: it needs one of `hmac`, `hash`, `jwt` and `base64`"),
         ("[computed.a]\nhmac = \"md5\"", "20:8: computed.a.hmac: unknown variant `md5`"),
         ("[computed.a.jwt]\nkey = \"k\"", "19:13: computed.a.jwt.alg: it is missing"),
         (

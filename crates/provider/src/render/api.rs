@@ -7,7 +7,7 @@ use url::Url;
 
 use super::bad_url;
 use super::inputs::Inputs;
-use crate::definition::{ExpiredWhen, Limits, PlaceOfToken};
+use crate::definition::{BodyPhase, ExpiredWhen, Limits, PlaceOfToken};
 use crate::endpoint::{host_covers, is_host_pattern};
 use crate::error::RenderError;
 use crate::template::{Place, Placeholder, Source, UrlTemplate};
@@ -45,14 +45,32 @@ pub struct Placement {
 }
 
 /// A call that shows whether a connection works.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Verify {
     /// GET unless the definition says otherwise.
     pub method: Method,
     /// Below the base URL, with its query.
     pub path: String,
+    /// Beside those of every call.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the body says, if there is one.
+    pub params: Params,
+    /// The body is JSON, else a form.
+    pub json: bool,
     /// What the answer must say, beside a status that is a success.
     pub expect: Option<Predicate>,
+}
+
+impl Verify {
+    /// The body with its content type; `None` for a call without one.
+    pub fn body(&self) -> Option<(HeaderValue, SecretBytes)> {
+        let (content_type, body) = match self.json {
+            _ if self.params.is_empty() => return None,
+            true => ("application/json", self.params.to_json()),
+            false => ("application/x-www-form-urlencoded", self.params.to_form()),
+        };
+        Some((HeaderValue::from_static(content_type), SecretBytes::new(body.into_bytes())))
+    }
 }
 
 /// What is added to a call. `Debug` shows names only.
@@ -189,7 +207,7 @@ pub(super) struct Call<'a> {
 /// Whether an address is one that the provider named.
 fn provider_says(template: &UrlTemplate) -> bool {
     template.placeholders().iter().any(|(placeholder, place)| {
-        *place == Place::Whole && matches!(placeholder, Placeholder::Said(Source::Reply | Source::Lookup, _))
+        *place != Place::PathOrQuery && matches!(placeholder, Placeholder::Said(Source::Reply | Source::Lookup, _))
     })
 }
 
@@ -217,11 +235,17 @@ impl Inputs<'_> {
         }
         let verify = match &phase.verify {
             None => None,
-            Some(verify) => verify.path.render(|placeholder| self.value(placeholder))?.map(|path| Verify {
-                method: verify.method.clone(),
-                path,
-                expect: verify.expect.clone(),
-            }),
+            Some(verify) => match verify.path.render(|placeholder| self.value(placeholder))? {
+                None => None,
+                Some(path) => Some(Verify {
+                    method: verify.request.method.clone(),
+                    path,
+                    headers: self.headers(&verify.request.headers)?,
+                    params: self.params(&verify.request.params)?,
+                    json: verify.request.body == Some(BodyPhase::Json),
+                    expect: verify.expect.clone(),
+                }),
+            },
         };
         Ok(Api {
             base_url,

@@ -424,6 +424,172 @@ fn the_authorization_request_and_its_callback() {
 }
 
 #[test]
+fn the_callback_names_the_token_endpoint() {
+    let text = "[variables.zone]\nchoices = [\"us\", \"cn\"]\ndefault = \"us\"\n\
+        [authorize]\nurl = \"https://accounts.acme.example/a\"\n\
+        [callback.capture.server]\nparameter = \"accounts-server\"\nkind = \"url\"\npattern = 'https://[a-z]+\\.acme\\.example'\ndefault = \"https://{{zone}}.acme.example\"\n\
+        [token]\nurl = \"{{callback.server}}/t\"\nclient_auth = \"none\"\n";
+    let asked = |pairs: &[(&str, &str)]| {
+        let rendered = rendered("authorization_code", text, pairs);
+        let code = Secret::new("c");
+        let grant = Grant::AuthorizationCode { code: &code, redirect_uri: "https://k.example/cb", verifier: None };
+        let refresh_token = Secret::new("rt");
+        let refresh = sent(&rendered.refresh, &Grant::RefreshToken { refresh_token: &refresh_token }, None);
+        assert_eq!(
+            address(&rendered),
+            "https://accounts.acme.example/a?response_type=code&client_id=id-1&redirect_uri=https%3A%2F%2Fk.example%2Fcb&state=st"
+        );
+        (sent(&rendered.token, &grant, None), refresh)
+    };
+    let bodies = |server: &str| {
+        (
+            format!(
+                "POST https://{server}/t\ngrant_type=authorization_code&code=c&redirect_uri=https%3A%2F%2Fk.example%2Fcb&client_id=id-1"
+            ),
+            format!("POST https://{server}/t\ngrant_type=refresh_token&refresh_token=rt&client_id=id-1"),
+        )
+    };
+    assert_eq!(asked(&[]), bodies("us.acme.example"));
+    assert_eq!(asked(&[("zone", "cn")]), bodies("cn.acme.example"));
+    assert_eq!(asked(&[("zone", "cn"), ("callback.server", "https://eu.acme.example")]), bodies("eu.acme.example"));
+    // A default that a variable makes unfit is refused like an answer.
+    let unfit = text.replace("choices = [\"us\", \"cn\"]\n", "");
+    let definition = definition("authorization_code", &unfit);
+    let error = definition.render(&definition.methods[0], &values(&[("zone", "evil.example/")]), &choice(), None);
+    assert!(error.unwrap_err().to_string().contains("callback.server"));
+}
+
+#[test]
+fn a_reply_names_the_api_host() {
+    let text = format!(
+        "{TOKEN}[api]\nbase_url = \"https://{{{{reply.host}}}}/api/v4\"\nhosts = [\"*.acme.example\"]\n\
+         [[after_connect]]\nname = \"who\"\nurl = \"https://{{{{reply.host}}}}/who\"\nextract = {{ id = \"/id\" }}\n\
+         [userinfo]\nurl = \"https://{{{{reply.host}}}}/me\"\n"
+    );
+    let known = rendered("client_credentials", &text, &[("reply.host", "app-eu.acme.example")]);
+    assert_eq!(known.api.base_url.as_ref().unwrap().as_str(), "https://app-eu.acme.example/api/v4");
+    assert_eq!(known.userinfo.unwrap().url.as_str(), "https://app-eu.acme.example/me");
+    let set = token_set(r#"{"access_token":"at"}"#);
+    assert_eq!(
+        bytes(&known.lookups[0].request(&known.api, &set).unwrap().unwrap()),
+        "GET https://app-eu.acme.example/who\nauthorization: Bearer at\n"
+    );
+    let unknown = rendered("client_credentials", &text, &[]);
+    assert!(unknown.api.base_url.is_none() && unknown.userinfo.is_none() && unknown.lookups[0].url.is_none());
+    let definition = definition("client_credentials", &text);
+    for host in [
+        "evil.example",
+        "acme.example",
+        "evil.example/.acme.example",
+        "evil.example#.acme.example",
+        "a@eu.acme.example",
+        "eu.acme.example:8443",
+        "eu.acme.example.",
+        "[::1]",
+        "eu.acme.example\\@evil.example",
+        "",
+    ] {
+        let rendered = definition.render(&definition.methods[0], &values(&[("reply.host", host)]), &choice(), None);
+        assert!(rendered.map_or(true, |rendered| host.is_empty() && rendered.api.base_url.is_none()), "{host}");
+    }
+}
+
+#[test]
+fn one_choice_sets_several_values() {
+    let text = "[variables.region]\ndefault = \"us\"\n\
+        choices = { us = { label = \"America\", app = \"app.acme.example\", api = \"https://api.acme.example\", scope = \"a b\" }, eu = { label = \"Europe\", app = \"app.eu.acme.example\", api = \"https://api.eu.acme.example\", scope = \"c\" } }\n\
+        [authorize]\nurl = \"https://{{region.app}}/oauth\"\nparams = { s = \"{{region.scope}}\" }\n\
+        [token]\nurl = \"{{region.api}}/t\"\nclient_auth = \"none\"\n\
+        [api]\nbase_url = \"{{region.api}}\"\nhosts = [\"{{region.app}}\"]\n";
+    for (region, dot, scope) in [("us", "", "a%20b"), ("eu", ".eu", "c")] {
+        let rendered = rendered("authorization_code", text, &[("region", region)]);
+        assert_eq!(
+            address(&rendered),
+            format!(
+                "https://app{dot}.acme.example/oauth?response_type=code&client_id=id-1&redirect_uri=https%3A%2F%2Fk.example%2Fcb&state=st&s={scope}"
+            )
+        );
+        assert_eq!(rendered.token.url.as_str(), format!("https://api{dot}.acme.example/t"));
+        assert_eq!(rendered.api.hosts, [format!("app{dot}.acme.example"), format!("api{dot}.acme.example")]);
+    }
+    assert_eq!(rendered("authorization_code", text, &[]).token.url.as_str(), "https://api.acme.example/t");
+    let optional = text.replace("default = \"us\"", "presence = \"optional\"");
+    let definition = definition("authorization_code", &optional);
+    let error = definition.render(&definition.methods[0], &Values::new(), &choice(), None).unwrap_err();
+    assert!(matches!(error, RenderError::NoEndpoint { .. }), "{error}");
+}
+
+#[test]
+fn the_redirect_uri_in_a_renewal() {
+    let text =
+        format!("{TOKEN}[refresh]\nparams = {{ type = \"refresh\", redirect_uri = \"{{{{redirect_uri}}}}\" }}\n");
+    let with = Choice { redirect_uri: Some("https://k.example/cb".into()), ..choice() };
+    let refresh_token = Secret::new("rt");
+    let grant = Grant::RefreshToken { refresh_token: &refresh_token };
+    assert_eq!(
+        sent(&rendered_with("client_credentials", &text, &[], &with).refresh, &grant, None),
+        "POST https://as.example/t\ngrant_type=refresh_token&refresh_token=rt&type=refresh&redirect_uri=https%3A%2F%2Fk.example%2Fcb&client_id=id-1&client_secret=hush"
+    );
+    assert!(!sent(&rendered("client_credentials", &text, &[]).refresh, &grant, None).contains("redirect_uri"));
+}
+
+#[test]
+fn a_hash_over_the_code() {
+    let text = format!(
+        "{TOKEN}rename = {{ code = \"c\" }}\nparams = {{ hash = \"{{{{computed.code}}}}\" }}\ndrop = [\"client_secret\"]\n\
+         [refresh]\nparams = {{ hash = \"{{{{computed.refresh}}}}\", never = \"{{{{computed.code}}}}\" }}\n\
+         [computed.code]\nhash = \"sha256\"\nover = \"{{{{client_secret}}}}|{{{{params.code}}}}\"\n\
+         [computed.refresh]\nhash = \"sha1\"\nover = \"{{{{params.refresh_token}}}}\"\nencoding = \"base64\"\n"
+    );
+    let rendered = rendered("client_credentials", &text, &[]);
+    let code = Secret::new("c/1");
+    let grant = Grant::AuthorizationCode { code: &code, redirect_uri: "https://k.example/cb", verifier: None };
+    assert_eq!(
+        sent(&rendered.token, &grant, None),
+        // printf 'hush|c/1' | sha256sum
+        "POST https://as.example/t\ngrant_type=authorization_code&c=c%2F1&redirect_uri=https%3A%2F%2Fk.example%2Fcb&hash=df8579ed3fbda4f88636def34fbcba563830fd143be026e12661f68d4bec7bcd&client_id=id-1"
+    );
+    let refresh_token = Secret::new("rt");
+    assert_eq!(
+        sent(&rendered.refresh, &Grant::RefreshToken { refresh_token: &refresh_token }, None),
+        // printf rt | openssl sha1 -binary | base64
+        "POST https://as.example/t\ngrant_type=refresh_token&refresh_token=rt&hash=%2FQHA15FvbB%2FU46PYsQy97tV0Yyw%3D&client_id=id-1"
+    );
+    assert!(!format!("{:?}", rendered.token).contains("hush"));
+    // Without a request's parameters it is a value like any other.
+    let plain =
+        token("params = { h = \"{{computed.h}}\" }\n[computed.h]\nhash = \"sha512\"\nover = \"{{client_id}}\"", &[]);
+    let sha512 =
+        keyholder_oauth::Encoding::Hex.encode(&keyholder_oauth::hash_of(keyholder_oauth::Hash::Sha512, b"id-1"));
+    assert_eq!(
+        plain,
+        format!(
+            "POST https://as.example/t\ngrant_type=client_credentials&h={sha512}&client_id=id-1&client_secret=hush"
+        )
+    );
+}
+
+#[test]
+fn a_verifying_call_with_a_body() {
+    let verify = |more: &str| {
+        let text = format!(
+            "{TOKEN}[api]\nbase_url = \"https://api.example/v1\"\nverify = {{ method = \"POST\", path = \"/graphql\", {more} }}\n"
+        );
+        rendered("client_credentials", &text, &[]).api.verify.unwrap()
+    };
+    let shown = |verify: &Verify| {
+        let (content_type, body) = verify.body()?;
+        Some(format!("{}\n{}", content_type.to_str().unwrap(), std::str::from_utf8(body.expose()).unwrap()))
+    };
+    let graphql = verify("headers = { X-A = \"{{client_id}}\" }, params = { query = \"{ viewer { id } }\", n = 1 }");
+    assert_eq!(graphql.headers[0].1, "id-1");
+    assert_eq!(shown(&graphql).unwrap(), "application/json\n{\"query\":\"{ viewer { id } }\",\"n\":1}");
+    let form = verify("body = \"form\", params = { a = \"b c\" }");
+    assert_eq!(shown(&form).unwrap(), "application/x-www-form-urlencoded\na=b+c");
+    assert_eq!(shown(&verify("expect = { pointer = \"/ok\", exists = true }")), None);
+}
+
+#[test]
 fn how_replies_are_read() {
     let text = format!(
         "{TOKEN}[token.reply]\naccess_token = \"/data/access_token\"\nexpires_in = \"/data/expires\"\nexpiry = \"unix_ms\"\n\

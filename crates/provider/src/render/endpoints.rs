@@ -132,6 +132,7 @@ impl Endpoints<'_, '_> {
         for (name, value) in &phase.params {
             let value = match value {
                 crate::definition::ParamValue::Json(value) => Some(value.clone()),
+                crate::definition::ParamValue::Hashed(_) => None,
                 crate::definition::ParamValue::Text(template) => self.inputs.text(template)?.map(Value::String),
             };
             metadata.extend(value.map(|value| (name.clone(), value)));
@@ -194,6 +195,7 @@ impl Endpoints<'_, '_> {
             headers: self.inputs.headers(&phase.headers)?,
             query: self.inputs.texts(&phase.query)?,
             params: self.inputs.params(&phase.params)?,
+            hashed: self.inputs.hashed(&phase.params)?,
             renames: self.renames(&phase.renames),
         })
     }

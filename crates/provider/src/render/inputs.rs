@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue};
-use keyholder_oauth::{Params, ScopeFormat, hmac_of, sign_jwt};
+use keyholder_oauth::{BodyPart, HashedParam, Params, ScopeFormat, hash_of, hmac_of, sign_jwt};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -14,7 +14,7 @@ use crate::definition::{
     Claim, Computed, Definition, Kind, Members, Method, ParamTemplates, ParamValue, Texts, Values, Variable,
 };
 use crate::error::RenderError;
-use crate::template::{Input, Placeholder, Template, Token, UrlTemplate};
+use crate::template::{Input, Part, Placeholder, Source, Template, Token, UrlTemplate};
 
 /// The longest computed value, in bytes: made of each other, they could double with each step.
 const MAX_COMPUTED: usize = 64 << 10;
@@ -82,9 +82,16 @@ impl<'a> Inputs<'a> {
         let tokens = self.choice.tokens.as_ref();
         Ok(match placeholder {
             Placeholder::Variable(name) => self.variables.get(name.as_str()).cloned(),
-            Placeholder::Said(_, name) => {
-                self.values.get(name).filter(|value| !value.is_empty()).map(|value| Cow::Borrowed(value.as_str()))
+            Placeholder::Choice(name) => self.choice(name),
+            Placeholder::Said(source, name) => {
+                let said = self.values.get(name).filter(|value| !value.is_empty());
+                match (said, source) {
+                    (Some(value), _) => Some(Cow::Borrowed(value.as_str())),
+                    (None, Source::Callback) => self.capture_default(name)?.map(Cow::Owned),
+                    (None, _) => None,
+                }
             }
+            Placeholder::Input(Input::RedirectUri) => self.choice.redirect_uri.as_deref().map(Cow::Borrowed),
             Placeholder::Input(Input::Audience) => self.input("audience", self.choice.audience.as_deref()),
             Placeholder::Input(Input::Username) => self.input("username", self.choice.username.as_deref()),
             Placeholder::Input(Input::ClientId) => self.input("client_id", client.map(|client| client.id.as_str())),
@@ -99,6 +106,28 @@ impl<'a> Inputs<'a> {
             // Left for when the request is made.
             Placeholder::Param(_) => None,
         })
+    }
+
+    /// What the choice of a variable says under a name: `variable.NAME`.
+    fn choice(&self, name: &str) -> Option<Cow<'_, str>> {
+        let (of, member) = name.split_once('.')?;
+        let chosen = self.variables.get(of)?;
+        let variable = self.definition.variables.iter().find(|variable| variable.name == of)?;
+        variable.set(chosen, member).map(Cow::Borrowed)
+    }
+
+    /// What stands for `callback.NAME` as long as the provider has not said it.
+    fn capture_default(&self, name: &str) -> Result<Option<String>, RenderError> {
+        let captures = &self.method.phases.callback.captures;
+        let capture = captures.iter().find(|capture| name.strip_prefix("callback.") == Some(&capture.name));
+        let Some((capture, default)) = capture.and_then(|capture| Some((capture, capture.default.as_ref()?))) else {
+            return Ok(None);
+        };
+        let value = self.text(default)?;
+        if let Some(value) = &value {
+            check_capture(capture, value)?;
+        }
+        Ok(value)
     }
 
     /// A standard input: what was chosen, else the definition's default.
@@ -138,6 +167,8 @@ impl<'a> Inputs<'a> {
         for (name, value) in templates {
             match value {
                 ParamValue::Json(value) => params.push_json(name.as_str(), value),
+                // Made when the request is: see `hashed`.
+                ParamValue::Hashed(_) => {}
                 ParamValue::Text(template) => {
                     if let Some(text) = self.text(template)? {
                         params.push(name.as_str(), text);
@@ -146,6 +177,37 @@ impl<'a> Inputs<'a> {
             }
         }
         Ok(params)
+    }
+
+    /// Parameters that are made when the request is.
+    pub fn hashed(&self, templates: &ParamTemplates) -> Result<Vec<HashedParam>, RenderError> {
+        let mut hashed = Vec::new();
+        for (name, value) in templates {
+            let ParamValue::Hashed(computed) = value else { continue };
+            let Some(Computed::Hash { hash, over, encoding }) = self.method.phases.computed.get(computed) else {
+                continue;
+            };
+            if let Some(over) = self.parts(over)? {
+                hashed.push(HashedParam { name: name.clone(), hash: *hash, encoding: *encoding, over });
+            }
+        }
+        Ok(hashed)
+    }
+
+    /// The pieces of a text in which parameters of a request stand; `None` if another value is missing.
+    fn parts(&self, template: &Template) -> Result<Option<Vec<BodyPart>>, RenderError> {
+        let mut parts = Vec::with_capacity(template.parts.len());
+        for part in &template.parts {
+            parts.push(match part {
+                Part::Text(text) => BodyPart::Text(text.clone()),
+                Part::Value(Placeholder::Param(name)) => BodyPart::Param(name.clone()),
+                Part::Value(placeholder) => match self.value(placeholder)? {
+                    Some(value) => BodyPart::Text(value.into_owned()),
+                    None => return Ok(None),
+                },
+            });
+        }
+        Ok(Some(parts))
     }
 
     pub fn texts(&self, templates: &Texts) -> Result<Params, RenderError> {
@@ -185,7 +247,7 @@ impl<'a> Inputs<'a> {
             Placeholder::Variable(name) => self.definition.variables.iter().any(|it| it.name == *name && it.secret),
             Placeholder::Input(input) => matches!(input, Input::ClientSecret | Input::ClientKey | Input::Password),
             Placeholder::Token(_) | Placeholder::Computed(_) => true,
-            Placeholder::Said(..) | Placeholder::Param(_) => false,
+            Placeholder::Said(..) | Placeholder::Choice(_) | Placeholder::Param(_) => false,
         }
     }
 
@@ -206,6 +268,9 @@ impl<'a> Inputs<'a> {
     fn compute(&self, name: &str, computed: &Computed) -> Result<Option<String>, RenderError> {
         match computed {
             Computed::Base64 { text, encoding } => Ok(self.text(text)?.map(|text| encoding.encode(text.as_bytes()))),
+            Computed::Hash { hash, over, encoding } => {
+                Ok(self.text(over)?.map(|over| encoding.encode(&hash_of(*hash, over.as_bytes()))))
+            }
             Computed::Hmac { hash, key, over, encoding } => {
                 let (Some(key), Some(over)) = (self.text(key)?, self.text(over)?) else { return Ok(None) };
                 Ok(Some(encoding.encode(&hmac_of(*hash, key.as_bytes(), over.as_bytes()))))

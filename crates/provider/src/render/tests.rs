@@ -248,7 +248,7 @@ fn quirks_of_the_catalogue() {
         "https://login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/token"
     );
     assert_eq!(microsoft.scope.as_deref(), Some("https://graph.microsoft.com/.default"));
-    assert_eq!(microsoft.api.verify, None);
+    assert!(microsoft.api.verify.is_none());
 
     let definition = built_in("slack");
     let choice = Choice { scopes: vec!["chat:write,users:read".into(), "team:read".into()], ..Choice::default() };
