@@ -1,0 +1,273 @@
+//! From what was found to an integration: the built-in `oauth2` where that says everything, else a definition that builds on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyholder_oauth::{ClientAuth, Secret};
+use toml::{Table, Value};
+use url::Url;
+
+use super::{Extra, Found, ImportError, Imported, Phase, Place, error};
+use crate::definition::{GrantKind, Values};
+
+/// The definition that imported ones build on.
+const BASE: &str = "oauth2";
+
+pub(super) fn carry(
+    mut found: Found,
+    given: &BTreeMap<String, String>,
+    before: &[Imported],
+) -> Result<Imported, ImportError> {
+    let say = |field: &str| given.get(field).filter(|value| !value.is_empty()).cloned();
+    let grant = grant(&mut found)?;
+    let mut variables = Values::new();
+    let token_url = say("token_url").or(found.token_url.take()).ok_or_else(|| missing(&found, "token_url"))?;
+    variables.insert("token_url".to_owned(), token_url);
+    if grant == GrantKind::AuthorizationCode {
+        let url = say("authorization_url")
+            .or(found.authorization_url.take())
+            .ok_or_else(|| missing(&found, "authorization_url"))?;
+        variables.insert("authorization_url".to_owned(), url);
+    }
+    if let Some(url) = found.refresh_url.take().filter(|url| *url != variables["token_url"]) {
+        variables.insert("refresh_url".to_owned(), url);
+    }
+    if let Some(url) = say("api_base_url").or_else(|| api_base_url(&mut found)) {
+        variables.insert("api_base_url".to_owned(), url);
+    }
+    let client_id = say("client_id").or(found.client_id.take()).unwrap_or_default();
+    if client_id.is_empty() {
+        found.note("client_id", "the file has none", "give one with --set client_id=VALUE");
+    }
+    let client_secret = say("client_secret").or(found.client_secret.take());
+    let mut client_auth = found.client_auth;
+    if client_secret.is_none() && matches!(client_auth, Some(ClientAuth::Basic | ClientAuth::Post | ClientAuth::Json)) {
+        let unknown = found.notes.iter().any(|note| matches!(note.field.as_str(), "clientSecret" | "client_secret"));
+        if !unknown && grant == GrantKind::AuthorizationCode {
+            client_auth = Some(ClientAuth::None);
+            found.note(
+                "client_secret",
+                "the file has none, so the client is taken for a public one",
+                "if it has a secret, give it with `keyholder integration edit`, and the client authentication too",
+            );
+        }
+    }
+    let id = id_of(&found.name, before);
+    let definition = definition(&mut found, &id, &mut variables, client_secret.as_deref());
+    Ok(Imported {
+        name: found.name,
+        provider: definition.as_ref().map_or_else(|| BASE.to_owned(), |_| id),
+        definition,
+        grant,
+        client_id,
+        client_secret: client_secret.map(Secret::new),
+        client_auth,
+        header_prefix: found.header_prefix.filter(|prefix| prefix != "Bearer"),
+        audience: found.audience,
+        scopes: found.scope.unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
+        variables,
+        username: found.username.filter(|_| grant == GrantKind::Password),
+        password: found.password.map(Secret::new).filter(|_| grant == GrantKind::Password),
+        notes: found.notes,
+    })
+}
+
+fn grant(found: &mut Found) -> Result<GrantKind, ImportError> {
+    let grant = match found.grant.as_str() {
+        "authorization_code" | "authorization_code_with_pkce" => GrantKind::AuthorizationCode,
+        // What Postman leaves out is its default.
+        "" if found.authorization_url.is_some() => GrantKind::AuthorizationCode,
+        "" | "client_credentials" => GrantKind::ClientCredentials,
+        "password" | "password_credentials" => GrantKind::Password,
+        "implicit" => {
+            found.note("grant_type", "the implicit grant is not used any more (RFC 9700 §2.1.2); the authorization code grant takes its place", "allow the authorization code grant for the client at the provider, and see that the token URL is right");
+            GrantKind::AuthorizationCode
+        }
+        "refresh_token" => {
+            found.note(
+                "grant_type",
+                "a refresh is no grant to begin with",
+                "give the authorization URL with --set authorization_url=URL, and connect anew",
+            );
+            GrantKind::AuthorizationCode
+        }
+        other => {
+            let other: String = other.chars().filter(|c| c.is_ascii_graphic()).take(80).collect();
+            return Err(error(
+                "grant_type",
+                format!("`{other}` can't be imported"),
+                "write a definition with that grant; docs/provider-language.md tells how",
+            ));
+        }
+    };
+    Ok(grant)
+}
+
+fn missing(found: &Found, field: &str) -> ImportError {
+    let of_file = found.notes.iter().find(|note| {
+        matches!(
+            (field, note.field.as_str()),
+            ("token_url", "accessTokenUrl" | "access_token_url" | "url")
+                | ("authorization_url", "authUrl" | "authorizationUrl" | "authorization_url")
+        )
+    });
+    match of_file {
+        Some(note) => error(field, note.reason.clone(), note.remedy.clone()),
+        None => error(field, "the file has none", format!("give one with --set {field}=URL")),
+    }
+}
+
+/// Scheme, host and port of most requests that use the settings.
+fn api_base_url(found: &mut Found) -> Option<String> {
+    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+    for url in found.api_urls.iter().filter_map(|url| Url::parse(url).ok()).filter(|url| url.has_host()) {
+        *counted.entry(url.origin().ascii_serialization()).or_default() += 1;
+    }
+    if counted.len() > 1 {
+        found.note(
+            "url",
+            "the requests go to several hosts, and the one of most of them became the API base URL",
+            "set the integration's variable api_base_url if it shall be another",
+        );
+    }
+    counted.into_iter().max_by_key(|(_, times)| *times).map(|(origin, _)| origin)
+}
+
+/// The definition, if one is needed. Values that look secret become secret variables: a definition is no place for them.
+fn definition(found: &mut Found, id: &str, variables: &mut Values, client_secret: Option<&str>) -> Option<String> {
+    let mut file = Table::new();
+    let mut names = BTreeSet::new();
+    if let Some(resource) = found.resource.take() {
+        for phase in ["authorize", "token"] {
+            table(&mut file, &[phase, "params"]).insert("resource".to_owned(), Value::String(resource.clone()));
+        }
+    }
+    if let Some(name) = found.token_query.take() {
+        let mut token = Table::new();
+        token.insert("in".to_owned(), "query".into());
+        token.insert("name".to_owned(), name.into());
+        table(&mut file, &["api"]).insert("token".to_owned(), Value::Table(token));
+    }
+    if found.json_body {
+        table(&mut file, &["token"]).insert("body".to_owned(), "json".into());
+    }
+    if found.method_get {
+        table(&mut file, &["token"]).insert("method".to_owned(), "GET".into());
+    }
+    for extra in std::mem::take(&mut found.extras) {
+        let Extra { phase, place, name, value } = extra;
+        if value.contains("{{") {
+            found.note(
+                &name,
+                "its value has `{{`, which would be read as a placeholder",
+                "add it to the definition by hand",
+            );
+            continue;
+        }
+        // The standard parameter, given another way.
+        if name == "audience" && place != Place::Header && found.audience.as_ref().is_none_or(|known| *known == value) {
+            found.audience = Some(value);
+            continue;
+        }
+        if Some(value.as_str()) == client_secret {
+            found.note(
+                &name,
+                "it repeats the client secret, which is sent by the client authentication",
+                "if the server wants it here, write params = { … = \"{{client_secret}}\" } into the definition",
+            );
+            continue;
+        }
+        let at: &[&str] = match (phase, place) {
+            (Phase::Authorize, Place::Header) => {
+                found.note(
+                    &name,
+                    "a browser that is sent to the provider can't send headers of ours",
+                    "see whether the server takes it as a parameter",
+                );
+                continue;
+            }
+            (Phase::Authorize, _) => &["authorize", "params"],
+            (Phase::Token, Place::Header) => &["token", "headers"],
+            (Phase::Token, Place::Query) => &["token", "query"],
+            (Phase::Token, Place::Body) => &["token", "params"],
+            (Phase::Refresh, Place::Header) => &["refresh", "headers"],
+            (Phase::Refresh, Place::Query) => &["refresh", "query"],
+            (Phase::Refresh, Place::Body) => &["refresh", "params"],
+        };
+        let written = if looks_secret(&name) {
+            let variable = variable_name(&name, &names);
+            let mut about = Table::new();
+            about.insert("label".to_owned(), label(&name).into());
+            about.insert("secret".to_owned(), true.into());
+            table(&mut file, &["variables"]).insert(variable.clone(), Value::Table(about));
+            names.insert(variable.clone());
+            variables.insert(variable.clone(), value);
+            format!("{{{{{variable}}}}}")
+        } else {
+            value
+        };
+        table(&mut file, at).insert(name, Value::String(written));
+    }
+    if file.is_empty() {
+        return None;
+    }
+    let mut head = Table::new();
+    head.insert("schema".to_owned(), 1.into());
+    head.insert("extends".to_owned(), BASE.into());
+    head.insert("id".to_owned(), id.into());
+    head.insert("name".to_owned(), label(&found.name).into());
+    let text = |table: &Table| toml::to_string(table).unwrap_or_default();
+    Some(format!("# Imported. Addresses and client are the integration's.\n{}\n{}", text(&head), text(&file)))
+}
+
+fn table<'t>(file: &'t mut Table, path: &[&str]) -> &'t mut Table {
+    path.iter().fold(file, |table, name| {
+        let inner = table.entry((*name).to_owned()).or_insert_with(|| Value::Table(Table::new()));
+        if !inner.is_table() {
+            *inner = Value::Table(Table::new());
+        }
+        match inner {
+            Value::Table(inner) => inner,
+            _ => unreachable!("it was made a table"),
+        }
+    })
+}
+
+fn looks_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["key", "secret", "token", "passw", "pwd", "auth", "assertion", "signature", "cookie", "credential"]
+        .iter()
+        .any(|word| name.contains(word))
+}
+
+/// A name that no standard input, no variable of the base and no other variable has.
+fn variable_name(name: &str, taken: &BTreeSet<String>) -> String {
+    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(40).collect();
+    let first = format!("imported_{}", plain.trim_matches('_'));
+    let mut name = first.clone();
+    let mut number = 2;
+    while taken.contains(&name) {
+        name = format!("{first}_{number}");
+        number += 1;
+    }
+    name
+}
+
+fn label(text: &str) -> String {
+    let plain: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
+    if plain.trim().is_empty() { "Imported".to_owned() } else { plain.trim().to_owned() }
+}
+
+fn id_of(name: &str, before: &[Imported]) -> String {
+    let plain: String =
+        name.to_ascii_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(50).collect();
+    let mut parts: Vec<&str> = plain.split('-').filter(|part| !part.is_empty()).collect();
+    parts.insert(0, "imported");
+    let first = parts.join("-");
+    let mut id = first.clone();
+    let mut number = 2;
+    while before.iter().any(|one| one.provider == id) {
+        id = format!("{first}-{number}");
+        number += 1;
+    }
+    id
+}
