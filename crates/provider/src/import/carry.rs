@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use http::{HeaderName, HeaderValue};
 use keyholder_oauth::{ClientAuth, Secret};
 use toml::{Table, Value};
 use url::Url;
@@ -10,13 +11,9 @@ use super::{Extra, Found, ImportError, Imported, Phase, Place, error};
 use crate::definition::{GrantKind, Values};
 
 /// The definition that imported ones build on.
-const BASE: &str = "oauth2";
+pub(super) const BASE: &str = "oauth2";
 
-pub(super) fn carry(
-    mut found: Found,
-    given: &BTreeMap<String, String>,
-    before: &[Imported],
-) -> Result<Imported, ImportError> {
+pub(super) fn carry(mut found: Found, given: &BTreeMap<String, String>) -> Result<Imported, ImportError> {
     let say = |field: &str| given.get(field).filter(|value| !value.is_empty()).cloned();
     let grant = grant(&mut found)?;
     let mut variables = Values::new();
@@ -51,12 +48,10 @@ pub(super) fn carry(
             );
         }
     }
-    let id = id_of(&found.name, before);
-    let definition = definition(&mut found, &id, &mut variables, client_secret.as_deref());
+    let beyond = beyond(&mut found, &mut variables, client_secret.as_deref());
     Ok(Imported {
-        name: found.name,
-        provider: definition.as_ref().map_or_else(|| BASE.to_owned(), |_| id),
-        definition,
+        name: label(&found.name),
+        beyond,
         grant,
         client_id,
         client_secret: client_secret.map(Secret::new),
@@ -132,16 +127,16 @@ fn api_base_url(found: &mut Found) -> Option<String> {
     counted.into_iter().max_by_key(|(_, times)| *times).map(|(origin, _)| origin)
 }
 
-/// The definition, if one is needed. Values that look secret become secret variables: a definition is no place for them.
-fn definition(found: &mut Found, id: &str, variables: &mut Values, client_secret: Option<&str>) -> Option<String> {
+/// What `oauth2` can't say, as a definition that builds on it says it. Values that look secret become secret variables: a definition is no place for them.
+fn beyond(found: &mut Found, variables: &mut Values, client_secret: Option<&str>) -> Table {
     let mut file = Table::new();
     let mut names = BTreeSet::new();
-    if let Some(resource) = found.resource.take() {
+    if let Some(resource) = found.resource.take().filter(|resource| is_literal(found, "resource", resource)) {
         for phase in ["authorize", "token"] {
             table(&mut file, &[phase, "params"]).insert("resource".to_owned(), Value::String(resource.clone()));
         }
     }
-    if let Some(name) = found.token_query.take() {
+    if let Some(name) = found.token_query.take().filter(|name| is_literal(found, "token_query_key", name)) {
         let mut token = Table::new();
         token.insert("in".to_owned(), "query".into());
         token.insert("name".to_owned(), name.into());
@@ -155,12 +150,7 @@ fn definition(found: &mut Found, id: &str, variables: &mut Values, client_secret
     }
     for extra in std::mem::take(&mut found.extras) {
         let Extra { phase, place, name, value } = extra;
-        if value.contains("{{") {
-            found.note(
-                &name,
-                "its value has `{{`, which would be read as a placeholder",
-                "add it to the definition by hand",
-            );
+        if !is_literal(found, &name, &value) {
             continue;
         }
         // The standard parameter, given another way.
@@ -174,6 +164,10 @@ fn definition(found: &mut Found, id: &str, variables: &mut Values, client_secret
                 "it repeats the client secret, which is sent by the client authentication",
                 "if the server wants it here, write params = { … = \"{{client_secret}}\" } into the definition",
             );
+            continue;
+        }
+        if place == Place::Header && (HeaderName::try_from(&name).is_err() || HeaderValue::from_str(&value).is_err()) {
+            found.note(&name, "it can't be a header", "see what was meant");
             continue;
         }
         let at: &[&str] = match (phase, place) {
@@ -207,16 +201,30 @@ fn definition(found: &mut Found, id: &str, variables: &mut Values, client_secret
         };
         table(&mut file, at).insert(name, Value::String(written));
     }
-    if file.is_empty() {
-        return None;
-    }
+    file
+}
+
+/// The definition's text.
+pub(super) fn definition(name: &str, beyond: &Table) -> String {
     let mut head = Table::new();
     head.insert("schema".to_owned(), 1.into());
     head.insert("extends".to_owned(), BASE.into());
-    head.insert("id".to_owned(), id.into());
-    head.insert("name".to_owned(), label(&found.name).into());
+    head.insert("id".to_owned(), id_of(name).into());
+    head.insert("name".to_owned(), label(name).into());
     let text = |table: &Table| toml::to_string(table).unwrap_or_default();
-    Some(format!("# Imported. Addresses and client are the integration's.\n{}\n{}", text(&head), text(&file)))
+    format!("# Imported. Addresses and client are the integration's.\n{}\n{}", text(&head), text(beyond))
+}
+
+/// Braces would be read as a placeholder.
+fn is_literal(found: &mut Found, field: &str, value: &str) -> bool {
+    if value.contains("{{") {
+        found.note(
+            field,
+            "its value has `{{`, which would be read as a placeholder",
+            "add it to the definition by hand",
+        );
+    }
+    !value.contains("{{")
 }
 
 fn table<'t>(file: &'t mut Table, path: &[&str]) -> &'t mut Table {
@@ -257,17 +265,10 @@ fn label(text: &str) -> String {
     if plain.trim().is_empty() { "Imported".to_owned() } else { plain.trim().to_owned() }
 }
 
-fn id_of(name: &str, before: &[Imported]) -> String {
-    let plain: String =
-        name.to_ascii_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(50).collect();
-    let mut parts: Vec<&str> = plain.split('-').filter(|part| !part.is_empty()).collect();
-    parts.insert(0, "imported");
-    let first = parts.join("-");
-    let mut id = first.clone();
-    let mut number = 2;
-    while before.iter().any(|one| one.provider == id) {
-        id = format!("{first}-{number}");
-        number += 1;
-    }
-    id
+/// The id of the definition for settings of this name.
+pub(super) fn id_of(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let plain: String = name.chars().map(plain).take(50).collect();
+    let parts = plain.split('-').filter(|part| !part.is_empty());
+    ["imported"].into_iter().chain(parts).collect::<Vec<_>>().join("-")
 }

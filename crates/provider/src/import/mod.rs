@@ -37,12 +37,8 @@ pub enum Format {
 /// One set of OAuth 2.0 settings, ready to become an integration. Without `Debug`: variables may be secret.
 #[derive(Clone)]
 pub struct Imported {
-    /// What it is called in the file.
+    /// What it is called in the file; may be changed. Names its definition too.
     pub name: String,
-    /// A definition of its own, in TOML, where `oauth2` can't say everything.
-    pub definition: Option<String>,
-    /// The definition's id.
-    pub provider: String,
     /// The method to use.
     pub grant: GrantKind,
     /// Client identifier; empty when the file has none.
@@ -65,6 +61,20 @@ pub struct Imported {
     pub password: Option<Secret>,
     /// What was not carried over, or must be looked at.
     pub notes: Vec<Note>,
+    /// What `oauth2` can't say.
+    beyond: toml::Table,
+}
+
+impl Imported {
+    /// The id of the definition to use.
+    pub fn provider(&self) -> String {
+        if self.beyond.is_empty() { carry::BASE.to_owned() } else { carry::id_of(&self.name) }
+    }
+
+    /// A definition of its own, in TOML, where the built-in one can't say everything.
+    pub fn definition(&self) -> Option<String> {
+        (!self.beyond.is_empty()).then(|| carry::definition(&self.name, &self.beyond))
+    }
 }
 
 /// Something that a person must know. Never holds a value out of the file.
@@ -129,8 +139,15 @@ pub fn import(format: Format, text: &str, given: &BTreeMap<String, String>) -> R
     let mut imported: Vec<Imported> = Vec::new();
     let mut refused = None;
     for one in usable {
-        match carry::carry(one, given, &imported) {
-            Ok(one) => imported.push(one),
+        match carry::carry(one, given) {
+            Ok(mut one) => {
+                let (name, mut number) = (one.name.clone(), 2);
+                while imported.iter().any(|other| carry::id_of(&other.name) == carry::id_of(&one.name)) {
+                    one.name = format!("{name} {number}");
+                    number += 1;
+                }
+                imported.push(one);
+            }
             Err(why) => refused = refused.or(Some(why)),
         }
     }

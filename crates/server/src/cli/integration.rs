@@ -271,7 +271,7 @@ impl Edit {
 }
 
 /// What to copy, and what to do now.
-fn tell_next(out: &Out, added: &Value) -> Result {
+pub(super) fn tell_next(out: &Out, added: &Value) -> Result {
     let name = clean(text(added, "name"));
     out.line(format!("The integration {name} is there."))?;
     if text(added, "grant") == "password" {

@@ -12,6 +12,7 @@ mod connection;
 mod demo;
 mod doctor;
 mod error;
+mod import;
 mod integration;
 mod key;
 mod output;
@@ -76,6 +77,7 @@ enum Command {
     Integration(Box<integration::Integration>),
     #[command(subcommand)]
     Connection(connection::Connection),
+    Import(import::Import),
     Connect(connect::Connect),
     Token(token::Token),
     Call(call::Call),
@@ -165,6 +167,7 @@ async fn dispatch(cli: Cli) -> Result {
         Command::Provider(command) => command.run(&context).await,
         Command::Integration(command) => command.run(&context).await,
         Command::Connection(command) => command.run(&context).await,
+        Command::Import(command) => command.run(&context).await,
         Command::Connect(command) => command.run(&context).await,
         Command::Token(command) => command.run(&context).await,
         Command::Call(command) => command.run(&context).await,

@@ -15,6 +15,7 @@ mod canary;
 mod connect_pages;
 mod gateway;
 mod house_rules;
+mod import;
 mod openapi;
 mod peers;
 mod person;
