@@ -118,9 +118,12 @@ struct Command {
 impl Command {
     fn into_found(self, vars: &Vars, found: &mut Found) -> Result<(), ImportError> {
         let url = self.url.ok_or_else(|| error("command", "it has no address", "write the token endpoint's URL"))?;
-        let url = if url.contains("://") { url } else { format!("https://{url}") };
-        let (address, query) = url.split_once('?').map_or((url.as_str(), ""), |(address, query)| (address, query));
-        found.token_url = found.fill(vars, "url", address.split('#').next().unwrap_or_default());
+        // Filled first: what a variable of the shell holds may be the scheme, or the query.
+        let filled = found.fill(vars, "url", &url);
+        let url =
+            filled.map(|url| if url.contains("://") { url } else { format!("https://{url}") }).unwrap_or_default();
+        let (address, query) = url.split_once('?').unwrap_or((&url, ""));
+        found.token_url = address.split('#').next().filter(|address| !address.is_empty()).map(str::to_owned);
         let content_type = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
         found.json_body =
             self.json || content_type.is_some_and(|(_, value)| value.to_ascii_lowercase().contains("json"));

@@ -346,7 +346,7 @@ fn commands() {
             "POST https://a.example/token\n\n{\"grant_type\":\"client_credentials\",\"audience\":\"x\",\"client_id\":\"id\",\"client_secret\":\"s\"}",
         ),
         (
-            "curl -H\"Authorization: Basic aWQ6cw==\" \"https://$HOST/token\" -dgrant_type=client_credentials | jq .",
+            "curl -H\"Authorization: Basic aWQ6cw==\" \"$HOST/token\" -dgrant_type=client_credentials | jq .",
             "POST https://b.example/token\nauthorization: Basic aWQ6cw==\ngrant_type=client_credentials",
         ),
         (
@@ -355,7 +355,7 @@ fn commands() {
         ),
     ];
     for (command, bytes) in table {
-        assert_eq!(token_bytes(&one(Format::Curl, command, &[("HOST", "b.example")])), bytes, "{command}");
+        assert_eq!(token_bytes(&one(Format::Curl, command, &[("HOST", "https://b.example")])), bytes, "{command}");
     }
     let code = "curl https://a.example/token -d grant_type=authorization_code -d code=c -d redirect_uri=https://x -d client_id=id -d client_secret=s";
     assert_eq!(

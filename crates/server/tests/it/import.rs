@@ -105,8 +105,10 @@ async fn a_command_becomes_an_integration_that_works() {
     assert_eq!(made.code, Some(0), "{made:?}");
     let made: Value = serde_json::from_str(&made.out).unwrap();
     assert_eq!(made["items"][0]["provider"], "oauth2");
-    assert_eq!(app.command(&["connect", "curl"]).code, Some(0));
-    assert_eq!(app.command(&["call", "curl", "/api/me"]).code, Some(0));
+    let connected = app.command(&["connect", "curl"]);
+    assert_eq!(connected.code, Some(0), "{connected:?}");
+    let called = app.command(&["call", "curl", "/api/me"]);
+    assert_eq!(called.code, Some(0), "{called:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
