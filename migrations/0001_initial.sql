@@ -146,6 +146,7 @@ CREATE TABLE consents (
     issuer_required BIGINT NOT NULL,
     redirect_uri TEXT NOT NULL,
     browser_hash BYTEA NOT NULL,
+    answer BYTEA,               -- sealed: the body, where the provider has it posted
     expires_at BIGINT NOT NULL
 );
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Request;
 use keyholder_oauth::{Client, Metadata, Moment, Secret, SecretBytes, TokenSet, read_metadata};
-use keyholder_provider::{Catalogue, Choice, Definition, Discovery, Rendered};
+use keyholder_provider::{Catalogue, Choice, ConsentRequest, Definition, Discovery, Rendered};
 
 use crate::clock::millis;
 use crate::egress::{Bounds, origin_of};
@@ -39,8 +39,6 @@ pub(crate) struct Plan {
     pub(crate) client: Client,
     /// When the client secret ends, as far as somebody said.
     pub(crate) client_secret_expires_at: Option<i64>,
-    /// Where the provider describes the account (OpenID Connect Core §5.3), when its document says so.
-    pub(crate) userinfo_endpoint: Option<url::Url>,
     /// Secrets of the connection: its password, and secret variables.
     pub(crate) secrets: SecretInput,
     /// Secret variables of the integration.
@@ -58,6 +56,15 @@ impl Plan {
         let client = self.client.secret.iter().chain(&self.client.key);
         client.chain(self.secrets.values()).chain(self.integration_secrets.values())
     }
+}
+
+/// What a definition is rendered with.
+struct Ingredients {
+    definition: Arc<Definition>,
+    values: Values,
+    client: Client,
+    choice: Choice,
+    discovered: Option<Metadata>,
 }
 
 /// The key of [`SecretInput`] that holds the password grant's password; no variable can be named so.
@@ -90,11 +97,42 @@ impl Broker {
         secrets: SecretInput,
         tokens: Option<&TokenSet>,
     ) -> Result<Plan> {
+        let made = self.ingredients(integration, variables, &secrets, tokens).await?;
+        let method = made.definition.method(Some(&integration.method))?;
+        let rendered = made.definition.render(method, &made.values, &made.choice, made.discovered.as_ref())?;
+        Ok(Plan {
+            rendered,
+            client: made.client,
+            client_secret_expires_at: integration.client_secret_expires_at,
+            secrets,
+            integration_secrets: integration.secret_variables.clone(),
+        })
+    }
+
+    /// As far as a plan goes before the callback has come, which may bring what its other addresses are made of.
+    pub(crate) async fn consent_request(
+        &self,
+        integration: &Integration,
+        variables: &Values,
+        secrets: &SecretInput,
+    ) -> Result<ConsentRequest> {
+        let made = self.ingredients(integration, variables, secrets, None).await?;
+        let method = made.definition.method(Some(&integration.method))?;
+        Ok(made.definition.consent_request(method, &made.values, &made.choice, made.discovered.as_ref())?)
+    }
+
+    async fn ingredients(
+        &self,
+        integration: &Integration,
+        variables: &Values,
+        secrets: &SecretInput,
+        tokens: Option<&TokenSet>,
+    ) -> Result<Ingredients> {
         // Definitions are in memory.
         self.is_current().await;
         let definition = self.definition(&integration.provider)?;
         let method = definition.method(Some(&integration.method))?;
-        let values = all_values(integration, variables, &secrets, tokens);
+        let values = all_values(integration, variables, secrets, tokens);
         let client = Client {
             id: integration.client_id.clone(),
             secret: integration.client_secret.clone(),
@@ -118,16 +156,7 @@ impl Broker {
             Some(discovery) => Some(self.discover(&discovery).await?),
             None => None,
         };
-        let rendered = definition.render(method, &values, &choice, discovered.as_ref())?;
-        let userinfo_endpoint = discovered.and_then(|document| document.userinfo_endpoint);
-        Ok(Plan {
-            rendered,
-            client,
-            client_secret_expires_at: integration.client_secret_expires_at,
-            userinfo_endpoint,
-            secrets,
-            integration_secrets: integration.secret_variables.clone(),
-        })
+        Ok(Ingredients { definition, values, client, choice, discovered })
     }
 
     /// What a signed request needs beside its key.

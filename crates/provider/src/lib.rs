@@ -31,6 +31,6 @@ pub use definition::{
 pub use draft::draft;
 pub use error::{DefinitionError, RenderError, ValueError};
 pub use render::{
-    Account, Api, Authorize, Callback, Choice, Choose, Credentials, Discovery, FollowUp, Learnt, Lookup, LookupError,
-    Placement, Register, Rendered, Revoke, Tokens, Userinfo, Verify,
+    Account, Api, Authorize, Callback, Choice, Choose, ConsentRequest, Credentials, Discovery, FollowUp, Learnt,
+    Lookup, LookupError, Placement, Register, Rendered, Revoke, Tokens, Userinfo, Verify,
 };

@@ -143,6 +143,23 @@ pub struct Rendered {
     pub known_errors: Vec<KnownError>,
 }
 
+/// What is needed of a provider until its callback has come, which may bring what other addresses are made of.
+#[derive(Clone, Debug)]
+pub struct ConsentRequest {
+    /// What `iss` in the callback is compared with (RFC 9207), if known.
+    pub issuer: Option<String>,
+    /// Whether a callback without `iss` is refused.
+    pub issuer_required: bool,
+    /// Only for [`GrantKind::AuthorizationCode`].
+    pub authorize: Option<Authorize>,
+    /// How the callback is read.
+    pub callback: Callback,
+    /// The requested scopes joined as the provider wants them; `None` if there are none.
+    pub scope: Option<String>,
+    /// The same, one by one, without repetition.
+    pub requested_scopes: Vec<String>,
+}
+
 /// The authorization request.
 #[derive(Clone, Debug)]
 pub struct Authorize {
@@ -158,6 +175,23 @@ pub struct Authorize {
     pub pkce: Pkce,
     /// Whether to send a nonce: the definition says that the provider knows it, and `openid` is asked for.
     pub nonce: bool,
+}
+
+impl Method {
+    /// How the callback is read as far as it is known without values: all but the signature. Enough to find the consent that it answers.
+    pub fn callback_rules(&self) -> CallbackRules {
+        let phase = &self.phases.callback;
+        let mut rules = CallbackRules::default();
+        rules.code = phase.code.clone().unwrap_or(rules.code);
+        rules.state = phase.state.clone().unwrap_or(rules.state);
+        rules.strip_code_suffix = phase.strip_code_suffix.clone();
+        rules
+    }
+
+    /// Whether the browser posts the answer.
+    pub fn response_mode(&self) -> ResponseMode {
+        self.phases.callback.response_mode
+    }
 }
 
 /// How the callback is read.
@@ -254,6 +288,27 @@ impl Definition {
         Ok(Some(Discovery { issuer, urls: discovery_urls(&url) }))
     }
 
+    /// As [`Definition::render`], for what comes before the callback.
+    pub fn consent_request(
+        &self,
+        method: &Method,
+        values: &Values,
+        choice: &Choice,
+        discovered: Option<&Metadata>,
+    ) -> Result<ConsentRequest, RenderError> {
+        let requested_scopes = requested_scopes(method, &choice.scopes)?;
+        let inputs = Inputs::new(self, method, values, choice, &requested_scopes, false)?;
+        let endpoints = Endpoints { inputs: &inputs, client_auth: choice.client_auth, discovered };
+        Ok(ConsentRequest {
+            issuer: endpoints.issuer()?,
+            issuer_required: endpoints.issuer_required(),
+            authorize: endpoints.authorize(&requested_scopes)?,
+            callback: endpoints.callback()?,
+            scope: inputs.scope.clone(),
+            requested_scopes,
+        })
+    }
+
     /// Puts values into the templates.
     ///
     /// `values` holds those of the integration and of the connection together, and what the provider said: the text members of
@@ -279,8 +334,7 @@ impl Definition {
         Ok(Rendered {
             grant: method.grant,
             issuer: endpoints.issuer()?,
-            issuer_required: phases.callback.issuer_required
-                || discovered.is_some_and(|document| document.authorization_response_iss_parameter_supported),
+            issuer_required: endpoints.issuer_required(),
             authorize: endpoints.authorize(&requested_scopes)?,
             callback: endpoints.callback()?,
             device: endpoints.device(&token)?,

@@ -1,12 +1,11 @@
-//! Whose account was connected, as far as the provider told.
+//! Whose account was connected, as far as the token reply told.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keyholder_oauth::{Secret, TokenSet};
 use serde_json::{Map, Value};
 
-/// What people recognise first; the names are OpenID Connect Core §5.1's and what many replies use.
-const NAMES: [&str; 8] = ["email", "preferred_username", "upn", "username", "login", "account", "name", "sub"];
+use crate::learn::name;
 
 /// The account's name, or the reason to refuse the reply.
 ///
@@ -22,20 +21,7 @@ pub(super) fn account(tokens: &TokenSet, nonce: Option<&Secret>) -> Result<Optio
     Ok(claims.as_ref().and_then(name).or_else(|| name(&tokens.extra)))
 }
 
-/// The account's name in what an address that describes the account answered.
-pub(super) fn described(body: &[u8]) -> Option<String> {
-    name(&serde_json::from_slice(body).ok()?)
-}
-
 fn claims(id_token: &Secret) -> Option<Map<String, Value>> {
     let payload = id_token.expose().split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?).ok()
-}
-
-fn name(members: &Map<String, Value>) -> Option<String> {
-    NAMES
-        .iter()
-        .filter_map(|name| members.get(*name)?.as_str())
-        .find(|text| !text.is_empty())
-        .map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect())
 }

@@ -1,36 +1,27 @@
 //! Back from the provider.
 
-use http::{Request, header};
-use keyholder_oauth::{
-    CallbackError, CallbackRules, Expected, FailureKind, Grant, ReceivedCallback, Secret, SecretBytes, TokenSet,
-    ValidatedCallback, Verifier, random_token, read_token_reply, sha256, token_request,
-};
+use keyholder_oauth::{CallbackError, CallbackRules, Expected, FailureKind, Grant, ReceivedCallback, sha256};
+use keyholder_provider::{ResponseMode, ValueError};
 use url::Url;
 
-use super::account::{account, described};
-use super::leave::{ConsentSecrets, Typed};
-use crate::clock::millis;
-use crate::egress::Bounds;
+use super::leave::{ConsentSecrets, consent_place, hex};
 use crate::error::{Error, Result};
-use crate::explain::{self, Deed, sentence};
-use crate::model::{ConnectSession, Connection, Consent, Failure, PendingGrant, PendingId};
+use crate::explain::sentence;
+use crate::model::{ConnectSession, Connection, Consent, Failure, IntegrationId};
 use crate::open::Broker;
-use crate::store::StoreError;
-use crate::token_set::credential;
-
-/// How long a grant waits to be confirmed.
-const PENDING_LIFE: std::time::Duration = std::time::Duration::from_secs(15 * 60);
-
-/// Asking for the account's name must not hold up the person.
-const ASKING: Bounds = Bounds { time: std::time::Duration::from_secs(5), bytes: 256 << 10 };
+use crate::vault::Place;
 
 /// Where the browser goes after the callback.
 pub enum Finished {
     /// To the application, with a one-time code, or with the error.
     Return(Url),
-    /// To the page that asks whether this was the right account.
+    /// To the page that asks whether this was the right account, or which one is meant.
     Confirm(String),
 }
+
+const UNKNOWN: Error = Error::Gone(
+    "this authorization is unknown, already finished, or took longer than ten minutes; begin again (going back or reloading this page doesn't help)",
+);
 
 impl Broker {
     /// The callback: checks it, exchanges the code once, seals the tokens as pending.
@@ -38,16 +29,11 @@ impl Broker {
     /// `integration` is what the callback's path names, `browser` the value of the binding cookie.
     pub async fn finish_consent(&self, integration: &str, query: &str, browser: Option<&str>) -> Result<Finished> {
         self.fence.check()?;
-        let received = ReceivedCallback::parse(query, &CallbackRules::default())?;
+        let (rules, _) = self.callback_of(integration).await?;
+        let received = ReceivedCallback::parse(query, &rules)?;
         let state_hash = sha256(received.state().as_bytes());
-        let consent = self
-            .store
-            .write(move |tx| tx.take_consent(&state_hash))
-            .await?
-            .filter(|consent| consent.expires_at > self.now_ms() && consent.integration.as_str() == integration)
-            .ok_or(Error::Gone(
-                "this authorization is unknown, already finished, or took longer than ten minutes; begin again (going back or reloading this page doesn't help)",
-            ))?;
+        let consent = self.store.write(move |tx| tx.take_consent(&state_hash)).await?;
+        let consent = consent.filter(|consent| self.is_open(consent, integration)).ok_or(UNKNOWN)?;
         let same_browser = browser.is_some_and(|value| {
             // Both are hashes of 256 random bits: comparing them leaks nothing that helps.
             sha256(value.as_bytes()) == consent.browser_hash
@@ -57,154 +43,105 @@ impl Broker {
             return Err(Error::WrongBrowser);
         }
         let (session, connection) = self.of_consent(&consent).await?;
-        match self.check_and_exchange(received, &consent, &connection, &session).await {
+        // In a task of its own: a browser that goes away must not abandon a code that is being exchanged.
+        let (broker, query, task) = (self.clone(), query.to_owned(), (consent.clone(), connection, session.clone()));
+        let finished = tokio::spawn(async move {
+            let (consent, connection, session) = task;
+            broker.check_and_exchange(&query, &consent, &connection, &session).await
+        });
+        match finished.await.map_err(|_| Error::Internal("the code exchange ended without an answer"))? {
             Ok(finished) => Ok(finished),
             Err(error) => self.refused(&consent, &session, error).await,
         }
     }
 
+    /// A callback that the browser posts (OAuth 2.0 Form Post Response Mode). Such a request comes from another site and without
+    /// the binding cookie, so the answer is kept, sealed, and the browser sent to the address that it comes back to by GET, with
+    /// the cookie. That address holds the state only, which is good for one use.
+    ///
+    /// The first answer of a state counts.
+    pub async fn receive_posted(&self, integration: &str, body: &str) -> Result<Url> {
+        self.fence.check()?;
+        let (rules, mode) = self.callback_of(integration).await?;
+        if mode != ResponseMode::FormPost {
+            return Err(Error::NotPossible(
+                "this provider's definition doesn't say that answers are posted; set `response_mode = \"form_post\"` in its `[callback]`"
+                    .to_owned(),
+            ));
+        }
+        let received = ReceivedCallback::parse(body, &rules)?;
+        let state_hash = sha256(received.state().as_bytes());
+        let consent = self.store.read(move |tx| tx.consent(&state_hash)).await?;
+        let consent = consent.filter(|consent| self.is_open(consent, integration)).ok_or(UNKNOWN)?;
+        let row = hex(&state_hash);
+        let sealed = self.vault.seal(&self.rng, &answer_place(&consent, &row), body.as_bytes())?;
+        if !self.store.write(move |tx| tx.keep_answer(&state_hash, &sealed)).await? {
+            return Err(UNKNOWN);
+        }
+        with_query(&self.redirect_uri(&consent.integration), &[(&rules.state, received.state())])
+    }
+
+    /// How callbacks of an integration are read, as far as no consent is known yet.
+    async fn callback_of(&self, integration: &str) -> Result<(CallbackRules, ResponseMode)> {
+        let found = match integration.parse::<IntegrationId>() {
+            Ok(id) => self.store.read(move |tx| tx.integration_by_id(&id)).await?,
+            Err(_) => None,
+        };
+        // A state that is shown at a door that isn't there is spent like one at the wrong door.
+        let Some((found, _)) = found else { return Ok((CallbackRules::default(), ResponseMode::Query)) };
+        let definition = self.definition(&found.provider)?;
+        let method = definition.method(Some(&found.method))?;
+        Ok((method.callback_rules(), method.response_mode()))
+    }
+
+    fn is_open(&self, consent: &Consent, integration: &str) -> bool {
+        consent.expires_at > self.now_ms() && consent.integration.as_str() == integration
+    }
+
     async fn check_and_exchange(
         &self,
-        received: ReceivedCallback,
+        query: &str,
         consent: &Consent,
         connection: &Connection,
         session: &ConnectSession,
     ) -> Result<Finished> {
-        let callback = received.check(&Expected {
+        self.know_keys([Some(&consent.sealed), consent.answer.as_ref()]).await?;
+        let ConsentSecrets { verifier, nonce, mut typed } = self.open_consent(consent)?;
+        let integration = self.opened_integration(&consent.integration).await?;
+        let callback = self.consent_request(&integration, &typed.variables, &typed.secrets).await?.callback;
+        let posted = match &consent.answer {
+            Some(answer) => Some(self.vault.open_value(&answer_place(consent, &hex(&consent.state_hash)), answer)?),
+            None => None,
+        };
+        let answer = match &posted {
+            Some(body) => std::str::from_utf8(body).map_err(|_| CallbackError::NotUtf8)?,
+            None => query,
+        };
+        let validated = ReceivedCallback::parse(answer, &callback.rules)?.check(&Expected {
             state_sha256: consent.state_hash,
             issuer: consent.issuer.as_deref(),
             issuer_required: consent.issuer_required,
         })?;
-        // In a task of its own: a browser that goes away must not abandon a code that is being exchanged.
-        let (broker, consent, connection, session) =
-            (self.clone(), consent.clone(), connection.clone(), session.clone());
-        tokio::spawn(async move { broker.exchange_code(&callback, &consent, &connection, &session).await })
-            .await
-            .map_err(|_| Error::Internal("the code exchange ended without an answer"))?
+        typed.variables.extend(callback.capture(validated.other()).map_err(|error| self.unfit(&error))?);
+        let grant = Grant::AuthorizationCode {
+            code: validated.code(),
+            redirect_uri: &consent.redirect_uri,
+            verifier: verifier.as_ref(),
+        };
+        let tokens = self.exchange_grant(&integration, &typed, &grant).await?;
+        let granted = self.settle(connection, &integration, typed, tokens, nonce.as_ref()).await?;
+        self.keep_pending(connection, session, consent.browser_hash, granted).await
     }
 
-    async fn exchange_code(
-        &self,
-        callback: &ValidatedCallback,
-        consent: &Consent,
-        connection: &Connection,
-        session: &ConnectSession,
-    ) -> Result<Finished> {
-        self.know_keys([Some(&consent.sealed)]).await?;
-        let ConsentSecrets { verifier, nonce, typed } = self.open_consent(consent)?;
-        let tokens = self.tokens_for_code(callback, consent, verifier.as_ref(), &typed).await?;
-        let kept = self.keep_pending(consent, connection, session, nonce.as_ref(), &typed, &tokens).await;
-        if kept.is_err() {
-            // Nobody will ever confirm it.
-            self.revoke_unwanted(connection, typed, &tokens).await;
-        }
-        kept
-    }
-
-    /// Seals the tokens as a grant that waits to be confirmed; answers where the browser goes.
-    async fn keep_pending(
-        &self,
-        consent: &Consent,
-        connection: &Connection,
-        session: &ConnectSession,
-        nonce: Option<&Secret>,
-        typed: &Typed,
-        tokens: &TokenSet,
-    ) -> Result<Finished> {
-        let named = account(tokens, nonce).map_err(|why| {
-            Error::Exchange(Failure {
-                kind: FailureKind::Setup,
-                code: None,
-                message: sentence(why.to_owned()),
-                remedy: "If it stays, the provider is misconfigured.".to_owned(),
-                at: self.now_ms(),
-                next_try_at: None,
-            })
-        })?;
-        let account = match named {
-            Some(account) => Some(account),
-            None => self.ask_for_account(consent, typed, tokens).await,
-        };
-        let code = random_token(self.rng.bytes());
-        let id = PendingId::new(&self.clock, &self.rng);
-        let pending = PendingGrant {
-            sealed: self.seal_pending(&consent.tenant, &id, tokens, typed)?,
-            id,
-            tenant: consent.tenant.clone(),
-            connection: connection.id.clone(),
-            session: session.id.clone(),
-            code_hash: Some(sha256(code.expose().as_bytes())),
-            browser_hash: consent.browser_hash,
-            account,
-            expires_at: self.now_ms() + millis(PENDING_LIFE),
-        };
-        let event =
-            self.event(connection, "consented", "A person consented at the provider; the grant waits to be confirmed.");
-        let now = self.now_ms();
-        self.store
-            .write(move |tx| {
-                tx.lock_connection(&pending.connection)?;
-                if !tx.use_session(&pending.session, now)? {
-                    // Another consent of the same invitation was quicker, or the connection was ended.
-                    return Err(StoreError::Taken);
-                }
-                tx.add_pending(&pending)?;
-                event.write(tx)
-            })
-            .await?;
-        Ok(match &session.return_url {
-            Some(return_url) => {
-                let pairs = [("connection", connection.id.as_str()), ("code", code.expose())];
-                Finished::Return(with_query(return_url, &pairs)?)
-            }
-            None => Finished::Confirm(self.link(&code)),
+    fn unfit(&self, error: &ValueError) -> Error {
+        Error::Exchange(Failure {
+            kind: FailureKind::Setup,
+            code: None,
+            message: sentence(format!("the provider's answer was refused: {}: {}", error.variable, error.reason)),
+            remedy: sentence(error.remedy.clone()),
+            at: self.now_ms(),
+            next_try_at: None,
         })
-    }
-
-    async fn tokens_for_code(
-        &self,
-        callback: &ValidatedCallback,
-        consent: &Consent,
-        verifier: Option<&Verifier>,
-        typed: &Typed,
-    ) -> Result<TokenSet> {
-        let integration = self.opened_integration(&consent.integration).await?;
-        let plan = self.plan_for(&integration, &typed.variables, typed.secrets.clone(), None).await?;
-        let grant = Grant::AuthorizationCode { code: callback.code(), redirect_uri: &consent.redirect_uri, verifier };
-        let request = token_request(&plan.rendered.token, &plan.client, &grant, None, &self.moment())?;
-        let reply = self
-            .egress
-            .fetch(request, Bounds::PROVIDER)
-            .await
-            .map_err(|error| Error::Exchange(explain::unreachable(&error, self.now_ms()).failure))?;
-        read_token_reply(&plan.rendered.reply, reply.status, &reply.headers, reply.body.expose(), self.now_ms())
-            .map_err(|refused| {
-                let verifier = verifier.map(|verifier| Secret::new(verifier.expose()));
-                let secrets: Vec<&Secret> = plan.sensitive().chain([callback.code()]).chain(&verifier).collect();
-                Error::Exchange(
-                    explain::refusal(Deed::Exchange, &refused, plan.known(), &secrets, self.now_ms()).failure,
-                )
-            })
-    }
-
-    /// Asks the provider whose account it is: at the userinfo endpoint (OpenID Connect Core §5.3), else by the definition's cheap call. A
-    /// provider that doesn't say leaves the person to know.
-    async fn ask_for_account(&self, consent: &Consent, typed: &Typed, tokens: &TokenSet) -> Option<String> {
-        let integration = self.opened_integration(&consent.integration).await.ok()?;
-        let plan = self.plan_for(&integration, &typed.variables, typed.secrets.clone(), Some(tokens)).await.ok()?;
-        let api = &plan.rendered.api;
-        let verify =
-            || Some(format!("{}{}", api.base_url.as_ref()?.as_str().trim_end_matches('/'), api.verify.as_ref()?.path));
-        let url = plan.userinfo_endpoint.as_ref().map(ToString::to_string).or_else(verify)?;
-        let (name, prefix) = api.header()?;
-        let credential = credential(prefix, &tokens.access_token).ok()?;
-        let mut request = Request::get(url).header(header::ACCEPT, "application/json");
-        for (name, value) in api.headers.iter().filter(|(name, _)| *name != header::ACCEPT) {
-            request = request.header(name, value);
-        }
-        let request = request.header(name, credential).body(SecretBytes::new(Vec::new())).ok()?;
-        let reply = self.egress.fetch(request, ASKING).await.ok()?;
-        (reply.status == 200).then(|| described(reply.body.expose()))?
     }
 
     /// The consent came to nothing: recorded, told to the application where it waits for the browser, else shown.
@@ -264,7 +201,11 @@ impl Broker {
     }
 }
 
-fn with_query(url: &str, pairs: &[(&str, &str)]) -> Result<Url> {
+fn answer_place<'a>(consent: &'a Consent, row: &'a str) -> Place<'a> {
+    Place { column: "answer", ..consent_place(&consent.tenant, row) }
+}
+
+pub(super) fn with_query(url: &str, pairs: &[(&str, &str)]) -> Result<Url> {
     let mut url = Url::parse(url).map_err(|_| Error::Internal("a stored return URL is no URL"))?;
     url.query_pairs_mut().extend_pairs(pairs);
     Ok(url)

@@ -1,23 +1,46 @@
 //! The person who started completes; anybody else's attempt revokes what was granted.
 
-use keyholder_oauth::{TokenSet, sha256};
+use std::time::Duration;
+
+use keyholder_oauth::{Secret, TokenSet, random_token, sha256};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::back::{Finished, with_query};
+use super::exchange::Granted;
 use super::leave::Typed;
-use crate::error::{Error, Result};
+use crate::clock::millis;
+use crate::error::{Error, Result, invalid};
+use crate::learn::LEARNT;
 use crate::live::to_live;
 use crate::manage::ShownConnection;
 use crate::model::{Caller, ConnectSession, Connection, PendingGrant, PendingId, Tenant};
 use crate::open::Broker;
 use crate::renew::{endpoint_key, granted_scope};
-use crate::store::CommitTokens;
+use crate::store::{CommitTokens, StoreError};
 use crate::token_set;
 use crate::vault::Place;
+
+/// How long a grant waits to be confirmed.
+const PENDING_LIFE: Duration = Duration::from_secs(15 * 60);
 
 /// What a waiting grant holds.
 pub(crate) struct HeldGrant {
     pub(crate) tokens: TokenSet,
     pub(crate) typed: Typed,
+    /// What a person must choose before it can be used.
+    pub(crate) choice: Option<OpenChoice>,
+}
+
+/// Several items of which a person must choose one.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct OpenChoice {
+    /// Name of the lookup that found them.
+    pub(crate) lookup: String,
+    /// `lookup.NAME` that keeps the choice, without `lookup.`.
+    pub(crate) saves: String,
+    /// Values with their labels.
+    pub(crate) options: Vec<(String, String)>,
 }
 
 /// Who completed.
@@ -96,11 +119,17 @@ impl Broker {
         Ok(Completed::Declined)
     }
 
-    /// Only the browser that began may see and confirm a grant, and only where no application completes it for its own user.
-    pub(crate) async fn check_confirming(&self, pending: &PendingGrant, browser: Option<&str>) -> Result<()> {
-        if browser.is_none_or(|value| sha256(value.as_bytes()) != pending.browser_hash) {
-            return Err(Error::WrongBrowser);
+    /// Only the browser that began may see a grant.
+    pub(super) fn check_browser(&self, pending: &PendingGrant, browser: Option<&str>) -> Result<()> {
+        match browser {
+            Some(value) if sha256(value.as_bytes()) == pending.browser_hash => Ok(()),
+            _ => Err(Error::WrongBrowser),
         }
+    }
+
+    /// Only the browser that began may confirm a grant, and only where no application completes it for its own user.
+    pub(super) async fn check_confirming(&self, pending: &PendingGrant, browser: Option<&str>) -> Result<()> {
+        self.check_browser(pending, browser)?;
         if self.session_of_pending(pending).await?.return_url.is_some() {
             return Err(Error::Gone("this grant is completed by the application that asked for it; go back there"));
         }
@@ -121,9 +150,108 @@ impl Broker {
         Ok(pending.filter(|pending| pending.expires_at > self.now_ms()))
     }
 
+    /// Seals what was granted as a grant that waits for its person, and uses the session up; answers where the browser goes.
+    pub(super) async fn keep_pending(
+        &self,
+        connection: &Connection,
+        session: &ConnectSession,
+        browser_hash: [u8; 32],
+        granted: Granted,
+    ) -> Result<Finished> {
+        let code = random_token(self.rng.bytes());
+        let kept = self.store_pending(connection, session, browser_hash, &granted, Some(&code)).await;
+        if let Err(error) = kept {
+            // Nobody will ever confirm it.
+            let HeldGrant { tokens, typed, .. } = granted.held;
+            self.revoke_unwanted(connection, typed, &tokens).await;
+            return Err(error);
+        }
+        self.next_stop(connection, session, &code, granted.held.choice.is_some())
+    }
+
+    async fn store_pending(
+        &self,
+        connection: &Connection,
+        session: &ConnectSession,
+        browser_hash: [u8; 32],
+        granted: &Granted,
+        code: Option<&Secret>,
+    ) -> Result<()> {
+        let id = PendingId::new(&self.clock, &self.rng);
+        let pending = PendingGrant {
+            sealed: self.seal_pending(&connection.tenant, &id, &granted.held)?,
+            id,
+            tenant: connection.tenant.clone(),
+            connection: connection.id.clone(),
+            session: session.id.clone(),
+            code_hash: code.map(|code| sha256(code.expose().as_bytes())),
+            browser_hash,
+            account: granted.account.clone(),
+            expires_at: self.now_ms() + millis(PENDING_LIFE),
+        };
+        let event =
+            self.event(connection, "consented", "A person consented at the provider; the grant waits to be confirmed.");
+        let now = self.now_ms();
+        let stored = self.store.write(move |tx| {
+            tx.lock_connection(&pending.connection)?;
+            if !tx.use_session(&pending.session, now)? {
+                // Another consent of the same invitation was quicker, or the connection was ended.
+                return Err(StoreError::Taken);
+            }
+            tx.add_pending(&pending)?;
+            event.write(tx)
+        });
+        Ok(stored.await?)
+    }
+
+    /// A choice and a yes are given here; where an application waits, it completes.
+    fn next_stop(
+        &self,
+        connection: &Connection,
+        session: &ConnectSession,
+        code: &Secret,
+        must_choose: bool,
+    ) -> Result<Finished> {
+        match &session.return_url {
+            Some(return_url) if !must_choose => {
+                let pairs = [("connection", connection.id.as_str()), ("code", code.expose())];
+                Ok(Finished::Return(with_query(return_url, &pairs)?))
+            }
+            _ => Ok(Finished::Confirm(self.link(code))),
+        }
+    }
+
+    /// The person's choice among several items, in the browser that began; answers where the browser goes next.
+    pub async fn choose(&self, code: &str, browser: Option<&str>, value: &str) -> Result<Finished> {
+        self.fence.check()?;
+        let pending = self.pending_of_link(code).await?.ok_or(NO_CHOICE)?;
+        self.check_browser(&pending, browser)?;
+        let HeldGrant { tokens, mut typed, choice } = self.open_pending(&pending)?;
+        let choice = choice.ok_or(NO_CHOICE)?;
+        if !choice.options.iter().any(|(option, _)| option == value) {
+            return Err(invalid("choice", "it is not among what there is to choose from", "choose one of the list"));
+        }
+        typed.variables.insert(format!("{LEARNT}{}", choice.saves), value.to_owned());
+        let (session, connection) = (self.session_of_pending(&pending).await?, self.connection_of(&pending).await?);
+        let integration = self.opened_integration(&connection.integration).await?;
+        let (variables, choice, account) = self.learn_all(&integration, &typed, &tokens, None).await?;
+        let held = HeldGrant { tokens, typed: Typed { variables, ..typed }, choice };
+        let sealed = self.seal_pending(&pending.tenant, &pending.id, &held)?;
+        // The old code was in an address of ours; who completes gets another.
+        let code = random_token(self.rng.bytes());
+        let (account, hash) = (account.or(pending.account.clone()), sha256(code.expose().as_bytes()));
+        if !self.store.write(move |tx| tx.replace_pending(&pending, &sealed, account.as_deref(), &hash)).await? {
+            return Err(NO_CHOICE);
+        }
+        self.next_stop(&connection, &session, &code, held.choice.is_some())
+    }
+
     /// Puts the waiting token set into the connection; answers the connection's name.
     async fn adopt(&self, pending: &PendingGrant, by: CompletedBy) -> Result<String> {
-        let HeldGrant { tokens, typed } = self.open_pending(pending)?;
+        let HeldGrant { tokens, typed, choice } = self.open_pending(pending)?;
+        if choice.is_some() {
+            return Err(Error::Gone("the person must first choose what shall be connected, in the browser that began"));
+        }
         loop {
             let row = self.connection_of(pending).await?;
             let integration = self.opened_integration(&row.integration).await?;
@@ -151,7 +279,7 @@ impl Broker {
                 .write(move |tx| {
                     tx.lock_connection(&id)?;
                     if tx.pending(taken.id.as_str())?.is_none() {
-                        return Err(crate::store::StoreError::Taken);
+                        return Err(StoreError::Taken);
                     }
                     if !tx.adopt_tokens(&id, generation, &commit, secrets.as_deref(), &variables)? {
                         return Ok(Adopted::MovedOn);
@@ -169,7 +297,7 @@ impl Broker {
                     self.due.notify_one();
                     return Ok(row.name);
                 }
-                Err(crate::store::StoreError::Taken) => {
+                Err(StoreError::Taken) => {
                     return Err(Error::Gone("this confirmation was already given"));
                 }
                 Err(error) => return Err(error.into()),
@@ -231,15 +359,9 @@ impl Broker {
         found.ok_or(Error::Gone("the connection was removed in the meantime; begin again"))
     }
 
-    /// Seals a waiting grant: token set and typed values, each behind its length.
-    pub(crate) fn seal_pending(
-        &self,
-        tenant: &Tenant,
-        id: &PendingId,
-        tokens: &TokenSet,
-        typed: &Typed,
-    ) -> Result<Vec<u8>> {
-        let (tokens, typed) = (token_set::write(tokens)?, typed.write()?);
+    /// Seals a waiting grant: the token set behind its length, then the typed values with the open choice.
+    fn seal_pending(&self, tenant: &Tenant, id: &PendingId, held: &HeldGrant) -> Result<Vec<u8>> {
+        let (tokens, typed) = (token_set::write(&held.tokens)?, held.typed.write(held.choice.as_ref())?);
         let mut plain = Zeroizing::new(Vec::with_capacity(8 + tokens.len() + typed.len()));
         plain.extend_from_slice(&(tokens.len() as u64).to_be_bytes());
         plain.extend_from_slice(&tokens);
@@ -254,9 +376,13 @@ impl Broker {
         let (length, rest) = plain.split_first_chunk::<8>().ok_or_else(damaged)?;
         let length = usize::try_from(u64::from_be_bytes(*length)).map_err(|_| damaged())?;
         let (tokens, typed) = rest.split_at_checked(length).ok_or_else(damaged)?;
-        Ok(HeldGrant { tokens: token_set::read(tokens)?, typed: Typed::read(typed)? })
+        let (typed, choice) = Typed::read(typed)?;
+        Ok(HeldGrant { tokens: token_set::read(tokens)?, typed, choice })
     }
 }
+
+const NO_CHOICE: Error =
+    Error::Gone("this choice is unknown, already made, or older than 15 minutes; begin the authorization again");
 
 enum Adopted {
     Done,

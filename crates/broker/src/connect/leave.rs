@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::confirm::OpenChoice;
 use super::session::asked_of_person;
 use crate::clock::millis;
 use crate::error::{Error, Result, invalid};
+use crate::learn::LEARNT;
 use crate::manage::sort_values;
 use crate::model::{Consent, SecretInput, Tenant, Values};
 use crate::open::Broker;
@@ -36,7 +38,8 @@ pub(crate) struct ConsentSecrets {
     pub(crate) typed: Typed,
 }
 
-/// All values of the connection, as the person completed them. They replace the stored ones when the grant is confirmed.
+/// All values of the connection, as the person completed them, and later with what the provider said. They replace the stored ones when the grant is confirmed.
+#[derive(Clone)]
 pub(crate) struct Typed {
     pub(crate) variables: Values,
     pub(crate) secrets: SecretInput,
@@ -54,7 +57,9 @@ impl Broker {
         let method = definition.method(Some(&integration.method))?;
         let mut known = self.connection_secrets(&connection)?;
         let password = known.remove(PASSWORD);
-        let mut all = connection.variables.clone();
+        // What the provider said of the older grant doesn't count for a new one; what was chosen then may be chosen again.
+        let (said, mut all): (Values, Values) =
+            connection.variables.clone().into_iter().partition(|(name, _)| name.contains('.'));
         all.extend(known.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())));
         for name in typed.keys() {
             if !asked_of_person(&definition, method, &connection, &known).any(|asked| asked.name == *name) {
@@ -62,12 +67,13 @@ impl Broker {
             }
         }
         all.extend(typed.clone());
-        let (variables, mut secrets) = sort_values(&definition, method, AskedOf::Connection, &all)?;
+        let (mut variables, mut secrets) = sort_values(&definition, method, AskedOf::Connection, &all)?;
+        variables.extend(said.into_iter().filter(|(name, _)| name.starts_with(LEARNT)));
         if let Some(password) = password {
             secrets.insert(PASSWORD.to_owned(), password);
         }
-        let plan = self.plan_for(&integration, &variables, secrets.clone(), None).await?;
-        let authorize = plan.rendered.authorize.as_ref().ok_or_else(|| {
+        let request = self.consent_request(&integration, &variables, &secrets).await?;
+        let authorize = request.authorize.as_ref().ok_or_else(|| {
             Error::NotPossible("this method has no authorization endpoint; set `authorization_url`".to_owned())
         })?;
 
@@ -82,7 +88,7 @@ impl Broker {
             endpoint: &authorize.url,
             client_id: &integration.client_id,
             redirect_uri: &redirect_uri,
-            scope: plan.rendered.scope.as_deref(),
+            scope: request.scope.as_deref(),
             scope_format: authorize.scope_format,
             state: state.expose(),
             code_challenge: challenge.as_deref(),
@@ -99,10 +105,11 @@ impl Broker {
             integration: integration.id.clone(),
             session: session.id.clone(),
             sealed: self.vault.seal(&self.rng, &consent_place(&session.tenant, &hex(&state_hash)), &kept.write()?)?,
-            issuer: plan.rendered.issuer.clone(),
-            issuer_required: plan.rendered.issuer_required,
+            issuer: request.issuer.clone(),
+            issuer_required: request.issuer_required,
             redirect_uri,
             browser_hash: sha256(browser.expose().as_bytes()),
+            answer: None,
             expires_at: self.now_ms() + millis(CONSENT_LIFE),
         };
         let now = self.now_ms();
@@ -126,6 +133,8 @@ impl Broker {
 struct Written {
     variables: Values,
     secrets: BTreeMap<String, Zeroizing<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    choice: Option<OpenChoice>,
 }
 
 const VERIFIER: &str = "\u{0}verifier";
@@ -136,11 +145,11 @@ impl ConsentSecrets {
         let mut all = self.typed.secrets.clone();
         all.extend(self.verifier.as_ref().map(|v| (VERIFIER.to_owned(), Secret::new(v.expose()))));
         all.extend(self.nonce.as_ref().map(|n| (NONCE.to_owned(), n.clone())));
-        Typed { variables: self.typed.variables.clone(), secrets: all }.write()
+        Typed { variables: self.typed.variables.clone(), secrets: all }.write(None)
     }
 
     fn read(json: &[u8]) -> Result<Self> {
-        let mut typed = Typed::read(json)?;
+        let (mut typed, _) = Typed::read(json)?;
         Ok(Self {
             verifier: typed.secrets.remove(VERIFIER).map(Verifier::from_secret),
             nonce: typed.secrets.remove(NONCE),
@@ -150,21 +159,22 @@ impl ConsentSecrets {
 }
 
 impl Typed {
-    pub(crate) fn write(&self) -> Result<Zeroizing<Vec<u8>>> {
+    pub(super) fn write(&self, choice: Option<&OpenChoice>) -> Result<Zeroizing<Vec<u8>>> {
         let secrets =
             self.secrets.iter().map(|(name, secret)| (name.clone(), Zeroizing::new(secret.expose().to_owned())));
-        let written = Written { variables: self.variables.clone(), secrets: secrets.collect() };
+        let written =
+            Written { variables: self.variables.clone(), secrets: secrets.collect(), choice: choice.cloned() };
         let mut out = Zeroizing::new(Vec::with_capacity(16 << 10));
         serde_json::to_writer(&mut *out, &written)
             .map_err(|_| Error::Internal("typed values could not be written as JSON"))?;
         Ok(out)
     }
 
-    pub(crate) fn read(json: &[u8]) -> Result<Self> {
+    pub(super) fn read(json: &[u8]) -> Result<(Self, Option<OpenChoice>)> {
         let written: Written =
             serde_json::from_slice(json).map_err(|_| Error::Internal("sealed values have an unknown form"))?;
         let secrets = written.secrets.into_iter().map(|(name, secret)| (name, Secret::new(secret.as_str())));
-        Ok(Self { variables: written.variables, secrets: secrets.collect() })
+        Ok((Self { variables: written.variables, secrets: secrets.collect() }, written.choice))
     }
 }
 
@@ -173,7 +183,7 @@ fn is_random(value: &str) -> bool {
     value.len() == 43 && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
-fn consent_place<'a>(tenant: &'a Tenant, row: &'a str) -> Place<'a> {
+pub(super) fn consent_place<'a>(tenant: &'a Tenant, row: &'a str) -> Place<'a> {
     Place { tenant: tenant.as_str(), table: "consents", row, column: "sealed", generation: 0 }
 }
 

@@ -5,12 +5,14 @@
 //! | a link for one person | [`Broker::create_session`], or [`Broker::authorize`] for a redirect of the application's own |
 //! | what the page shows and asks | [`Broker::open_link`] |
 //! | everything stored, then off to the provider | [`Broker::begin_consent`] |
-//! | back: state, browser, issuer checked, code exchanged once, tokens sealed as pending | [`Broker::finish_consent`] |
+//! | back: state, browser, signature, issuer checked, code exchanged once, lookups made, tokens sealed as pending | [`Broker::finish_consent`] |
+//! | the person chooses, where the account has several of what a connection needs one of | [`Broker::choose`] |
 //! | the person who started completes | [`Broker::complete`] by the application, [`Broker::decide`] in the browser that began |
 
 mod account;
 mod back;
 mod confirm;
+mod exchange;
 mod leave;
 mod session;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keyholder_oauth::{Secret, random_token, sha256};
-use keyholder_provider::{AskedOf, Definition, GrantKind, Method, Presence, Variable};
+use keyholder_provider::{AskedOf, Authorize as Authorization, Definition, GrantKind, Method, Presence, Variable};
 use url::Url;
 
 use super::confirm::HeldGrant;
@@ -60,6 +60,15 @@ pub enum Authorize {
 pub enum View {
     /// An invitation.
     Invitation(OpenSession),
+    /// A grant of which the person must choose a part: one of several organisations, sites, accounts.
+    Choice {
+        /// Display name of the provider.
+        provider: String,
+        /// What is chosen, by the definition's name for it.
+        lookup: String,
+        /// Values with their labels, as the provider gave them.
+        options: Vec<(String, String)>,
+    },
     /// A grant that waits for the person's yes.
     Confirmation {
         /// Display name of the provider.
@@ -170,8 +179,8 @@ impl Broker {
     /// What a link shows: an invitation; or, in the browser that began (`browser` is its binding cookie), a grant waiting for a yes.
     pub async fn open_link(&self, token: &str, browser: Option<&str>) -> Result<View> {
         if let Some(pending) = self.pending_of_link(token).await? {
-            self.check_confirming(&pending, browser).await?;
-            return self.confirmation(&pending).await;
+            self.check_browser(&pending, browser)?;
+            return self.waiting(&pending, browser).await;
         }
         let (session, connection) = self.session_of_link(token).await?;
         let integration = self.opened_integration(&session.integration).await?;
@@ -191,14 +200,14 @@ impl Broker {
         let meaning =
             |scope: &str| definition.scopes.known.iter().find(|(name, _)| name == scope).map(|(_, text)| text.clone());
         // Values the person has yet to give may be missing for the whole plan; what the integration names is asked for in any case.
-        let plan = self.plan_for(&integration, &connection.variables, known, None).await.ok();
-        let asked = match &plan {
-            Some(plan) => &plan.rendered.requested_scopes,
+        let request = self.consent_request(&integration, &connection.variables, &known).await.ok();
+        let asked = match &request {
+            Some(request) => &request.requested_scopes,
             None if integration.scopes.is_empty() => &definition.scopes.default,
             None => &integration.scopes,
         };
         Ok(View::Invitation(OpenSession {
-            provider: provider_name(&definition, plan.as_ref()),
+            provider: provider_name(&definition, request.as_ref().and_then(|it| it.authorize.as_ref())),
             integration: integration.name.clone(),
             scopes: asked.iter().map(|scope| (scope.clone(), meaning(scope))).collect(),
             direct: session.direct && questions.is_empty(),
@@ -206,15 +215,23 @@ impl Broker {
         }))
     }
 
-    async fn confirmation(&self, pending: &PendingGrant) -> Result<View> {
+    async fn waiting(&self, pending: &PendingGrant, browser: Option<&str>) -> Result<View> {
         let connection = self.connection_of(pending).await?;
         let integration = self.opened_integration(&connection.integration).await?;
-        let HeldGrant { tokens, typed } = self.open_pending(pending)?;
+        let HeldGrant { tokens, typed, choice } = self.open_pending(pending)?;
         let plan = self.plan_for(&integration, &typed.variables, typed.secrets, Some(&tokens)).await.ok();
+        if let Some(choice) = choice {
+            return Ok(View::Choice {
+                provider: provider_name(&*self.definition(&integration.provider)?, authorize_of(plan.as_ref())),
+                lookup: choice.lookup,
+                options: choice.options,
+            });
+        }
+        self.check_confirming(pending, browser).await?;
         // A provider that says nothing granted what was asked for (RFC 6749 §5.1).
         let asked = plan.as_ref().map_or(integration.scopes, |plan| plan.rendered.requested_scopes.clone());
         Ok(View::Confirmation {
-            provider: provider_name(&*self.definition(&integration.provider)?, plan.as_ref()),
+            provider: provider_name(&*self.definition(&integration.provider)?, authorize_of(plan.as_ref())),
             account: pending.account.clone(),
             connection: connection.name,
             scope: tokens.scope.unwrap_or(asked),
@@ -327,9 +344,13 @@ impl Broker {
 }
 
 /// What people call the provider: the definition's name, or for a generic one the host they will sign in at.
-fn provider_name(definition: &Definition, plan: Option<&Plan>) -> String {
-    let authorize = plan.filter(|_| definition.generic).and_then(|plan| plan.rendered.authorize.as_ref());
+fn provider_name(definition: &Definition, authorize: Option<&Authorization>) -> String {
+    let authorize = authorize.filter(|_| definition.generic);
     authorize.and_then(|authorize| authorize.url.host_str()).unwrap_or(&definition.name).to_owned()
+}
+
+fn authorize_of(plan: Option<&Plan>) -> Option<&Authorization> {
+    plan.and_then(|plan| plan.rendered.authorize.as_ref())
 }
 
 /// A return URL needs an owner: `complete` must be able to tell that the person who comes back is the one who was invited.

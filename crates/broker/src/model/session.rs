@@ -50,6 +50,8 @@ pub struct Consent {
     pub redirect_uri: String,
     /// SHA-256 of the cookie that binds it to one browser.
     pub browser_hash: [u8; 32],
+    /// Sealed answer, where the provider has it posted; until the browser comes back with its cookie.
+    pub answer: Option<Vec<u8>>,
     /// Unix milliseconds.
     pub expires_at: i64,
 }

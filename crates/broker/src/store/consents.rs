@@ -10,7 +10,7 @@ macro_rules! session_columns {
 }
 macro_rules! consent_columns {
     () => {
-        "state_hash, tenant, connection, integration, session, sealed, issuer, issuer_required, redirect_uri, browser_hash, expires_at"
+        "state_hash, tenant, connection, integration, session, sealed, issuer, issuer_required, redirect_uri, browser_hash, answer, expires_at"
     };
 }
 macro_rules! pending_columns {
@@ -25,7 +25,9 @@ sql! {
     SESSION_BY_TOKEN = concat!("SELECT ", session_columns!(), " FROM connect_sessions WHERE token_hash = ?1");
     SESSION = concat!("SELECT ", session_columns!(), " FROM connect_sessions WHERE id = ?1");
     USE_SESSION = "UPDATE connect_sessions SET used_at = ?2 WHERE id = ?1 AND used_at IS NULL";
-    ADD_CONSENT = concat!("INSERT INTO consents (", consent_columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)");
+    ADD_CONSENT = concat!("INSERT INTO consents (", consent_columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)");
+    CONSENT = concat!("SELECT ", consent_columns!(), " FROM consents WHERE state_hash = ?1");
+    KEEP_ANSWER = "UPDATE consents SET answer = ?2 WHERE state_hash = ?1 AND answer IS NULL";
     TAKE_CONSENT = concat!("DELETE FROM consents WHERE state_hash = ?1 RETURNING ", consent_columns!());
     ADD_PENDING = concat!("INSERT INTO pending_grants (", pending_columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
     PENDING = concat!("SELECT ", pending_columns!(), " FROM pending_grants WHERE id = ?1");
@@ -33,6 +35,7 @@ sql! {
     PENDING_BY_CODE = concat!("SELECT ", pending_columns!(), " FROM pending_grants WHERE code_hash = ?1");
     AWAITED = "SELECT count(*) FROM (SELECT id FROM connect_sessions WHERE connection = ?1 \
         UNION ALL SELECT connection FROM consents WHERE connection = ?1 UNION ALL SELECT id FROM pending_grants WHERE connection = ?1) AS awaited";
+    REPLACE_PENDING = "UPDATE pending_grants SET sealed = ?3, account = ?4, code_hash = ?5 WHERE id = ?1 AND code_hash = ?2";
     TAKE_PENDING = "DELETE FROM pending_grants WHERE id = ?1";
     TAKE_PENDING_OF = concat!("DELETE FROM pending_grants WHERE connection = ?1 RETURNING ", pending_columns!());
 }
@@ -93,9 +96,20 @@ impl Tx<'_> {
             Val::I(i64::from(it.issuer_required)),
             Val::T(&it.redirect_uri),
             Val::B(&it.browser_hash),
+            Val::opt_b(it.answer.as_deref()),
             Val::I(it.expires_at),
         ];
         self.execute(&ADD_CONSENT, &values).map(drop)
+    }
+
+    /// The consent of this state, which stays.
+    pub fn consent(&self, state_hash: &[u8; 32]) -> StoreResult<Option<Consent>> {
+        self.row(&CONSENT, &[Val::B(state_hash)], read_consent)
+    }
+
+    /// Keeps a sealed answer that was posted; `false` when there is one already, or no such consent.
+    pub fn keep_answer(&self, state_hash: &[u8; 32], sealed: &[u8]) -> StoreResult<bool> {
+        Ok(self.execute(&KEEP_ANSWER, &[Val::B(state_hash), Val::B(sealed)])? == 1)
     }
 
     /// Takes a consent by its state: one atomic statement, so a state works once.
@@ -132,6 +146,19 @@ impl Tx<'_> {
     /// The waiting grant of a one-time code.
     pub fn pending_by_code(&self, code_hash: &[u8; 32]) -> StoreResult<Option<PendingGrant>> {
         self.row(&PENDING_BY_CODE, &[Val::B(code_hash)], read_pending)
+    }
+
+    /// Puts a waiting grant under a new one-time code; `false` when its code is another by now.
+    pub fn replace_pending(
+        &self,
+        seen: &PendingGrant,
+        sealed: &[u8],
+        account: Option<&str>,
+        code_hash: &[u8; 32],
+    ) -> StoreResult<bool> {
+        let Some(old) = &seen.code_hash else { return Ok(false) };
+        let values = [Val::T(seen.id.as_str()), Val::B(old), Val::B(sealed), Val::opt_t(account), Val::B(code_hash)];
+        Ok(self.execute(&REPLACE_PENDING, &values)? == 1)
     }
 
     /// Is there still a session, a consent or a waiting grant that could authorise this connection?
@@ -179,7 +206,8 @@ pub(super) fn read_consent(row: &Row<'_>) -> StoreResult<Consent> {
         issuer_required: row.i(7)? != 0,
         redirect_uri: row.t(8)?,
         browser_hash: row.hash(9)?,
-        expires_at: row.i(10)?,
+        answer: row.opt_b(10)?,
+        expires_at: row.i(11)?,
     })
 }
 

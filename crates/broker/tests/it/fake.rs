@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{Method, Response, Uri};
+use axum::http::{HeaderMap, Method, Response, Uri};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -20,8 +20,17 @@ pub struct Arrived {
     pub method: Method,
     pub path: String,
     pub query: Option<String>,
+    pub headers: HeaderMap,
     pub body: Bytes,
     answer: oneshot::Sender<Response<Body>>,
+}
+
+/// What a request said.
+#[derive(Debug)]
+pub struct Asked {
+    pub query: String,
+    pub headers: HeaderMap,
+    pub body: String,
 }
 
 impl Fake {
@@ -41,6 +50,23 @@ impl Fake {
     /// The next request, as soon as it is there.
     pub async fn next(&mut self) -> Arrived {
         self.arrivals.recv().await.unwrap()
+    }
+
+    /// Answers as many requests as there are answers, each of which must be for its path; answers what was asked.
+    pub async fn play(&mut self, answers: &[(&str, u16, &str)]) -> Vec<Asked> {
+        let mut asked = Vec::new();
+        for (path, status, body) in answers {
+            let request = self.next().await;
+            assert_eq!(request.path, *path, "request {}", asked.len() + 1);
+            asked.push(Asked {
+                query: request.query.clone().unwrap_or_default(),
+                headers: request.headers.clone(),
+                body: String::from_utf8(request.body.to_vec()).unwrap(),
+            });
+            let response = Response::builder().status(*status).header("content-type", "application/json");
+            request.respond(response.body(Body::from((*body).to_owned())).unwrap());
+        }
+        asked
     }
 
     /// Whether a request arrived that nobody took.
@@ -71,10 +97,11 @@ async fn receive(
     State(arrive): State<mpsc::UnboundedSender<Arrived>>,
     method: Method,
     uri: Uri,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
     let (answer, answered) = oneshot::channel();
     let (path, query) = (uri.path().to_owned(), uri.query().map(str::to_owned));
-    let _ = arrive.send(Arrived { method, path, query, body, answer });
+    let _ = arrive.send(Arrived { method, path, query, headers, body, answer });
     answered.await.unwrap_or_else(|_| Response::builder().status(500).body(Body::empty()).unwrap())
 }

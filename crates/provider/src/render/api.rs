@@ -144,6 +144,24 @@ impl Api {
             })
     }
 
+    /// The call of `verify`, with the tokens in their places; `None` if there is none, or no base URL yet.
+    ///
+    /// # Errors
+    /// [`RenderError`], as [`Api::credentials`].
+    pub fn verify_request(&self, tokens: &TokenSet) -> Result<Option<Request<SecretBytes>>, RenderError> {
+        let (Some(verify), Some(base)) = (&self.verify, &self.base_url) else { return Ok(None) };
+        let call = Call {
+            field: "api.verify",
+            method: verify.method.clone(),
+            url: below(base, &verify.path),
+            headers: &[],
+            query: &Params::new(),
+            params: Params::new(),
+            json: false,
+        };
+        self.request(call, tokens).map(Some)
+    }
+
     /// A request of ours with the API's headers and query, `more` of its own, and the tokens in their places.
     pub(super) fn request(&self, call: Call<'_>, tokens: &TokenSet) -> Result<Request<SecretBytes>, RenderError> {
         let credentials = self.credentials(tokens)?;
@@ -202,6 +220,15 @@ pub(super) struct Call<'a> {
     pub query: &'a Params,
     pub params: Params,
     pub json: bool,
+}
+
+/// A path with its query, below a base URL.
+pub(super) fn below(base: &Url, path: &str) -> Url {
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let mut url = base.clone();
+    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+    url.set_query(query);
+    url
 }
 
 /// Whether an address is one that the provider named.

@@ -1,8 +1,7 @@
 //! Requests to the authorization server.
 
 use keyholder_oauth::{
-    BodyFormat, BodyPart, BodyTemplate, CallbackRules, CallbackSignature, ClientAssertion, ClientAuth, Escape,
-    Metadata, TokenEndpoint,
+    BodyFormat, BodyPart, BodyTemplate, CallbackSignature, ClientAssertion, ClientAuth, Escape, Metadata, TokenEndpoint,
 };
 use serde_json::Value;
 use url::Url;
@@ -30,6 +29,11 @@ impl Endpoints<'_, '_> {
         Ok(fixed.or(found))
     }
 
+    pub fn issuer_required(&self) -> bool {
+        self.inputs.method.phases.callback.issuer_required
+            || self.discovered.is_some_and(|document| document.authorization_response_iss_parameter_supported)
+    }
+
     pub fn authorize(&self, scopes: &[String]) -> Result<Option<Authorize>, RenderError> {
         if self.inputs.method.grant != GrantKind::AuthorizationCode {
             return Ok(None);
@@ -55,10 +59,7 @@ impl Endpoints<'_, '_> {
 
     pub fn callback(&self) -> Result<Callback, RenderError> {
         let phase = &self.inputs.method.phases.callback;
-        let mut rules = CallbackRules::default();
-        rules.code = phase.code.clone().unwrap_or(rules.code);
-        rules.state = phase.state.clone().unwrap_or(rules.state);
-        rules.strip_code_suffix = phase.strip_code_suffix.clone();
+        let mut rules = self.inputs.method.callback_rules();
         if let Some(signature) = &phase.signature {
             // Without a key the signature can't hold: everything is refused rather than nothing checked.
             let key = self.inputs.text(&signature.key)?.unwrap_or_default();

@@ -5,7 +5,7 @@ use keyholder_oauth::{Params, Pointer, Predicate, SecretBytes, TokenSet, as_text
 use serde_json::Value;
 use url::Url;
 
-use super::api::{Api, Call};
+use super::api::{Api, Call, below};
 use super::inputs::Inputs;
 use crate::definition::{BodyPhase, LookupPhase, Values};
 use crate::error::RenderError;
@@ -165,6 +165,11 @@ impl Lookup {
         api.request(call, tokens).map(Some)
     }
 
+    /// What a person's choice is kept as, without `lookup.`; `None` if nobody has to choose.
+    pub fn saves(&self) -> Option<&str> {
+        self.choose.as_ref().map(|choose| choose.save.as_str())
+    }
+
     /// What the answer tells.
     ///
     /// # Errors
@@ -264,14 +269,7 @@ impl Inputs<'_> {
         };
         if let (Some(path), Some(base)) = (&phase.path, &api.base_url) {
             url = match path.render(|placeholder| self.value(placeholder))? {
-                Some(path) => {
-                    let (path, query) =
-                        path.split_once('?').map_or((path.as_str(), None), |(path, query)| (path, Some(query)));
-                    let mut url = base.clone();
-                    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
-                    url.set_query(query);
-                    Some(url)
-                }
+                Some(path) => Some(below(base, &path)),
                 None => None,
             };
         }

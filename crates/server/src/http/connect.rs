@@ -12,7 +12,7 @@ use keyholder_oauth::{CallbackError, Secret};
 use url::Url;
 
 use super::App;
-use super::input::{InPath, read_body};
+use super::input::{InPath, read_body, read_posted};
 use super::problem::{ApiError, Problem, Refusal};
 use page::{Mark, Message};
 
@@ -25,9 +25,16 @@ pub(super) async fn page(State(app): State<App>, InPath(token): InPath, headers:
     match app.broker.open_link(&token, browser.as_deref()).await {
         Err(error) => failed(&app, &error),
         Ok(View::Invitation(session)) if session.direct => leave(&app, &token, &headers, &BTreeMap::new()).await,
-        Ok(View::Invitation(session)) => page::invitation(&app, &session, &BTreeMap::new(), &[]),
-        Ok(View::Confirmation { provider, account, connection, scope }) => {
-            page::confirmation(&app, provider, account, connection, scope)
+        Ok(view) => show(&app, view),
+    }
+}
+
+fn show(app: &App, view: View) -> Response {
+    match view {
+        View::Invitation(session) => page::invitation(app, &session, &BTreeMap::new(), &[]),
+        View::Choice { provider, lookup, options } => page::choice(app, provider, lookup, options, None),
+        View::Confirmation { provider, account, connection, scope } => {
+            page::confirmation(app, provider, account, connection, scope)
         }
     }
 }
@@ -44,17 +51,25 @@ pub(super) async fn answer(
     }
     // Whoever knows no link doesn't get to send a body.
     let browser = browser_cookie(&app, &headers);
-    if let Err(error) = app.broker.open_link(&token, browser.as_deref()).await {
-        return failed(&app, &error);
-    }
+    let view = match app.broker.open_link(&token, browser.as_deref()).await {
+        Ok(view) => view,
+        Err(error) => return failed(&app, &error),
+    };
     let body = match read_body(request).await {
         Ok(body) => body,
         Err(ApiError(problem)) => return refused(&app, &problem),
     };
     let form: BTreeMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
-    match form.get("decision").map(String::as_str) {
-        Some(word @ ("yes" | "no")) => decide(&app, &token, &headers, word == "yes").await,
-        _ => leave(&app, &token, &headers, &form).await,
+    match view {
+        View::Invitation(_) => leave(&app, &token, &headers, &form).await,
+        View::Choice { provider, lookup, options } => match form.get("choice") {
+            Some(value) => went(&app, app.broker.choose(&token, browser.as_deref(), value).await),
+            None => page::choice(&app, provider, lookup, options, Some("Choose one of these.")),
+        },
+        View::Confirmation { .. } => match form.get("decision").map(String::as_str) {
+            Some(word @ ("yes" | "no")) => decide(&app, &token, &headers, word == "yes").await,
+            _ => show(&app, view),
+        },
     }
 }
 
@@ -66,12 +81,32 @@ pub(super) async fn callback(
     headers: HeaderMap,
 ) -> Response {
     let browser = browser_cookie(&app, &headers);
-    let finished = app.broker.finish_consent(&integration, query.as_deref().unwrap_or(""), browser.as_deref()).await;
+    let query = query.as_deref().unwrap_or("");
+    went(&app, app.broker.finish_consent(&integration, query, browser.as_deref()).await)
+}
+
+/// `POST /callback/{integration}`: some providers let the browser post the answer, from their site and so without our cookie. It comes back by GET, with it.
+pub(super) async fn callback_posted(State(app): State<App>, InPath(integration): InPath, request: Request) -> Response {
+    let body = match read_posted(request).await {
+        Ok(body) => body,
+        Err(ApiError(problem)) => return refused(&app, &problem),
+    };
+    let received = match std::str::from_utf8(&body) {
+        Ok(body) => app.broker.receive_posted(&integration, body).await,
+        Err(_) => Err(CallbackError::NotUtf8.into()),
+    };
+    match received {
+        Ok(url) => Redirect::to(url.as_str()).into_response(),
+        Err(error) => failed(&app, &error),
+    }
+}
+
+/// Away from this address: no code must stay in the history.
+fn went(app: &App, finished: Result<Finished, Error>) -> Response {
     match finished {
         Ok(Finished::Return(url)) => Redirect::to(url.as_str()).into_response(),
-        // Away from this address: the code must not stay in the history.
         Ok(Finished::Confirm(url)) => Redirect::to(&url).into_response(),
-        Err(error) => failed(&app, &error),
+        Err(error) => failed(app, &error),
     }
 }
 

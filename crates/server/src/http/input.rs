@@ -14,6 +14,8 @@ use super::problem::{ApiError, Refusal};
 
 /// Most bytes of a JSON or form body.
 pub(super) const BODY_LIMIT: usize = 1 << 20;
+/// Most bytes of an answer that a provider has posted: what is longer is refused anyway.
+const POSTED_LIMIT: usize = 20 << 10;
 /// Such a body must be there within this.
 const BODY_WITHIN: Duration = Duration::from_secs(15);
 
@@ -32,15 +34,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
 
 /// The whole body, within [`BODY_LIMIT`] and [`BODY_WITHIN`].
 pub(super) async fn read_body(request: Request) -> Result<bytes::Bytes, ApiError> {
-    read_body_by(&Clock::System, request).await
+    read_body_by(&Clock::System, BODY_LIMIT, request).await
 }
 
-async fn read_body_by(clock: &Clock, request: Request) -> Result<bytes::Bytes, ApiError> {
+/// The whole body of a request that anybody may send.
+pub(super) async fn read_posted(request: Request) -> Result<bytes::Bytes, ApiError> {
+    read_body_by(&Clock::System, POSTED_LIMIT, request).await
+}
+
+async fn read_body_by(clock: &Clock, limit: usize, request: Request) -> Result<bytes::Bytes, ApiError> {
     let unreadable = |why: &str| Err(Refusal::Unreadable(why.to_owned()).into());
-    match clock.timeout(BODY_WITHIN, Limited::new(request.into_body(), BODY_LIMIT).collect()).await {
+    match clock.timeout(BODY_WITHIN, Limited::new(request.into_body(), limit).collect()).await {
         None => unreadable("the body took too long to arrive; send it again, without pauses"),
         Some(Ok(body)) => Ok(body.to_bytes()),
-        Some(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(BODY_LIMIT).into()),
+        Some(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(limit).into()),
         Some(Err(_)) => unreadable("the body broke off; send it again"),
     }
 }
@@ -208,7 +215,7 @@ mod tests {
         let manual = ManualClock::starting_at(0);
         let clock = Clock::Manual(manual.clone());
         let silent = futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
-        let mut reading = std::pin::pin!(read_body_by(&clock, Request::new(Body::from_stream(silent))));
+        let mut reading = std::pin::pin!(read_body_by(&clock, BODY_LIMIT, Request::new(Body::from_stream(silent))));
         assert!(reading.as_mut().now_or_never().is_none());
         manual.advance(BODY_WITHIN);
         let ApiError(problem) = reading.await.unwrap_err();

@@ -81,6 +81,7 @@ pub fn table() -> Vec<Route> {
         open("get", "/connect/{token}", connect::page, "The page behind a connect link"),
         open("post", "/connect/{token}", connect::answer, "The person's answer on that page"),
         open("get", "/callback/{integration}", connect::callback, "Where the provider sends the person back"),
+        open("post", "/callback/{integration}", connect::callback_posted, "Where the provider has the browser post its answer"),
         open("get", "/assets/{file}", assets::file, "Style of the pages"),
         open("get", "/openapi.json", openapi::serve, "This document"),
         open("get", "/healthz", health::alive, "The process is alive"),

@@ -44,6 +44,16 @@ struct Confirm {
 }
 
 #[derive(Template)]
+#[template(path = "choose.html")]
+struct Choice {
+    style: String,
+    provider: String,
+    lookup: String,
+    options: Vec<(String, String)>,
+    wrong: Option<&'static str>,
+}
+
+#[derive(Template)]
 #[template(path = "message.html")]
 struct MessagePage {
     style: String,
@@ -131,6 +141,18 @@ pub(super) fn confirmation(
     html(app, StatusCode::OK, &Confirm { style: assets::style_path(), provider, account, connection, scope })
 }
 
+/// What the account has several of; `wrong` where none was chosen.
+pub(super) fn choice(
+    app: &App,
+    provider: String,
+    lookup: String,
+    options: Vec<(String, String)>,
+    wrong: Option<&'static str>,
+) -> Response {
+    let status = if wrong.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    html(app, status, &Choice { style: assets::style_path(), provider, lookup, options, wrong })
+}
+
 pub(super) fn message(app: &App, status: StatusCode, message: Message) -> Response {
     let Message { mark, title, text, remedy } = message;
     html(app, status, &MessagePage { style: assets::style_path(), mark, title, text, remedy })
@@ -194,6 +216,14 @@ mod tests {
                 account: Some(evil.clone()),
                 connection: evil.clone(),
                 scope: vec![evil.clone()],
+            }
+            .render(),
+            Choice {
+                style: String::new(),
+                provider: evil.clone(),
+                lookup: evil.clone(),
+                options: vec![(evil.clone(), evil.clone()), (evil.clone(), "x".to_owned())],
+                wrong: Some("Choose one of these."),
             }
             .render(),
             MessagePage {
