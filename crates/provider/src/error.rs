@@ -54,6 +54,16 @@ pub enum RenderError {
         /// Field of the definition, such as `token.url`.
         field: &'static str,
     },
+    /// An endpoint is made of what the provider says when a person connects.
+    #[error(
+        "{field} is made of {{{{{what}}}}}, which the provider tells when a person connects; authorise the connection first"
+    )]
+    NotSaidYet {
+        /// Field of the definition, such as `token.url`.
+        field: &'static str,
+        /// The placeholder, such as `callback.server`.
+        what: String,
+    },
     /// An endpoint is only in the discovery document, which was not passed.
     #[error("{field} comes from the discovery document; fetch that first")]
     NeedsDiscovery {

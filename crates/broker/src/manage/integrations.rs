@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keyholder_oauth::{ClientAuth, Secret};
-use keyholder_provider::{AskedOf, Definition};
+use keyholder_provider::{AskedOf, Definition, RenderError};
 
 use super::fields::{check_credentials, check_fields};
 use super::{Page, check_name, sort_values, taken};
@@ -231,6 +231,7 @@ impl Broker {
             .any(|variable| variable.asked_of == AskedOf::Connection && variable.default.is_none());
         let plan = match self.plan_for(integration, &Values::new(), SecretInput::new(), None).await {
             Ok(plan) => plan,
+            Err(Error::Render(RenderError::NotSaidYet { .. })) => return Ok(()),
             Err(Error::Render(_)) if asks_connection => return Ok(()),
             Err(error) => return Err(error),
         };

@@ -265,6 +265,7 @@ async fn lookups_build_on_each_other_and_steer_the_api() {
             ("/who", 200, r#"{"data": {"login": "ada", "full": "Ada Lovelace"}}"#),
         ])
         .await;
+    assert!(asked.iter().all(|request| request.query.is_empty()));
     assert!(asked[1..].iter().all(|request| request.headers["authorization"] == "Bearer at-1"));
     assert_eq!(asked[2].headers["x-org"], "42", "what was learnt before goes into the API's headers");
     stage.confirm(finished.unwrap()).await;

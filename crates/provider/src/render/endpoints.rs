@@ -248,11 +248,15 @@ impl Endpoints<'_, '_> {
         template: Option<&UrlTemplate>,
         of: fn(&Metadata) -> &Option<Url>,
     ) -> Result<Url, RenderError> {
+        if let Some(url) = self.optional(field, template, of)? {
+            return Ok(url);
+        }
         let waiting = self.discovered.is_none() && self.inputs.method.phases.discover.is_some();
-        self.optional(field, template, of)?.ok_or(if waiting {
-            RenderError::NeedsDiscovery { field }
-        } else {
-            RenderError::NoEndpoint { field }
+        let unsaid = template.and_then(|template| self.inputs.unsaid(template));
+        Err(match unsaid {
+            Some(what) => RenderError::NotSaidYet { field, what },
+            None if waiting => RenderError::NeedsDiscovery { field },
+            None => RenderError::NoEndpoint { field },
         })
     }
 

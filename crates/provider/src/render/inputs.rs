@@ -76,6 +76,14 @@ impl<'a> Inputs<'a> {
         })
     }
 
+    /// The first placeholder of what the provider says that has no value yet.
+    pub fn unsaid(&self, template: &UrlTemplate) -> Option<String> {
+        template.placeholders().into_iter().find_map(|(placeholder, _)| match placeholder {
+            Placeholder::Said(_, name) => (!self.values.contains_key(name)).then(|| name.clone()),
+            _ => None,
+        })
+    }
+
     pub fn value(&self, placeholder: &Placeholder) -> Result<Option<Cow<'_, str>>, RenderError> {
         let client = self.choice.client.as_ref();
         let secret = |secret: Option<&'a keyholder_oauth::Secret>| secret.map(|secret| Cow::Borrowed(secret.expose()));
