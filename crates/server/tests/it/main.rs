@@ -19,6 +19,7 @@ mod import;
 mod openapi;
 mod peers;
 mod person;
+mod posted;
 #[path = "../../../broker/tests/it/postgres.rs"]
 mod postgres;
 mod process;
