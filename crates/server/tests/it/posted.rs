@@ -23,7 +23,7 @@ async fn provider() -> u16 {
         };
         assert_eq!(value("response_mode"), "form_post");
         Html(format!(
-            "<!doctype html><title>Provider</title><form method=\"post\" action=\"{}\"><input type=\"hidden\" name=\"state\" value=\"{}\">\
+            "<!doctype html><title>Provider</title><link rel=\"icon\" href=\"data:,\"><form method=\"post\" action=\"{}\"><input type=\"hidden\" name=\"state\" value=\"{}\">\
              <input type=\"hidden\" name=\"code\" value=\"planted-code\"><button>Allow</button></form>",
             value("redirect_uri"),
             value("state")
