@@ -268,10 +268,7 @@ impl Inputs<'_> {
             None => None,
         };
         if let (Some(path), Some(base)) = (&phase.path, &api.base_url) {
-            url = match path.render(|placeholder| self.value(placeholder))? {
-                Some(path) => Some(below(base, &path)),
-                None => None,
-            };
+            url = path.render(|placeholder| self.value(placeholder))?.map(|path| below(base, &path));
         }
         Ok(Lookup {
             name: phase.name.clone(),
