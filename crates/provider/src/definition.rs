@@ -548,7 +548,7 @@ pub(crate) struct SignaturePhase {
 }
 
 /// What all requests have in common.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct RequestPhase {
     pub url: Option<UrlTemplate>,
     pub method: HttpMethod,
@@ -559,6 +559,23 @@ pub(crate) struct RequestPhase {
     pub query: Texts,
     pub params: ParamTemplates,
     pub renames: Renames,
+}
+
+impl Default for RequestPhase {
+    /// A request of which nothing is said: by POST.
+    fn default() -> Self {
+        Self {
+            url: Default::default(),
+            method: HttpMethod::POST,
+            client_auth: Default::default(),
+            client_assertion: Default::default(),
+            body: Default::default(),
+            headers: Default::default(),
+            query: Default::default(),
+            params: Default::default(),
+            renames: Default::default(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]

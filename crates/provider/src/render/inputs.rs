@@ -166,6 +166,8 @@ impl<'a> Inputs<'a> {
             UrlTemplate::Whole { base, path, query } if path.is_empty() && query.is_empty() => {
                 Ok(self.value(base)?.map(Cow::into_owned))
             }
+            // Written with a slash at its end, an issuer has one.
+            UrlTemplate::Parts { path, .. } if !path.is_empty() => Ok(self.url(field, template)?.map(String::from)),
             _ => Ok(self.url(field, template)?.map(|url| issuer_text(&url))),
         }
     }

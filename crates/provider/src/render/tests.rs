@@ -128,6 +128,45 @@ fn by_hand() {
 }
 
 #[test]
+fn an_issuer_keeps_its_spelling() {
+    for issuer in ["https://id.example", "https://id.example/", "https://id.example/t1", "https://id.example/t1/"] {
+        let text = format!(
+            r#"
+            schema = 1
+            id = "a"
+            name = "A"
+            methods = [{{ grant = "authorization_code" }}]
+            authorize = {{ url = "https://id.example/authorize" }}
+            callback = {{ issuer = "{issuer}" }}
+            token = {{ url = "https://id.example/token" }}
+        "#
+        );
+        let definition = parse("a.toml", &text).unwrap();
+        let method = definition.method(None).unwrap();
+        let rendered = definition.render(method, &values(&[]), &Choice::default(), None).unwrap();
+        assert_eq!(rendered.issuer.as_deref(), Some(issuer));
+    }
+}
+
+#[test]
+fn a_discovered_endpoint_of_which_nothing_is_said_is_asked_by_post() {
+    let text = r#"
+        schema = 1
+        id = "a"
+        name = "A"
+        discover = { issuer = "https://id.example" }
+        methods = [{ grant = "client_credentials" }]
+    "#;
+    let definition = parse("a.toml", text).unwrap();
+    let method = definition.method(None).unwrap();
+    let rendered =
+        definition.render(method, &values(&[]), &Choice::default(), Some(&example_metadata())).unwrap();
+    for endpoint in [rendered.token, rendered.refresh, rendered.revoke.unwrap().endpoint] {
+        assert_eq!(endpoint.method, http::Method::POST, "{}", endpoint.url);
+    }
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let missing = render("oauth2", "code", &[("token_url", "https://a.example/t")]).unwrap_err();
     assert!(missing.to_string().contains("variable `authorization_url`: it is required"), "{missing}");
