@@ -62,6 +62,19 @@ fn scope_row(scope: &str) -> String {
     )
 }
 
+/// The page that posts an answer to where the browser came from; `answer` is a form.
+pub(crate) fn form_post(to: &str, answer: &str) -> String {
+    let mut form = String::new();
+    for (name, value) in url::form_urlencoded::parse(answer.as_bytes()) {
+        let _ = write!(form, r#"<input type="hidden" name="{}" value="{}">"#, escape(&name), escape(&value));
+    }
+    let to = escape(to);
+    let body = format!(
+        r#"<h1>Back to the application</h1><form method="post" action="{to}">{form}<button class="main">Go</button></form>"#
+    );
+    page("Back", &body)
+}
+
 /// A refusal that is shown here because the redirect URI can't be trusted.
 pub(crate) fn refusal(text: &str) -> String {
     let body = format!(

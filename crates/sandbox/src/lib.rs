@@ -12,6 +12,7 @@
 //! | `client_auth`, `token`, `authorize`, `discovery` | the authorization server |
 //! | `api`, `admin` | the protected API, and the operator's way in |
 //! | `html` | the pages |
+//! | [`play`] | the provider that a definition describes, as an independent judge |
 //!
 //! To serve one: [`run`]. To hold one in a test: [`Sandbox::new`], then [`Sandbox::router`] or [`Sandbox::serve`].
 
@@ -26,6 +27,7 @@ mod discovery;
 pub mod faults;
 mod html;
 pub mod options;
+pub mod play;
 mod reply;
 mod serve;
 pub mod state;

@@ -159,8 +159,7 @@ fn a_discovered_endpoint_of_which_nothing_is_said_is_asked_by_post() {
     "#;
     let definition = parse("a.toml", text).unwrap();
     let method = definition.method(None).unwrap();
-    let rendered =
-        definition.render(method, &values(&[]), &Choice::default(), Some(&example_metadata())).unwrap();
+    let rendered = definition.render(method, &values(&[]), &Choice::default(), Some(&example_metadata())).unwrap();
     for endpoint in [rendered.token, rendered.refresh, rendered.revoke.unwrap().endpoint] {
         assert_eq!(endpoint.method, http::Method::POST, "{}", endpoint.url);
     }

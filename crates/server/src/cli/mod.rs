@@ -1,6 +1,6 @@
 //! The command line: one file a command.
 //!
-//! Commands other than `serve`, `sandbox` and `demo` are clients of the HTTP API and know nothing of the broker.
+//! Commands other than `serve`, `sandbox`, `demo` and `provider test` are clients of the HTTP API and know nothing of the broker.
 //! [`run`] answers 0 when all went well, 1 when the request failed, 2 when the command line was wrong.
 
 mod api;
@@ -12,11 +12,13 @@ mod connection;
 mod demo;
 mod doctor;
 mod error;
+mod folder;
 mod import;
 mod integration;
 mod key;
 mod output;
 mod provider;
+mod rehearse;
 mod sandbox;
 mod seal;
 mod serve;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::error::{CliError, Result};
 use super::output::{Cell, Out, Tint, clean, text, words};
+use super::rehearse;
 
 /// See the providers, check and add definitions
 #[derive(Subcommand)]
@@ -33,6 +34,21 @@ pub(crate) enum Provider {
         /// The definition, a TOML file
         file: PathBuf,
     },
+    /// Run a definition's methods against a practice provider that plays its part; exits 1 when something fails. Needs no server
+    ///
+    /// Connects, renews, calls the API and revokes, with made-up values and hosts that lead to this process only. The practice provider
+    /// reads the definition by itself, takes nothing but what it says, and names what it expected instead.
+    #[command(
+        after_help = "Example:\n  keyholder provider test acme.toml\n  keyholder provider test acme.toml --method client_credentials\n  keyholder provider test providers/*.toml"
+    )]
+    Test {
+        /// Definitions: TOML files, or ids of the catalogue
+        #[arg(required = true, value_name = "FILE")]
+        definitions: Vec<String>,
+        /// Only this method
+        #[arg(long)]
+        method: Option<String>,
+    },
     /// Add a definition, or put it in the place of the one with the same id
     #[command(after_help = "Example:\n  keyholder provider add example.toml")]
     Add {
@@ -57,6 +73,7 @@ impl Provider {
                 if out.json { out.json(&shown) } else { show(out, &shown) }
             }
             Provider::Check { file } => check(out, &file),
+            Provider::Test { definitions, method } => rehearse::test(out, &definitions, method.as_deref()).await,
             Provider::Add { file } => {
                 let (file_name, definition) = (file.display().to_string(), read(&file)?);
                 let body = json!({"file": file_name, "definition": definition});

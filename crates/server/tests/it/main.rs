@@ -23,6 +23,7 @@ mod posted;
 #[path = "../../../broker/tests/it/postgres.rs"]
 mod postgres;
 mod process;
+mod rehearsal;
 mod replicas;
 mod routes_covered;
 mod stop;

@@ -1,9 +1,7 @@
 //! The servers of the demo, their ports, and the folder that is removed with them.
 
-use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +17,7 @@ use tokio::task::JoinHandle;
 use url::Url;
 
 use super::super::error::{CliError, Result};
+use super::super::folder::Folder;
 use crate::http;
 
 /// Where the server listens if it can.
@@ -42,7 +41,7 @@ pub(super) struct Stage {
 impl Stage {
     /// Starts server and providers on loopback ports.
     pub(super) async fn set_up(listen: Option<SocketAddr>) -> Result<Self> {
-        let folder = Folder::make()?;
+        let folder = Folder::make("demo")?;
         let (listener, url) = bind(listen).await?;
         let (stop, _) = watch::channel(false);
         let mut policy = Policy::new(Rules::default());
@@ -60,9 +59,9 @@ impl Stage {
 
         let settings = Settings {
             public_url: url.clone(),
-            data_dir: folder.0.clone(),
-            database: Location::Sqlite(folder.0.join("keyholder.db")),
-            root_key: RootKeySource::File(folder.0.join("root-key")),
+            data_dir: folder.path().to_owned(),
+            database: Location::Sqlite(folder.path().join("keyholder.db")),
+            root_key: RootKeySource::File(folder.path().join("root-key")),
             pace: keyholder_broker::Pace::default(),
             points: keyholder_broker::points::Points::default(),
         };
@@ -82,12 +81,12 @@ impl Stage {
 
     /// The server's data folder.
     pub(super) fn folder(&self) -> &Path {
-        &self.folder.0
+        self.folder.path()
     }
 
     /// Where the administrator's API key lies.
     pub(super) fn key_file(&self) -> PathBuf {
-        self.folder.0.join("admin-key")
+        self.folder.path().join("admin-key")
     }
 
     /// Stops everything and removes the folder.
@@ -135,40 +134,4 @@ fn with_url(listener: TcpListener) -> Result<(TcpListener, Url)> {
     }
     let url = format!("http://{address}/").parse().map_err(|_| CliError::Failed(format!("{address} makes no URL")))?;
     Ok((listener, url))
-}
-
-/// A new folder that only this user can enter, removed when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn make() -> Result<Self> {
-        let random: String = Rng::System.bytes::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = std::env::temp_dir().join(format!("keyholder-demo-{random}"));
-        fs::DirBuilder::new().mode(0o700).create(&path).map_err(CliError::io(path.display().to_string()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What can't be removed is left to the system, as other temporary files are.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn the_folder_is_private_and_goes() {
-        let folder = Folder::make().unwrap();
-        let path = folder.0.clone();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-        fs::write(path.join("x"), "x").unwrap();
-        drop(folder);
-        assert!(!path.exists());
-    }
 }
