@@ -1,7 +1,7 @@
 //! The definitions at hand, by id.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::built_in::BUILT_IN;
 use crate::check::{merged_with, parse_with};
@@ -11,7 +11,14 @@ use crate::error::DefinitionError;
 /// Definitions by id and alias. Cheap to clone parts of: every definition is shared.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
-    definitions: BTreeMap<String, Arc<Definition>>,
+    definitions: BTreeMap<String, Entry>,
+}
+
+/// A definition, or a file of the program's that is read when somebody asks: most processes need few of them.
+#[derive(Clone, Debug)]
+enum Entry {
+    Read(Arc<Definition>),
+    BuiltIn { file: &'static str, text: &'static str, read: Arc<OnceLock<Arc<Definition>>> },
 }
 
 impl Catalogue {
@@ -20,24 +27,22 @@ impl Catalogue {
         Self::default()
     }
 
-    /// The definitions that come with the program.
+    /// The definitions that come with the program. Each is read when it is asked for first.
     ///
     /// # Panics
-    /// If an embedded file is broken; the tests of this crate read each of them.
+    /// When a broken one is asked for; the tests of this crate read all of them.
     pub fn built_in() -> Self {
-        let read = |(file, text): &(&str, &str)| match parse_with(file, text, &built_in_text) {
-            Ok(definition) => (definition.id.clone(), Arc::new(definition)),
-            Err(errors) => {
-                panic!("built-in definition: {}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-            }
+        let entry = |&(file, text): &(&'static str, &'static str)| {
+            let id = file.strip_suffix(".toml").unwrap_or(file);
+            (id.to_owned(), Entry::BuiltIn { file, text, read: Arc::default() })
         };
-        Self { definitions: BUILT_IN.iter().map(read).collect() }
+        Self { definitions: BUILT_IN.iter().map(entry).collect() }
     }
 
     /// The definition with this id or alias; an id wins over an alias of another.
     pub fn definition(&self, id: &str) -> Option<Arc<Definition>> {
         let by_alias = || self.iter().find(|definition| definition.aliases.iter().any(|alias| alias == id));
-        self.definitions.get(id).or_else(by_alias).cloned()
+        self.definitions.get(id).map(Entry::definition).or_else(by_alias).cloned()
     }
 
     /// Reads a definition that may extend those that are here. `file` is only for the errors.
@@ -58,8 +63,11 @@ impl Catalogue {
     }
 
     fn text(&self, id: &str) -> Option<(String, String)> {
-        let definition = self.definitions.get(id)?;
-        Some((format!("{id}.toml"), definition.text.to_string()))
+        let text = match self.definitions.get(id)? {
+            Entry::Read(definition) => definition.text.to_string(),
+            Entry::BuiltIn { text, .. } => (*text).to_owned(),
+        };
+        Some((format!("{id}.toml"), text))
     }
 
     /// The ids of the definitions that build on this one, nearest first; their texts must be read again when it changes.
@@ -84,12 +92,28 @@ impl Catalogue {
 
     /// All definitions in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Definition>> {
-        self.definitions.values()
+        self.definitions.values().map(Entry::definition)
     }
 
     /// Adds a definition and returns the one that it replaces.
     pub fn insert(&mut self, definition: Arc<Definition>) -> Option<Arc<Definition>> {
-        self.definitions.insert(definition.id.clone(), definition)
+        let replaced = self.definitions.insert(definition.id.clone(), Entry::Read(definition));
+        replaced.map(|entry| Arc::clone(entry.definition()))
+    }
+}
+
+impl Entry {
+    fn definition(&self) -> &Arc<Definition> {
+        match self {
+            Self::Read(definition) => definition,
+            Self::BuiltIn { file, text, read } => read.get_or_init(|| match parse_with(file, text, &built_in_text) {
+                Ok(definition) => Arc::new(definition),
+                Err(errors) => panic!(
+                    "built-in definition: {}",
+                    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+                ),
+            }),
+        }
     }
 }
 

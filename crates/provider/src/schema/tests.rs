@@ -40,7 +40,8 @@ impl<T: JsonSchema> JsonSchema for Table<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let value = generator.subschema_for::<T>();
-        json_schema!({ "type": "object", "additionalProperties": value })
+        // `false` removes what is inherited.
+        json_schema!({ "type": "object", "additionalProperties": { "anyOf": [value, { "const": false }] } })
     }
 }
 
