@@ -25,7 +25,6 @@ use keyholder_oauth::SecretBytes;
 use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
-pub(crate) use address::host_matches;
 pub use address::{AllowRule, BadRule, Policy, Rules};
 use connector::{Connector, Refused};
 pub use idle::IDLE;

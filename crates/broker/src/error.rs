@@ -146,6 +146,16 @@ pub enum Error {
         /// The hosts that the definition names.
         allowed: Vec<String>,
     },
+    /// The API, or its definition, allows no call now; nothing was sent.
+    #[error("{}", api_limited(.connection, *.said, *.retry_after))]
+    ApiLimited {
+        /// Name of the connection.
+        connection: String,
+        /// The API said so; else it is the pace that its definition names.
+        said: bool,
+        /// Try again after this.
+        retry_after: Duration,
+    },
     /// An API could not be called.
     #[error(transparent)]
     Egress(#[from] EgressError),
@@ -224,6 +234,15 @@ impl From<RootKeyError> for Error {
 
 fn list(errors: &[FieldError]) -> String {
     errors.iter().map(|e| format!("{}: {}; {}", e.field, e.reason, e.remedy)).collect::<Vec<_>>().join(" · ")
+}
+
+fn api_limited(connection: &str, said: bool, retry_after: Duration) -> String {
+    let seconds = retry_after.as_secs_f64().ceil();
+    let why = match said {
+        true => "the API has said that it takes no calls",
+        false => "more calls are waiting than the API takes, by its definition's `api.limits`,",
+    };
+    format!("`{connection}` was not called: {why} for {seconds} s; try again then")
 }
 
 fn not_ready(connection: &str, state: Status, failure: Option<&Failure>) -> String {

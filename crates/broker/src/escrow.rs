@@ -41,12 +41,28 @@ pub(crate) struct RawReply {
     pub(crate) received_at: i64,
     pub(crate) status: u16,
     pub(crate) content_type: Option<String>,
+    /// By which rules it is read.
+    pub(crate) answers: Answers,
     pub(crate) body: SecretBytes,
+}
+
+/// What a reply answers; a definition may have other rules for each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answers {
+    /// A refresh token that was used, or an access token that extends itself.
+    #[default]
+    Refresh,
+    /// A grant that was run.
+    Grant,
+    /// The refresh token of the secondary token of this name.
+    Secondary(String),
 }
 
 #[derive(Serialize, Deserialize)]
 struct Written {
     generation: i64,
+    answers: Answers,
     received_at: i64,
     status: u16,
     content_type: Option<String>,
@@ -66,6 +82,7 @@ impl Escrow {
         let plain = zeroize::Zeroizing::new(
             serde_json::to_vec(&Written {
                 generation: held.reply.generation,
+                answers: held.reply.answers.clone(),
                 received_at: held.reply.received_at,
                 status: held.reply.status,
                 content_type: held.reply.content_type.clone(),
@@ -160,6 +177,7 @@ impl Escrow {
                 received_at: written.received_at,
                 status: written.status,
                 content_type: written.content_type,
+                answers: written.answers,
                 body: SecretBytes::new(STANDARD.decode(written.body).map_err(|_| damaged())?),
             },
         })
@@ -201,6 +219,7 @@ mod tests {
                 received_at: 5,
                 status: 200,
                 content_type: Some("application/json".to_owned()),
+                answers: Answers::Secondary("user".to_owned()),
                 body: SecretBytes::new(b"{\"access_token\":\"planted\"}".to_vec()),
             },
         };
@@ -212,6 +231,7 @@ mod tests {
         let back = escrow.open_reply(&vault, &waiting[0].0, &waiting[0].1).unwrap();
         assert_eq!(back.reply.body.expose(), held.reply.body.expose());
         assert_eq!((back.reply.generation, back.reply.status), (3, 200));
+        assert_eq!(back.reply.answers, held.reply.answers);
 
         // What a process had written when it died, before the name and in the middle.
         let path = escrow.path(&held.connection, &held.attempt);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keyholder_oauth::{DiscoveryError, FailureKind, FailureShape, Secret, TokenFailure};
-use keyholder_provider::{GrantKind, KnownError};
+use keyholder_provider::{ErrorPhase, GrantKind, KnownError};
 use zeroize::Zeroizing;
 
 use crate::egress::{EgressError, EgressFault};
@@ -15,10 +15,26 @@ use crate::model::Failure;
 pub(crate) enum Deed {
     /// A refresh token was used.
     Refresh,
+    /// A secondary token's own refresh token was used.
+    Secondary,
     /// A grant without a person was run.
     Machine(GrantKind),
     /// An authorization code was exchanged.
     Exchange,
+}
+
+impl Deed {
+    /// Whether a refresh token is sent, which may be good for one use.
+    pub(crate) fn spends(self) -> bool {
+        matches!(self, Deed::Refresh | Deed::Secondary)
+    }
+
+    fn phase(self) -> ErrorPhase {
+        match self {
+            Deed::Refresh | Deed::Secondary => ErrorPhase::Refresh,
+            Deed::Machine(_) | Deed::Exchange => ErrorPhase::Token,
+        }
+    }
 }
 
 /// A failure, and how long the provider asked to wait.
@@ -44,22 +60,35 @@ pub(crate) fn refusal(
     now: i64,
 ) -> Explained {
     let refused = &masked_refusal(refused, secrets);
-    let of_definition =
-        || known.errors.iter().find(|known| names(refused, &known.code)).map(|known| known.remedy.clone());
+    let of_definition = known_error(known.errors, deed.phase(), |known| names(refused, known));
     let remedy = expired_secret(refused, known.client_secret_expires_at, now)
-        .or_else(of_definition)
+        .or_else(|| of_definition.map(|known| known.remedy.clone()))
         .unwrap_or_else(|| remedy_for(deed, refused));
+    let mut message = sentence(refused.to_string());
+    if let Some(meaning) = of_definition.and_then(|known| known.meaning.clone()) {
+        message = format!("{message} {}", sentence(meaning));
+    }
     Explained {
         retry_after: refused.retry_after,
         failure: Failure {
             kind: refused.kind,
             code: refused.code.clone(),
-            message: sentence(refused.to_string()),
+            message,
             remedy,
             at: now,
             next_try_at: None,
         },
     }
+}
+
+/// The definition's word on an error that occurs in `phase`: one for that phase before one for any.
+pub(crate) fn known_error(
+    errors: &[KnownError],
+    phase: ErrorPhase,
+    fits: impl Fn(&str) -> bool,
+) -> Option<&KnownError> {
+    let of_phase = |wanted: Option<ErrorPhase>| errors.iter().find(|it| it.phase == wanted && fits(&it.code));
+    of_phase(Some(phase)).or_else(|| of_phase(None))
 }
 
 /// A refusal without the secrets that the provider echoed.
@@ -134,6 +163,18 @@ pub(crate) fn circuit_open(since: i64, until: i64, now: i64) -> Failure {
     }
 }
 
+/// The provider doesn't renew a token that is so young: nothing was sent.
+pub(crate) fn too_young(until: i64, now: i64) -> Failure {
+    Failure {
+        kind: FailureKind::Transient,
+        code: None,
+        message: "The provider doesn't renew tokens as young as this one, so it was not asked.".to_owned(),
+        remedy: format!("It is asked by itself in {} min.", until.saturating_sub(now).max(0) / 60_000 + 1),
+        at: now,
+        next_try_at: Some(until),
+    }
+}
+
 /// Explains why no request could be made.
 pub(crate) fn no_request(error: &Error, now: i64) -> Explained {
     let (kind, remedy) = match error {
@@ -168,7 +209,7 @@ fn remedy_for(deed: Deed, refused: &TokenFailure) -> String {
         (Some("invalid_client"), _) => {
             "Check the integration's client id and client secret (has the secret expired?), and whether the provider wants them in the header (client_auth `basic`) or in the body (`post`)."
         }
-        (Some("invalid_grant"), Deed::Refresh) => {
+        (Some("invalid_grant"), Deed::Refresh | Deed::Secondary) => {
             "The provider no longer accepts the refresh token: it expired, was revoked there, or was used elsewhere. Authorise the connection again."
         }
         (Some("invalid_grant"), Deed::Machine(GrantKind::Password)) => {
@@ -320,6 +361,26 @@ mod tests {
                 .remedy
                 .contains("password")
         );
+    }
+
+    #[test]
+    fn a_known_error_counts_in_its_own_phase_and_says_what_it_means() {
+        let known = |phase, remedy: &str| KnownError {
+            code: "190".to_owned(),
+            phase,
+            meaning: Some("the password was changed".to_owned()),
+            remedy: remedy.to_owned(),
+        };
+        let errors = [known(None, "Anywhere."), known(Some(ErrorPhase::Refresh), "When renewing.")];
+        let failure = refused(FailureKind::Grant, "190", "no");
+        let explained = |deed| refusal(deed, &failure, Known { errors: &errors, ..Known::default() }, &[], 0).failure;
+        assert_eq!(explained(Deed::Refresh).remedy, "When renewing.");
+        assert_eq!(explained(Deed::Exchange).remedy, "Anywhere.");
+        assert!(explained(Deed::Refresh).message.ends_with("The password was changed."));
+        let only = |errors: &[KnownError]| {
+            refusal(Deed::Exchange, &failure, Known { errors, ..Known::default() }, &[], 0).failure.remedy
+        };
+        assert_ne!(only(&errors[1..]), "When renewing.");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Modules stand in this order and use only what stands before them:
 //!
 //! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
-//! `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `learn` → `endpoints` → `token_set` → `live` (tokens in
+//! `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `learn` → `endpoints` → `token_set` → `allowance` (what an API allows) → `live` (tokens in
 //! memory) →
 //! `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `seal` → `ends` → `scheduler` → `doctor`.
 
@@ -14,6 +14,7 @@
 )]
 
 mod access;
+mod allowance;
 mod audit;
 pub mod clock;
 mod connect;

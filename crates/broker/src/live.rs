@@ -1,9 +1,10 @@
 //! Tokens in memory: what the fresh path reads. No SQL, no deciphering, no lock that another connection shares.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use keyholder_oauth::{Secret, TokenSet};
+use keyholder_oauth::{SecondaryToken, Secret, TokenSet};
 use tokio::sync::OnceCell;
 
 use crate::error::Result;
@@ -20,6 +21,8 @@ pub(crate) struct Live {
     pub(crate) generation: i64,
     pub(crate) access_token: Secret,
     pub(crate) token_type: String,
+    /// More tokens of the same grant.
+    pub(crate) secondary: BTreeMap<String, LiveSecondary>,
     /// Unix milliseconds; `None`: the provider didn't say, so a 401 decides.
     pub(crate) expires_at: Option<i64>,
     pub(crate) renewed_at: i64,
@@ -30,10 +33,33 @@ pub(crate) struct Live {
     pub(crate) api: OnceCell<ApiAccess>,
 }
 
+/// A secondary token, opened.
+pub(crate) struct LiveSecondary {
+    pub(crate) access_token: Secret,
+    pub(crate) token_type: String,
+    /// Unix milliseconds; `None`: the provider didn't say.
+    pub(crate) expires_at: Option<i64>,
+    pub(crate) scope: Option<String>,
+    /// It has a refresh token of its own; others come with the main token's renewal.
+    pub(crate) renewed_by_itself: bool,
+}
+
+impl LiveSecondary {
+    /// Valid at `at` (Unix milliseconds), as far as is known?
+    pub(crate) fn is_valid_at(&self, at: i64) -> bool {
+        self.expires_at.is_none_or(|expires| expires > at)
+    }
+}
+
 impl Live {
     /// Valid at `at` (Unix milliseconds), as far as is known?
     pub(crate) fn is_valid_at(&self, at: i64) -> bool {
         self.expires_at.is_none_or(|expires| expires > at)
+    }
+
+    /// The same of all secondary tokens that are renewed by themselves.
+    pub(crate) fn secondaries_are_valid_at(&self, at: i64) -> bool {
+        self.secondary.values().all(|it| !it.renewed_by_itself || it.is_valid_at(at))
     }
 }
 
@@ -131,11 +157,22 @@ pub(crate) fn to_live(
         generation,
         access_token: tokens.access_token.clone(),
         token_type: tokens.token_type.clone(),
+        secondary: tokens.secondary.iter().map(|(name, token)| (name.clone(), live_secondary(token))).collect(),
         expires_at: tokens.expires_at,
         renewed_at,
         scope,
         unhelped_at: AtomicI64::new(i64::MIN),
         api: OnceCell::new(),
+    }
+}
+
+fn live_secondary(token: &SecondaryToken) -> LiveSecondary {
+    LiveSecondary {
+        access_token: token.access_token.clone(),
+        token_type: token.token_type.clone(),
+        expires_at: token.expires_at,
+        scope: token.scope.as_ref().map(|scope| scope.join(" ")),
+        renewed_by_itself: token.refresh_token.is_some(),
     }
 }
 
@@ -161,6 +198,7 @@ mod tests {
                 generation,
                 access_token: Secret::new("at"),
                 token_type: "Bearer".to_owned(),
+                secondary: BTreeMap::new(),
                 expires_at: None,
                 renewed_at: 0,
                 scope: None,

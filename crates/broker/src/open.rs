@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use url::Url;
 
 use crate::access::KeyCache;
+use crate::allowance::Allowances;
 use crate::audit::AuditLog;
 use crate::clock::{Clock, Rng, millis};
 use crate::egress::Egress;
@@ -81,6 +82,7 @@ pub struct Inner {
     pub(crate) follower: Follower,
     pub(crate) keys: KeyCache,
     pub(crate) live: LiveTokens,
+    pub(crate) allowances: Allowances,
     pub(crate) discovered: Discovered,
     /// Renewals under way in this process; everybody who wants the same one waits for the same task.
     pub(crate) renewals: Mutex<HashMap<ConnectionId, Running>>,
@@ -137,6 +139,7 @@ impl Broker {
             catalogue: RwLock::new(Arc::new(built_in(&settings))),
             keys: KeyCache::default(),
             live: LiveTokens::default(),
+            allowances: Allowances::default(),
             discovered: Discovered::default(),
             renewals: Mutex::default(),
             claims: Claims::default(),

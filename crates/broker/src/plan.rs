@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
-use keyholder_oauth::{Client, Metadata, Moment, Secret, SecretBytes, TokenSet, read_metadata};
+use keyholder_oauth::{Client, Metadata, Moment, Secret, SecretBytes, TokenEndpoint, TokenSet, read_metadata};
 use keyholder_provider::{Catalogue, Choice, ConsentRequest, Definition, Discovery, Rendered};
 
 use crate::clock::millis;
-use crate::egress::{Bounds, origin_of};
+use crate::egress::{Bounds, Fetched, origin_of};
 use crate::error::{Error, Result};
 use crate::explain::Known;
 use crate::model::{Connection, Integration, IntegrationId, SecretInput, Tenant, Values};
@@ -157,6 +157,17 @@ impl Broker {
             None => None,
         };
         Ok(Ingredients { definition, values, client, choice, discovered })
+    }
+
+    /// Sends a request that the client authenticates, to the endpoint it was made for; once, as [`crate::egress::Egress::fetch`].
+    pub(crate) async fn ask(
+        &self,
+        _plan: &Plan,
+        _endpoint: &TokenEndpoint,
+        request: Request<SecretBytes>,
+        bounds: Bounds,
+    ) -> Result<Fetched> {
+        Ok(self.egress.fetch(request, bounds).await?)
     }
 
     /// What a signed request needs beside its key.

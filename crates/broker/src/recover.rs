@@ -6,11 +6,12 @@ use http::{HeaderMap, HeaderValue, header};
 use keyholder_oauth::read_token_reply;
 
 use crate::error::{Error, Result};
+use crate::escrow::Answers;
 use crate::model::{AttemptId, ConnectionId, Status};
 use crate::open::Broker;
-use crate::renew::{endpoint_key, granted_scope, is_unreadable, lock};
+use crate::renew::{endpoint_key, granted_scope, is_unreadable, lock, needs_follow_up, reply_rules};
 use crate::store::CommitTokens;
-use crate::token_set::succeed;
+use crate::token_set::{succeed, succeed_as};
 use crate::vault::VaultError;
 
 impl Broker {
@@ -122,20 +123,22 @@ impl Broker {
         if let Some(value) = held.reply.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
             headers.insert(header::CONTENT_TYPE, value);
         }
-        let read = read_token_reply(
-            &plan.rendered.reply,
-            held.reply.status,
-            &headers,
-            held.reply.body.expose(),
-            held.reply.received_at,
-        );
-        let tokens = match read {
-            Ok(tokens) => succeed(old, tokens),
+        let came_at = held.reply.received_at;
+        let rules = reply_rules(&plan, &held.reply.answers);
+        let read = read_token_reply(rules, held.reply.status, &headers, held.reply.body.expose(), came_at);
+        let tokens = match (read, &held.reply.answers, old) {
+            (Ok(tokens), Answers::Secondary(name), Some(old)) => succeed_as(old, name, tokens),
+            (Ok(_), Answers::Secondary(_), None) => return Ok(Left::Obsolete),
+            // It is good for one exchange only; the grant, which needs no person, is run anew.
+            (Ok(tokens), Answers::Grant, _) if needs_follow_up(&plan, &tokens) => return Ok(Left::Obsolete),
+            (Ok(tokens), _, old) => succeed(old, tokens, came_at),
             // What is in it may still be found, by a corrected definition.
-            Err(refused) if is_unreadable(&refused) => return Ok(Left::Unread),
-            Err(_) => return Ok(Left::Obsolete),
+            (Err(refused), ..) if is_unreadable(&refused) => return Ok(Left::Unread),
+            (Err(_), ..) => return Ok(Left::Obsolete),
         };
-        let times = self.times(&plan, &tokens, row.connected_at, held.reply.received_at);
+        let is_main = !matches!(held.reply.answers, Answers::Secondary(_));
+        let renewed_at = row.renewed_at.filter(|_| !is_main).unwrap_or(came_at);
+        let times = self.times_since(&plan, &tokens, row.connected_at, renewed_at, came_at);
         let commit = CommitTokens {
             sealed: self.seal_tokens(&row.tenant, row.id.as_str(), row.generation + 1, &tokens)?,
             expires_at: tokens.expires_at,
@@ -144,7 +147,8 @@ impl Broker {
             due_at: times.due_at,
             dies_at: times.dies_at,
             endpoint: endpoint_key(&plan),
-            now: held.reply.received_at,
+            renewed_at,
+            now: came_at,
         };
         let event = self.event(
             &row,

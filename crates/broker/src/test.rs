@@ -1,13 +1,21 @@
 //! The test that explains: token, then a call, step by step.
 
-use http::Method;
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::{BodyExt, Limited};
+use keyholder_provider::{ErrorPhase, Verify};
 use serde::Serialize;
 
 use crate::egress::empty;
 use crate::error::{Error, Result};
-use crate::gateway::{ProxyRequest, call, target};
+use crate::explain::{known_error, sentence};
+use crate::gateway::{ApiAccess, Asked, Outgoing, target};
+use crate::live::Live;
 use crate::model::{Caller, Failure};
 use crate::open::Broker;
+
+/// An answer to the definition's cheap call is read up to this size.
+const VERIFIED_BODY: usize = 1 << 20;
 
 /// What a test found.
 #[derive(Clone, Debug, Serialize)]
@@ -51,36 +59,76 @@ impl Broker {
         Ok(TestReport { ok: steps.iter().all(|step| step.ok), steps })
     }
 
-    async fn test_call(&self, live: &std::sync::Arc<crate::live::Live>) -> Option<TestStep> {
+    async fn test_call(&self, live: &std::sync::Arc<Live>) -> Option<TestStep> {
         let api = match self.api_access(live).await {
             Ok(api) => api,
             // No base URL: there is nothing to call, which is no fault.
             Err(Error::Invalid(_)) => return None,
             Err(error) => return Some(failed("call", &error)),
         };
-        let path = api.verify_path.clone()?;
-        let (path, query) = match path.split_once('?') {
-            Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
-            None => (path, None),
+        let verify = api.api.verify.as_ref()?;
+        let called = match self.verified(live, api, verify).await {
+            Ok(called) => called,
+            Err(error) => return Some(failed("call", &error)),
         };
-        let headers = http::HeaderMap::new();
-        let request = ProxyRequest { method: Method::GET, path, query, headers, body: empty(), length: Some(0) };
-        let outbound =
-            target(api, &request).and_then(|uri| call(api, live, &Method::GET, &uri, &request.headers, empty()));
-        let path = request.path;
-        let sent = async { Ok(self.egress.send(outbound?, std::time::Duration::from_secs(30)).await?) };
-        Some(match sent.await {
-            Err(error) => failed("call", &error),
-            Ok(response) if response.status().is_success() => {
-                held("call", format!("GET {} answered {}.", path, response.status().as_u16()))
+        let (path, status) = (verify.path.split('?').next().unwrap_or_default(), called.status);
+        let answered = format!("{} {path} answered {}", verify.method, status.as_u16());
+        if called.fits {
+            return Some(held("call", format!("{answered}.")));
+        }
+        let known = known_error(&api.known_errors, ErrorPhase::Api, |code| called.says(code));
+        let message = match (status.is_success(), known.and_then(|known| known.meaning.clone())) {
+            (true, meaning) => {
+                format!(
+                    "{answered}, but not what a working connection is told. {}",
+                    meaning.map(sentence).unwrap_or_default()
+                )
             }
-            Ok(response) => TestStep {
-                name: "call",
-                ok: false,
-                message: format!("GET {} answered {}.", path, response.status()),
-                remedy: Some(call_remedy(response.status().as_u16()).to_owned()),
-            },
+            (false, meaning) => {
+                format!("{} {path} answered {status}. {}", verify.method, meaning.map(sentence).unwrap_or_default())
+            }
+        };
+        Some(TestStep {
+            name: "call",
+            ok: false,
+            message: message.trim_end().to_owned(),
+            remedy: Some(known.map_or_else(|| call_remedy(status.as_u16()).to_owned(), |known| known.remedy.clone())),
         })
+    }
+
+    /// Makes the definition's cheap call.
+    async fn verified(&self, live: &Live, api: &ApiAccess, verify: &Verify) -> Result<Called> {
+        let (path, query) = verify.path.split_once('?').map_or((verify.path.as_str(), None), |(p, q)| (p, Some(q)));
+        let uri = target(api, Asked { path, query, host: None })?;
+        let _turn = self.turn(live, api).await?;
+        let none = Bytes::new();
+        let outgoing = Outgoing { method: &verify.method, headers: &http::HeaderMap::new(), kept: Some(&none) };
+        let (response, expired) = self.call(api, &outgoing, uri, empty()).await?;
+        let status = response.status();
+        let body = match Limited::new(response.into_body(), VERIFIED_BODY).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(_) if verify.expect.is_none() => Bytes::new(),
+            Err(_) => return Err(Error::Gone("the API's answer broke off, or is larger than 1 MiB")),
+        };
+        let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let is_expected = verify.expect.as_ref().is_none_or(|expect| expect.holds(&said));
+        Ok(Called { status, fits: status.is_success() && is_expected && !expired, body })
+    }
+}
+
+/// What came of the definition's cheap call.
+struct Called {
+    status: StatusCode,
+    /// It is what the definition expects of a connection that works.
+    fits: bool,
+    body: Bytes,
+}
+
+impl Called {
+    /// Whether a word of the answer is this code.
+    fn says(&self, code: &str) -> bool {
+        let text = String::from_utf8_lossy(&self.body);
+        text.split(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '-' | '.')).any(|word| word == code)
     }
 }
 
@@ -113,7 +161,7 @@ fn failed(name: &'static str, error: &Error) -> TestStep {
         Error::NotReady { failure: Some(Failure { message, remedy, .. }), .. } => {
             (message.clone(), Some(remedy.clone()))
         }
-        other => (crate::explain::sentence(other.to_string()), None),
+        other => (sentence(other.to_string()), None),
     };
     TestStep { name, ok: false, message, remedy }
 }

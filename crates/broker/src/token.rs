@@ -39,6 +39,8 @@ pub struct HandedToken {
     pub connection: ConnectionId,
     /// Raised by every renewal.
     pub generation: i64,
+    /// The name of a secondary token.
+    pub token: Option<String>,
 }
 
 impl Broker {
@@ -61,7 +63,64 @@ impl Broker {
             scope: live.scope.clone(),
             connection: live.id.clone(),
             generation: live.generation,
+            token: None,
         })
+    }
+
+    /// The secondary token `name` of a connection, as [`Self::token`].
+    pub async fn secondary_token(
+        &self,
+        caller: &Caller,
+        id_or_name: &str,
+        name: &str,
+        min_ttl: Option<Duration>,
+    ) -> Result<HandedToken> {
+        let live = self.live(caller, id_or_name).await?;
+        self.require_grip(caller, &live.id, &live.name, Grip::Connection)?;
+        let live = self.fresh_secondary(live, name, min_ttl.unwrap_or(FRESH)).await?;
+        let token = live.secondary.get(name).ok_or_else(|| Error::not_found("token", name))?;
+        self.record_in_turn(caller, "token.read", live.id.as_str(), Some(format!("token {name}"))).await?;
+        let now = self.now_ms();
+        Ok(HandedToken {
+            access_token: token.access_token.clone(),
+            token_type: token.token_type.clone(),
+            expires_at: token.expires_at,
+            expires_in: token.expires_at.map(|at| (at - now).max(0) / 1000),
+            scope: token.scope.clone(),
+            connection: live.id.clone(),
+            generation: live.generation,
+            token: Some(name.to_owned()),
+        })
+    }
+
+    /// A token set whose secondary token `name` is valid for `min_ttl` more, or as good as can be had. A renewal makes one token; where several have
+    /// ended, those that ended before this one come first.
+    async fn fresh_secondary(&self, mut live: Arc<Live>, name: &str, min_ttl: Duration) -> Result<Arc<Live>> {
+        let unknown = || Error::not_found("token", name);
+        let wanted_at = self.now_ms().saturating_add(millis(min_ttl));
+        let before = live.secondary.get(name).ok_or_else(unknown)?.access_token.clone();
+        for _ in 0..live.secondary.len() {
+            let held = live.secondary.get(name).ok_or_else(unknown)?;
+            let now = self.now_ms();
+            if held.is_valid_at(wanted_at) || !held.access_token.ct_eq(&before) {
+                break;
+            }
+            let patience = if held.is_valid_at(now) { WAIT_WITH_VALID } else { WAIT };
+            let wish = Wish { enough: Enough::SecondariesValidAt(wanted_at), urgency: Urgency::Reader };
+            live = match self.wait_for(patience, self.renew(&live.id, wish)).await {
+                Err(error) if may_serve_old(&error) && held.is_valid_at(self.now_ms()) => return Ok(live),
+                renewed => renewed?,
+            };
+        }
+        match live.secondary.get(name).ok_or_else(unknown)?.is_valid_at(self.now_ms()) {
+            true => Ok(live),
+            false => Err(Error::NotReady {
+                connection: live.name.clone(),
+                state: Status::Connected,
+                failure: None,
+                retry_after: None,
+            }),
+        }
     }
 
     /// Renews now, because a person or program says so.

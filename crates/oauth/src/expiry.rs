@@ -106,7 +106,7 @@ impl Clock {
     fn date_in(&self, value: &Value) -> Option<i64> {
         match (number(value), value.as_str()) {
             (Some(number), _) if number >= FIRST_DATE_S => self.date(number),
-            (None, Some(text)) => self.after_date(http_date_ms(text).or_else(|| rfc3339_ms(text))?),
+            (None, Some(text)) => self.after_date(date_ms(text)?),
             _ => None,
         }
     }
@@ -146,13 +146,18 @@ fn jwt_exp(token: &str) -> Option<f64> {
 }
 
 /// `Retry-After` (RFC 9110 §10.2.3): seconds, or an HTTP date, of which the past is no wait.
-pub(crate) fn retry_after(value: &str, now_ms: i64) -> Option<Duration> {
+pub fn retry_after(value: &str, now_ms: i64) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
     }
     let wait = http_date_ms(value)?.saturating_sub(now_ms);
     Some(Duration::from_millis(wait.try_into().unwrap_or(0)))
+}
+
+/// A date as HTTP writes it, or as RFC 3339 does, in Unix milliseconds.
+pub fn date_ms(text: &str) -> Option<i64> {
+    http_date_ms(text).or_else(|| rfc3339_ms(text))
 }
 
 fn http_date_ms(text: &str) -> Option<i64> {

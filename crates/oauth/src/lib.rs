@@ -42,6 +42,7 @@ pub use client_auth::{Client, ClientAssertion, ClientAuth, UnknownClientAuth};
 pub use device::{DeviceGrant, device_request, read_device_reply};
 pub use discovery::{DiscoveryError, Metadata, discovery_urls, issuer_of, read_metadata};
 pub use error::RequestError;
+pub use expiry::{date_ms, retry_after};
 pub use failure::{FailureKind, FailureShape, TokenFailure};
 pub use introspect::{Introspection, introspection_request, read_introspection_reply};
 pub use jwt::{Algorithm, Encoding, Hash, Moment, SignError, hash_of, hmac_of, sign_jwt};

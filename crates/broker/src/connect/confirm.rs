@@ -267,6 +267,7 @@ impl Broker {
                 due_at: times.due_at,
                 dies_at: times.dies_at,
                 endpoint: endpoint_key(&plan),
+                renewed_at: now,
                 now,
             };
             let secrets = self.seal_connection_secrets(&row.tenant, row.id.as_str(), &typed.secrets)?;

@@ -215,7 +215,7 @@ impl Broker {
         }
         let sealed = self.seal_connection_secrets(&connection.tenant, connection.id.as_str(), &secrets)?;
         let (id, now) = (connection.id.clone(), self.now_ms());
-        let runs_by_itself = method.grant != GrantKind::AuthorizationCode;
+        let runs_by_itself = !method.grant.needs_a_person();
         self.store
             .write(move |tx| {
                 tx.put_connection_input(&id, edit.username.as_deref(), &variables, sealed.as_deref(), now)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keyholder_oauth::TokenSet;
-use keyholder_provider::{GrantKind, Recovery, RefreshLife};
+use keyholder_provider::{KeepAlive, Recovery, RefreshLife, RefreshWith};
 
 use crate::clock::millis;
 use crate::open::Broker;
@@ -27,14 +27,31 @@ pub(crate) struct Times {
 }
 
 impl Broker {
-    /// `connected_at` is when the grant was made; `None`: now.
+    /// The times of a token set that came now; `connected_at` is when the grant was made; `None`: now.
     pub(crate) fn times(&self, plan: &Plan, tokens: &TokenSet, connected_at: Option<i64>, now: i64) -> Times {
+        self.times_since(plan, tokens, connected_at, now, now)
+    }
+
+    /// The times of a token set whose main token came at `renewed_at`.
+    pub(crate) fn times_since(
+        &self,
+        plan: &Plan,
+        tokens: &TokenSet,
+        connected_at: Option<i64>,
+        renewed_at: i64,
+        now: i64,
+    ) -> Times {
+        let rendered = &plan.rendered;
         let kind = Kind {
-            needs_person: plan.rendered.grant == GrantKind::AuthorizationCode,
-            access_dies: plan.rendered.recovery == Recovery::AccessDies,
-            life: plan.rendered.refresh_life,
+            needs_person: rendered.grant.needs_a_person(),
+            access_dies: rendered.recovery == Recovery::AccessDies,
+            extends_itself: rendered.refresh_with == RefreshWith::AccessToken,
+            keep_alive: rendered.keep_alive,
+            min_age: rendered.refresh_min_age.unwrap_or_default(),
+            life: rendered.refresh_life,
         };
-        times(&kind, tokens, connected_at.unwrap_or(now), now, self.rng.unit())
+        let when = When { granted_at: connected_at.unwrap_or(now), renewed_at, now };
+        times(&kind, tokens, when, self.rng.unit())
     }
 }
 
@@ -42,31 +59,58 @@ impl Broker {
 struct Kind {
     needs_person: bool,
     access_dies: bool,
+    /// There is no refresh token: the access token is sent.
+    extends_itself: bool,
+    keep_alive: KeepAlive,
+    min_age: Duration,
     life: RefreshLife,
 }
 
+/// When things happened, Unix milliseconds.
+#[derive(Clone, Copy)]
+struct When {
+    granted_at: i64,
+    /// When the main token came, and its refresh token was last used.
+    renewed_at: i64,
+    now: i64,
+}
+
 /// Due: what comes first of the access token's expiry, less `AHEAD`, and half the time after which an unused refresh token dies; both a little earlier by `chance`,
-/// 0 to 1, so that what was made at once isn't renewed at once.
-fn times(kind: &Kind, tokens: &TokenSet, granted_at: i64, now: i64, chance: f64) -> Times {
-    if kind.needs_person && tokens.refresh_token.is_none() {
-        return Times { due_at: None, dies_at: tokens.expires_at };
-    }
-    let expiry = tokens.expires_at.map(|expires| {
+/// 0 to 1, so that what was made at once isn't renewed at once. Never before the provider renews it. Secondary tokens with a refresh token of their own are due like
+/// access tokens.
+fn times(kind: &Kind, tokens: &TokenSet, when: When, chance: f64) -> Times {
+    let now = when.now;
+    let before = |expires: i64| {
         let life = (expires - now).max(0);
         let ahead = match kind.access_dies {
             true => (life / 10).min(millis(AHEAD_WHERE_ACCESS_DIES)),
             false => (life / 2).min(millis(AHEAD)),
         };
         expires - ahead - part(ahead, chance / 10.0)
-    });
+    };
+    let own = tokens.secondary.values().filter(|token| token.refresh_token.is_some());
+    let secondary = own.filter_map(|token| token.expires_at.map(before)).min();
+    let least = |at: i64| at.max(now + millis(LEAST));
+    if kind.needs_person && tokens.refresh_token.is_none() && !kind.extends_itself {
+        return Times { due_at: secondary.map(least), dies_at: tokens.expires_at };
+    }
     // A grant that needs no person is run anew.
     let kept = |end: Option<i64>| end.filter(|end| kind.needs_person && *end > now);
     let after = |start: i64, life: Option<Duration>| life.map(|life| start.saturating_add(millis(life)));
-    let unused = [kept(after(now, kind.life.idle)), kept(tokens.refresh_expires_at)].into_iter().flatten().min();
-    let keep_alive = unused.map(|end| now + part(end - now, 0.5 - chance / 20.0));
+    let itself = tokens.expires_at.filter(|_| kind.extends_itself);
+    let ends = [after(when.renewed_at, kind.life.idle), tokens.refresh_expires_at, itself];
+    let unused = ends.into_iter().filter_map(kept).min();
+    let since = when.renewed_at;
+    let keep_alive = match kind.keep_alive {
+        KeepAlive::Off => None,
+        KeepAlive::ByIdleLife => unused.map(|end| since + part(end - since, 0.5 - chance / 20.0)),
+        KeepAlive::Every(often) => kept(after(since, Some(often))).map(|at| at - part(millis(often), chance / 20.0)),
+    };
+    let youngest = since.saturating_add(millis(kind.min_age));
+    let main = [tokens.expires_at.map(before), keep_alive].into_iter().flatten().min().map(|at| at.max(youngest));
     Times {
-        due_at: [expiry, keep_alive].into_iter().flatten().min().map(|at| at.max(now + millis(LEAST))),
-        dies_at: [unused, kept(after(granted_at, kind.life.absolute))].into_iter().flatten().min(),
+        due_at: [main, secondary].into_iter().flatten().min().map(least),
+        dies_at: [unused, kept(after(when.granted_at, kind.life.absolute))].into_iter().flatten().min(),
     }
 }
 
@@ -113,7 +157,7 @@ mod tests {
 
     /// Due and dying, from now; without jitter.
     fn of(kind: &Kind, tokens: &TokenSet, granted_at: i64) -> (Option<i64>, Option<i64>) {
-        let times = times(kind, tokens, granted_at, NOW, 0.0);
+        let times = times(kind, tokens, When { granted_at, renewed_at: NOW, now: NOW }, 0.0);
         (times.due_at.map(|at| at - NOW), times.dies_at.map(|at| at - NOW))
     }
 
@@ -122,6 +166,9 @@ mod tests {
         Kind {
             needs_person: true,
             access_dies: false,
+            extends_itself: false,
+            keep_alive: KeepAlive::ByIdleLife,
+            min_age: Duration::ZERO,
             life: RefreshLife { idle: idle.map(days), absolute: absolute.map(days) },
         }
     }
@@ -165,9 +212,45 @@ mod tests {
     #[test]
     fn jitter_makes_it_earlier_never_later() {
         let (kind, tokens) = (kind(Some(90), None), tokens(None, true, None));
-        let due = |chance| times(&kind, &tokens, NOW, NOW, chance).due_at;
+        let when = When { granted_at: NOW, renewed_at: NOW, now: NOW };
+        let due = |chance| times(&kind, &tokens, when, chance).due_at;
         assert_eq!((due(0.0), due(1.0)), (Some(NOW + 45 * DAY), Some(NOW + 81 * DAY / 2)));
         let (kind, tokens) = (self::kind(None, None), self::tokens(Some(60 * MINUTE), true, None));
-        assert_eq!(times(&kind, &tokens, NOW, NOW, 1.0).due_at, Some(NOW + 45 * MINUTE - 90_000));
+        assert_eq!(times(&kind, &tokens, when, 1.0).due_at, Some(NOW + 45 * MINUTE - 90_000));
+    }
+
+    #[test]
+    fn what_a_definition_says_of_renewal_moves_it() {
+        let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+        let (hour, year) = (Some(60 * MINUTE), Some(365 * DAY));
+        let of = |kind: Kind, tokens: &TokenSet| of(&kind, tokens, NOW);
+        let off = Kind { keep_alive: KeepAlive::Off, ..kind(Some(90), None) };
+        assert_eq!(of(off, &tokens(None, true, None)), (None, Some(90 * DAY)));
+        let every = Kind { keep_alive: KeepAlive::Every(days(30)), ..kind(Some(90), None) };
+        assert_eq!(of(every, &tokens(year, true, None)), (Some(30 * DAY), Some(90 * DAY)));
+        let young = Kind { min_age: Duration::from_secs(50 * 60), ..kind(None, None) };
+        assert_eq!(of(young, &tokens(hour, true, None)), (Some(50 * MINUTE), None));
+        let itself = || Kind { extends_itself: true, min_age: days(1), ..kind(None, None) };
+        assert_eq!(of(itself(), &tokens(Some(60 * DAY), false, None)), (Some(30 * DAY), Some(60 * DAY)));
+        assert_eq!(of(itself(), &tokens(hour, false, None)), (Some(DAY), Some(60 * MINUTE)));
+    }
+
+    #[test]
+    fn a_secondary_token_is_due_by_itself() {
+        let secondary = |refresh_token: Option<&str>| keyholder_oauth::SecondaryToken {
+            access_token: Secret::new("s"),
+            refresh_token: refresh_token.map(Secret::new),
+            token_type: "user".to_owned(),
+            expires_at: Some(NOW + 60 * MINUTE),
+            scope: None,
+        };
+        let due = |own, main: TokenSet| {
+            let tokens = TokenSet { secondary: [("user".to_owned(), secondary(own))].into(), ..main };
+            of(&kind(None, None), &tokens, NOW)
+        };
+        let long = Some(10 * DAY);
+        assert_eq!(due(Some("r"), tokens(long, true, None)).0, Some(45 * MINUTE));
+        assert_eq!(due(Some("r"), tokens(None, false, None)).0, Some(45 * MINUTE));
+        assert_eq!(due(None, tokens(long, true, None)).0, Some(10 * DAY - 15 * MINUTE), "it comes with the main one");
     }
 }

@@ -11,6 +11,7 @@ mod grant;
 mod recovery;
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,15 +20,15 @@ use futures_util::FutureExt;
 use futures_util::future::Shared;
 use http::header;
 use keyholder_oauth::{FailureKind, Secret, TokenSet, read_token_reply, token_request};
-use keyholder_provider::{GrantKind, Recovery};
+use keyholder_provider::Recovery;
 use tokio::sync::oneshot;
 
 pub(crate) use self::claims::Claims;
 use self::claims::{CLAIM, PATIENCE, Standing, YOUNG};
 pub(crate) use self::due::endpoint_key;
 use self::failure::{Failed, left};
-pub(crate) use self::grant::granted_scope;
-use self::grant::{deed, request_parts};
+use self::grant::{Step, request_parts, step};
+pub(crate) use self::grant::{granted_scope, needs_follow_up, reply_rules, spent_for_renewal};
 use self::recovery::Lost;
 pub(crate) use self::recovery::is_unreadable;
 
@@ -36,17 +37,20 @@ use crate::egress::Bounds;
 use crate::endpoints::{Closed, Pass, Urgency};
 use crate::error::{Error, Result};
 use crate::escrow::{Held, RawReply};
-use crate::explain::{self, Deed};
-use crate::live::{Live, to_live};
+use crate::explain::{self, Deed, Explained};
+use crate::live::{Live, LiveSecondary, to_live};
 use crate::model::{Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Status};
 use crate::open::Broker;
 use crate::plan::Plan;
 use crate::points::blocking;
 use crate::store::CommitTokens;
-use crate::token_set::succeed;
+use crate::token_set::{succeed, succeed_as, without_refresh};
 
 /// How often a foreign claim is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Secondary tokens that end so soon are renewed with the main one: somewhat more than how far ahead that is due.
+const SECONDARIES_AHEAD: Duration = Duration::from_secs(20 * 60);
 
 /// What a renewal task answers to all who wait for it.
 pub(crate) type Outcome = Result<Arc<Live>>;
@@ -84,6 +88,8 @@ pub(crate) enum Enough {
     ValidAt(i64),
     /// A token set of a later generation than this one.
     NewerThan(i64),
+    /// Secondary tokens with a refresh token of their own, valid beyond this time, Unix milliseconds. One renewal renews one of them.
+    SecondariesValidAt(i64),
 }
 
 /// What a person is told about a renewal that was asked for.
@@ -182,9 +188,28 @@ impl Broker {
             let outcome = broker.renew_task(&id, wish).await;
             // Out of the map first: who comes after this reads the row anew.
             drop(under_way);
+            let after = outcome.as_ref().ok().cloned();
             let _ = answer.send(outcome);
+            if let Some(live) = after.filter(|_| !matches!(wish.enough, Enough::SecondariesValidAt(_))) {
+                broker.renew_secondaries(&live).await;
+            }
         });
         Ok(running)
+    }
+
+    /// Secondary tokens with a refresh token of their own follow the main one, each in a renewal of its own; nobody waits for it.
+    async fn renew_secondaries(&self, live: &Live) {
+        let at = self.now_ms() + millis(SECONDARIES_AHEAD);
+        let due = |it: &&LiveSecondary| it.renewed_by_itself && it.expires_at.is_some_and(|ends| ends <= at);
+        for _ in 0..live.secondary.values().filter(due).count() {
+            let wish = Wish { enough: Enough::SecondariesValidAt(at), urgency: Urgency::Background };
+            // Boxed: a renewal begins another one.
+            let renewal: Pin<Box<dyn Future<Output = Outcome> + Send + '_>> = Box::pin(self.renew(&live.id, wish));
+            if let Err(error) = renewal.await {
+                tracing::info!(%error, connection = %live.id, "a secondary token was not renewed; it is tried again when it is due");
+                return;
+            }
+        }
     }
 
     /// Returns when no renewal is under way; no new one begins. For a graceful stop.
@@ -221,7 +246,6 @@ impl Broker {
                 Some(sealed) => Some(self.open_tokens(&row.tenant, row.id.as_str(), row.generation, sealed)?),
                 None => None,
             };
-            let has_refresh_token = old.as_ref().is_some_and(|tokens| tokens.refresh_token.is_some());
             let plan = match self.plan(&row, old.as_ref()).await {
                 Ok(plan) => plan,
                 Err(error @ (Error::Store(_) | Error::Vault(_))) => return Err(error),
@@ -236,7 +260,8 @@ impl Broker {
                 true => &Recovery::SingleUse,
                 false => recovery,
             };
-            let harmful = has_refresh_token && recovery::second_use_harms(recovery);
+            let sends_token = spent_for_renewal(&plan, old.as_ref()).is_some();
+            let harmful = sends_token && recovery::second_use_harms(recovery);
             let patience = if harmful { PATIENCE } else { Duration::ZERO };
             let standing = self.claims.judge(&self.clock, &row, now, patience);
             #[cfg(test)]
@@ -265,13 +290,20 @@ impl Broker {
                     continue;
                 }
             };
-            let deed = match deed(&plan, old.as_ref(), run_grant_anew) {
-                Some(deed) => deed,
+            // What is unknown about the main refresh token is settled before another one is used.
+            let enough = if row.lost_at.is_some() { Enough::ValidAt(now) } else { wish.enough };
+            let step = match step(&plan, old.as_ref(), enough, run_grant_anew) {
+                Some(step) => step,
                 None => return self.nothing_to_renew_with(&row, dead.as_ref(), wish).await,
             };
+            if step.deed == Deed::Refresh
+                && let Some(until) = too_young(&row, &plan, self.now_ms())
+            {
+                return Err(self.too_young(&row, until));
+            }
             // Nobody knows how far a dead owner came.
             let lost_at = row.lost_at.or(dead.as_ref().map(|dead| dead.deadline - millis(CLAIM)));
-            let lost_at = lost_at.filter(|_| deed == Deed::Refresh);
+            let lost_at = lost_at.filter(|_| step.deed.spends());
             if let Some(at) = lost_at
                 && !wish.insists()
                 && !wish.refused_by_api()
@@ -290,7 +322,7 @@ impl Broker {
 
             // 1. CLAIM
             let Some(claim) = self.claim(&row, lost_at, recovery).await? else { continue };
-            match self.exchange(&row, &plan, old, deed, &claim, pass).await {
+            match self.exchange(&row, &plan, old, &step, &claim, pass).await {
                 Ok(live) => return Ok(live),
                 Err(Stop::RunGrantAnew) => {
                     self.release(&row, &claim.attempt).await;
@@ -321,15 +353,13 @@ impl Broker {
         row: &Connection,
         plan: &Plan,
         old: Option<TokenSet>,
-        deed: Deed,
+        step: &Step,
         claim: &Claim,
         pass: Pass,
     ) -> std::result::Result<Arc<Live>, Stop> {
-        let refresh_token = old.as_ref().and_then(|tokens| tokens.refresh_token.clone());
-        let request = {
-            let (endpoint, grant, scope) = request_parts(row, plan, refresh_token.as_ref(), deed)?;
-            token_request(endpoint, &plan.client, &grant, scope, &self.moment()).map_err(Error::from)
-        };
+        let deed = step.deed;
+        let (endpoint, grant, scope) = request_parts(row, plan, step)?;
+        let request = token_request(endpoint, &plan.client, &grant, scope, &self.moment()).map_err(Error::from);
         let request = match request {
             Ok(request) => request,
             Err(error) => {
@@ -344,19 +374,22 @@ impl Broker {
         // 2. SEND: this is the renewal's own task; one connection, one request, no redirect, a deadline shorter than the claim.
         let recovery = &plan.rendered.recovery;
         let sent_at = claim.lost_at.unwrap_or(self.now_ms());
-        let fetched = match self.egress.fetch(request, Bounds::PROVIDER).await {
+        let fetched = match self.ask(plan, endpoint, request, Bounds::PROVIDER).await {
             Ok(fetched) => fetched,
-            Err(error) => {
+            Err(Error::Egress(error)) => {
                 let explained = explain::unreachable(&error, self.now_ms());
                 if explained.failure.kind == FailureKind::Transient {
                     pass.failed(None);
                 }
-                let open = deed == Deed::Refresh && error.what.may_have_arrived();
+                let open = deed.spends() && error.what.may_have_arrived();
                 return Err(Stop::failed(match claim.lost_at {
                     _ if open => Failed::unanswered(explained, sent_at, recovery),
                     Some(at) => Failed::still_lost(explained, at, recovery),
                     None => Failed::plain(explained),
                 }));
+            }
+            Err(error) => {
+                return Err(Stop::failed(Failed::unsent(explain::no_request(&error, self.now_ms()), row)));
             }
         };
         let replied = self.clock.moment();
@@ -372,6 +405,7 @@ impl Broker {
                     .get(header::CONTENT_TYPE)
                     .and_then(|v| v.to_str().ok())
                     .map(str::to_owned),
+                answers: step.answers(),
                 body: fetched.body,
             },
         };
@@ -383,35 +417,54 @@ impl Broker {
 
         // 4. COMMIT
         let headers = fetched.headers;
-        let read = read_token_reply(
-            &plan.rendered.reply,
-            held.reply.status,
-            &headers,
-            held.reply.body.expose(),
-            held.reply.received_at,
-        );
-        let outcome = match read {
-            Ok(tokens) => {
+        let came_at = held.reply.received_at;
+        let rules = reply_rules(plan, &held.reply.answers);
+        let read = read_token_reply(rules, held.reply.status, &headers, held.reply.body.expose(), came_at);
+        let own_plan = plan;
+        let outcome = match (read, &step.secondary, old) {
+            (Ok(tokens), Some(name), Some(old)) => {
                 pass.answered();
-                self.commit(row, plan, succeed(old, tokens), claim.lost_at, held.reply.received_at)
-                    .await
-                    .map_err(Stop::Unsettled)
+                let told = format!("The token `{name}` was renewed.");
+                let new = New { tokens: succeed_as(old, name, tokens), came_at, is_main: false, told };
+                self.commit(row, plan, new).await.map_err(Stop::Unsettled)
             }
-            Err(refused) => {
+            (Ok(tokens), _, old) => {
+                pass.answered();
+                let first = row.connected_at.is_none();
+                let told = told_of_renewal(first, claim.lost_at.is_some()).to_owned();
+                match self.completed(row, plan, deed, tokens).await? {
+                    Ok((plan, tokens)) => {
+                        let plan = plan.as_ref().unwrap_or(own_plan);
+                        let new = New { tokens: succeed(old, tokens, came_at), came_at, is_main: true, told };
+                        self.commit(row, plan, new).await.map_err(Stop::Unsettled)
+                    }
+                    Err(explained) => Err(Stop::failed(Failed::plain(explained))),
+                }
+            }
+            // The others go on; nothing renews this one any more.
+            (Err(refused), Some(name), Some(old)) if refused.kind == FailureKind::Grant => {
+                pass.answered();
+                let secrets: Vec<&Secret> = plan.sensitive().chain(&step.token).collect();
+                let failure = explain::refusal(deed, &refused, plan.known(), &secrets, came_at).failure;
+                tracing::info!(connection = %row.id, token = name, code = failure.code, "a secondary token can't be renewed any more");
+                let told =
+                    format!("The token `{name}` can't be renewed any more. {} {}", failure.message, failure.remedy);
+                let new = New { tokens: without_refresh(old, name, came_at), came_at, is_main: false, told };
+                self.commit(row, plan, new).await.map_err(Stop::Unsettled)
+            }
+            (Err(refused), ..) => {
                 match refused.kind {
                     FailureKind::Transient => pass.failed(refused.retry_after),
                     FailureKind::Setup | FailureKind::Grant => pass.answered(),
                 }
-                if refused.kind == FailureKind::Grant
-                    && deed == Deed::Refresh
-                    && plan.rendered.grant != GrantKind::AuthorizationCode
+                if refused.kind == FailureKind::Grant && deed == Deed::Refresh && !plan.rendered.grant.needs_a_person()
                 {
                     Err(Stop::RunGrantAnew)
                 } else {
-                    let secrets: Vec<&Secret> = plan.sensitive().chain(&refresh_token).collect();
+                    let secrets: Vec<&Secret> = plan.sensitive().chain(&step.token).collect();
                     let known = plan.known();
                     let explained = explain::refusal(deed, &refused, known, &secrets, self.now_ms());
-                    let open = deed == Deed::Refresh && recovery::leaves_open(&refused);
+                    let open = deed.spends() && recovery::leaves_open(&refused);
                     let mut failed = match claim.lost_at {
                         _ if open => Failed::lost(explained, sent_at, recovery),
                         Some(at) => Failed::still_lost(explained, at, recovery),
@@ -476,6 +529,17 @@ impl Broker {
         }
     }
 
+    /// Nothing is sent that the provider would refuse.
+    fn too_young(&self, row: &Connection, until: i64) -> Error {
+        let now = self.now_ms();
+        Error::NotReady {
+            connection: row.name.clone(),
+            state: row.state.status(),
+            failure: Some(explain::too_young(until, now)),
+            retry_after: Some(left(until, now)),
+        }
+    }
+
     /// What the row already has, if it is enough.
     fn already(&self, row: &Connection, wish: Wish) -> Result<Option<Arc<Live>>> {
         let usable = matches!(row.state.status(), Status::Connected | Status::Failing | Status::Reconnect);
@@ -483,8 +547,17 @@ impl Broker {
             && match wish.enough {
                 Enough::ValidAt(at) => row.token_expires_at.is_none_or(|expires| expires > at),
                 Enough::NewerThan(generation) => row.generation > generation,
+                // Its tokens tell.
+                Enough::SecondariesValidAt(_) => true,
             };
-        if enough { self.live_of(row) } else { Ok(None) }
+        if !enough {
+            return Ok(None);
+        }
+        let live = self.live_of(row)?;
+        Ok(match wish.enough {
+            Enough::SecondariesValidAt(at) => live.filter(|live| live.secondaries_are_valid_at(at)),
+            Enough::ValidAt(_) | Enough::NewerThan(_) => live,
+        })
     }
 
     fn check_may_renew(&self, row: &Connection, wish: Wish) -> Result<()> {
@@ -579,17 +652,31 @@ impl Broker {
         blocking(put).await.map_err(|_| Error::Internal("the escrow's thread ended"))
     }
 
-    /// Step 4: the new token set into the row, repeated until the store has answered.
-    async fn commit(
+    /// A grant's tokens with what the definition exchanges them for; and the plan that knows them, where that was made for it.
+    async fn completed(
         &self,
         row: &Connection,
         plan: &Plan,
+        deed: Deed,
         tokens: TokenSet,
-        lost_at: Option<i64>,
-        renewed_at: i64,
-    ) -> Outcome {
+    ) -> std::result::Result<std::result::Result<(Option<Plan>, TokenSet), Explained>, Stop> {
+        if !matches!(deed, Deed::Machine(_)) || !needs_follow_up(plan, &tokens) {
+            return Ok(Ok((None, tokens)));
+        }
+        let plan = match self.plan(row, Some(&tokens)).await {
+            Ok(plan) => plan,
+            Err(error @ (Error::Store(_) | Error::Vault(_))) => return Err(Stop::Unsettled(error)),
+            Err(error) => return Ok(Err(explain::no_request(&error, self.now_ms()))),
+        };
+        Ok(self.follow_up(&plan, deed, tokens).await.map(|tokens| (Some(plan), tokens)))
+    }
+
+    /// Step 4: the new token set into the row, repeated until the store has answered.
+    async fn commit(&self, row: &Connection, plan: &Plan, new: New) -> Outcome {
+        let New { tokens, came_at, is_main, told } = new;
         let generation = row.generation + 1;
-        let times = self.times(plan, &tokens, row.connected_at, renewed_at);
+        let renewed_at = row.renewed_at.filter(|_| !is_main).unwrap_or(came_at);
+        let times = self.times_since(plan, &tokens, row.connected_at, renewed_at, came_at);
         let commit = CommitTokens {
             sealed: self.seal_tokens(&row.tenant, row.id.as_str(), generation, &tokens)?,
             expires_at: tokens.expires_at,
@@ -598,16 +685,11 @@ impl Broker {
             due_at: times.due_at,
             dies_at: times.dies_at,
             endpoint: endpoint_key(plan),
-            now: renewed_at,
+            renewed_at,
+            now: came_at,
         };
-        let first = row.connected_at.is_none();
-        let event = if first {
-            self.event(row, "connected", "The grant was run and the first token received.")
-        } else if lost_at.is_some() {
-            self.event(row, "renewed", "The access token was renewed. The reply that had been lost before did no harm: the provider took the same refresh token again.")
-        } else {
-            self.event(row, "renewed", "The access token was renewed.")
-        };
+        let kind = if row.connected_at.is_none() { "connected" } else { "renewed" };
+        let event = self.event(row, kind, told);
         let event = Arc::new(event);
         let committed = self
             .until_stored(|| {
@@ -662,6 +744,33 @@ impl Broker {
             pause = (pause * 2).min(Duration::from_secs(5));
         }
     }
+}
+
+/// A token set on its way into the row.
+struct New {
+    tokens: TokenSet,
+    /// When the reply came, Unix milliseconds.
+    came_at: i64,
+    /// The main token was renewed.
+    is_main: bool,
+    /// For the connection's history.
+    told: String,
+}
+
+fn told_of_renewal(first: bool, was_lost: bool) -> &'static str {
+    match (first, was_lost) {
+        (true, _) => "The grant was run and the first token received.",
+        (false, true) => {
+            "The access token was renewed. The reply that had been lost before did no harm: the provider took the same refresh token again."
+        }
+        (false, false) => "The access token was renewed.",
+    }
+}
+
+/// Until when the provider doesn't renew what the row has, Unix milliseconds; `None`: it does.
+fn too_young(row: &Connection, plan: &Plan, now: i64) -> Option<i64> {
+    let until = row.renewed_at?.saturating_add(millis(plan.rendered.refresh_min_age?));
+    (until > now).then_some(until)
 }
 
 /// Takes the task out of the map even when it panics.

@@ -215,6 +215,7 @@ impl World {
                         due_at: Some(due_at),
                         dies_at: None,
                         endpoint: token_url.clone(),
+                        renewed_at: START,
                         now: START,
                     };
                     (row, commit)

@@ -146,6 +146,7 @@ pub(super) async fn set_up(world: &Arc<World>) {
             due_at: Some(expires_at - i64::try_from(life.as_millis()).unwrap() / 2),
             dies_at: None,
             endpoint: crate::renew::endpoint_key(&plan),
+            renewed_at: observer.now_ms(),
             now: observer.now_ms(),
         };
         observer.store.write(move |tx| tx.commit_tokens(&row.id, 0, &commit)).await.unwrap();

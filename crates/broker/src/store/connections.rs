@@ -41,7 +41,7 @@ sql! {
     COMMIT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
         token_expires_at = ?4, scope = ?5, account = coalesce(?6, account), due_at = ?7, endpoint = ?9, dies_at = ?10, lost_at = NULL, warned_at = CASE WHEN dies_at = ?10 THEN warned_at END, state = 'connected', failure = NULL, \
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
-        connected_at = coalesce(connected_at, ?8), renewed_at = ?8, updated_at = ?8 \
+        connected_at = coalesce(connected_at, ?8), renewed_at = ?11, updated_at = ?8 \
         WHERE id = ?1 AND generation = ?2 AND state <> 'revoked'";
     // A new grant: its life begins.
     ADOPT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
@@ -125,6 +125,8 @@ pub struct CommitTokens {
     pub dies_at: Option<i64>,
     /// Which token endpoint renews it.
     pub endpoint: String,
+    /// When the main token came, Unix milliseconds.
+    pub renewed_at: i64,
     /// Now, Unix milliseconds.
     pub now: i64,
 }
@@ -285,6 +287,7 @@ impl Tx<'_> {
             Val::I(tokens.now),
             Val::T(&tokens.endpoint),
             Val::opt_i(tokens.dies_at),
+            Val::I(tokens.renewed_at),
         ];
         let committed = self.execute(&COMMIT, &values)? == 1;
         if committed {

@@ -14,6 +14,7 @@ mod fake;
 mod fence;
 mod gateway;
 mod grants;
+mod language;
 mod learning;
 mod logs;
 mod postgres;

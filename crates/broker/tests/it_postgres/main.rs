@@ -23,6 +23,8 @@ mod fake;
 mod gateway;
 #[path = "../it/grants.rs"]
 mod grants;
+#[path = "../it/language.rs"]
+mod language;
 #[path = "../it/learning.rs"]
 mod learning;
 #[path = "../it/logs.rs"]

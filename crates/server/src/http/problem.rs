@@ -207,6 +207,10 @@ impl Problem {
             Error::NotReady { state, failure, retry_after, .. } => {
                 not_ready(detail, *state, failure.as_ref(), *retry_after)
             }
+            Error::ApiLimited { retry_after, .. } => Self {
+                retry_after: Some(retry_after.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)),
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "api_limited", "The API takes no calls now", detail)
+            },
             Error::NotPossible(_) => Self::new(StatusCode::CONFLICT, "not_possible", "Not possible here", detail),
             Error::StillRenewing => Self {
                 retry_after: Some(2),

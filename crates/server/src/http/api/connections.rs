@@ -157,6 +157,9 @@ pub struct TokenReply {
     connection: String,
     /// Raised by every renewal.
     generation: i64,
+    /// The name of the secondary token that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
 }
 
 /// A renewal's outcome.
@@ -233,6 +236,7 @@ pub(crate) struct ListQuery {
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct TokenQuery {
     min_ttl: Option<String>,
+    token: Option<String>,
 }
 
 pub(crate) async fn list(
@@ -349,7 +353,10 @@ pub(crate) async fn token(
     InQuery(query): InQuery<TokenQuery>,
 ) -> Result<(NotCached, Json<TokenReply>), ApiError> {
     let min_ttl = query.min_ttl.as_deref().map(|text| duration("min_ttl", text)).transpose()?;
-    let token = app.broker.token(&caller, &name, min_ttl).await?;
+    let token = match query.token.as_deref() {
+        None => app.broker.token(&caller, &name, min_ttl).await?,
+        Some(token) => app.broker.secondary_token(&caller, &name, token, min_ttl).await?,
+    };
     let reply = TokenReply {
         access_token: token.access_token.expose().to_owned(),
         token_type: token.token_type,
@@ -358,6 +365,7 @@ pub(crate) async fn token(
         scope: token.scope,
         connection: token.connection.to_string(),
         generation: token.generation,
+        token: token.token,
     };
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(reply)))
 }

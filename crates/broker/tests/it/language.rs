@@ -1,0 +1,436 @@
+//! What a definition says beside the standard: each is done as it is written.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, Method, Response, StatusCode};
+use http_body_util::BodyExt;
+use keyholder_broker::egress::{Body, full};
+use keyholder_broker::model::Status;
+use keyholder_broker::{Error, NewIntegration, ProxyRequest};
+use keyholder_oauth::FailureKind;
+use serde_json::{Value, json};
+
+use crate::app::{App, START};
+use crate::fake::{Arrived, Fake};
+use crate::gateway::get;
+use crate::logs::Logs;
+
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+
+/// A connection `crm`, not authorised yet, of a provider whose definition ends in `rest`; `FAKE` in it is the test's own address.
+async fn spoken(grant: &str, rest: &str) -> (App, Fake) {
+    let app = App::start().await;
+    let fake = Fake::start().await;
+    let base = app.sandbox.base_url();
+    let head = format!(
+        "schema = 1\nid = \"spoken\"\nname = \"Spoken\"\n[[methods]]\ngrant = \"{grant}\"\nlabel = \"One\"\n\
+         [authorize]\nurl = \"{base}/authorize\"\n[token]\nurl = \"FAKE/token\"\n"
+    );
+    let text = format!("{head}{rest}").replace("FAKE", &fake.url(""));
+    app.broker.add_provider(&app.admin, "spoken.toml", &text).await.unwrap();
+    let new = NewIntegration { provider: "spoken".to_owned(), variables: Default::default(), ..app.plain(grant) };
+    app.add_integration(new).await;
+    app.add_connection("crm", grant).await;
+    (app, fake)
+}
+
+/// The same, consented: the test answers the code with `reply`.
+async fn consented(rest: &str, reply: Value) -> (App, Fake) {
+    let (app, mut fake) = spoken("authorization_code", rest).await;
+    let answer = async { fake.next().await.json(200, reply) };
+    tokio::join!(app.consent("crm"), answer);
+    (app, fake)
+}
+
+/// The same, of a machine.
+async fn machine(rest: &str, reply: Value) -> (App, Fake) {
+    let (app, mut fake) = spoken("client_credentials", rest).await;
+    let answer = async { fake.next().await.json(200, reply) };
+    let (done, ()) = tokio::join!(app.run("crm"), answer);
+    done.unwrap();
+    (app, fake)
+}
+
+fn hour(token: &str) -> Value {
+    json!({"access_token": token, "expires_in": HOUR, "refresh_token": format!("r-{token}")})
+}
+
+impl App {
+    async fn secondary(&self, name: &str) -> keyholder_broker::Result<String> {
+        let handed = self.broker.secondary_token(&self.admin, "crm", name, None).await?;
+        Ok(handed.access_token.expose().to_owned())
+    }
+
+    async fn called(&self, request: ProxyRequest) -> Response<Body> {
+        self.broker.proxy(&self.admin, "crm", request).await.unwrap()
+    }
+}
+
+async fn read(response: Response<Body>) -> Vec<u8> {
+    response.into_body().collect().await.unwrap().to_bytes().to_vec()
+}
+
+fn post(body: &'static str, kind: &'static str) -> ProxyRequest {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", kind.parse().unwrap());
+    let length = Some(body.len() as u64);
+    ProxyRequest { method: Method::POST, path: "/x".to_owned(), query: None, headers, body: full(body), length }
+}
+
+#[tokio::test]
+async fn a_renewal_is_read_by_its_own_rules_after_a_crash_too() {
+    let logs = Logs::catch();
+    let rules = "[refresh]\nrecovery = \"single_use\"\n[refresh.reply]\naccess_token = \"/data/token\"\nrefresh_token = \"/data/next\"\nexpires_in = \"/data/life\"\n";
+    let (app, mut fake) = consented(rules, hour("a1")).await;
+    let nested = |token: &str| json!({"data": {"token": token, "next": format!("r-{token}"), "life": HOUR}});
+    app.advance(HOUR);
+    let answer = async { fake.next().await.json(200, nested("a2")) };
+    let (token, ()) = tokio::join!(app.secret("crm"), answer);
+    assert_eq!(token, "a2");
+
+    app.advance(HOUR);
+    let caller = tokio::spawn({
+        let (broker, admin) = (app.broker.clone(), app.admin.clone());
+        async move { broker.token(&admin, "crm", None).await.map(drop) }
+    });
+    let request = fake.next().await;
+    app.refuse("BEFORE UPDATE OF token_set ON connections");
+    request.json(200, nested("a3"));
+    logs.wait_for("can't be stored yet").await;
+    let after = app.crashed_with(|folder| crate::database::Database::of(folder).relent()).await;
+    caller.abort();
+    assert_eq!((after.recovered, after.app.secret("crm").await.as_str()), (1, "a3"));
+}
+
+#[tokio::test]
+async fn an_access_token_that_extends_itself_is_sent_when_it_is_old_enough() {
+    let rules = "[refresh]\nurl = \"FAKE/refresh\"\nmethod = \"GET\"\nclient_auth = \"none\"\nwith = \"access_token\"\nmin_age = \"24h\"\n\
+                 params = { grant_type = \"ig_refresh_token\" }\n";
+    let (app, mut fake) = consented(rules, json!({"access_token": "long-1", "expires_in": 60 * DAY})).await;
+    let row = app.row("crm").await;
+    assert_eq!(row.dies_at, Some(START + 60 * 86_400_000));
+    let due = row.due_at.unwrap() - START;
+    assert!((27 * 86_400_000..=30 * 86_400_000).contains(&due), "{due}");
+
+    let early = app.broker.refresh(&app.admin, "crm").await.unwrap_err();
+    let Error::NotReady { retry_after, failure, .. } = &early else { panic!("{early}") };
+    assert_eq!(*retry_after, Some(Duration::from_secs(DAY)));
+    assert!(failure.as_ref().unwrap().message.contains("as young as this one"), "{early}");
+    assert_eq!(app.status("crm").await, Status::Connected);
+
+    app.advance(DAY);
+    let answer = async {
+        let request = fake.next().await;
+        assert_eq!((request.method.as_str(), request.path.as_str()), ("GET", "/refresh"));
+        let query = request.query.clone().unwrap();
+        assert!(query.contains("access_token=long-1") && query.contains("grant_type=ig_refresh_token"), "{query}");
+        assert!(!query.contains("refresh_token=long"), "{query}");
+        request.json(200, json!({"access_token": "long-2", "expires_in": 60 * DAY}));
+    };
+    let (renewed, ()) = tokio::join!(app.broker.refresh(&app.admin, "crm"), answer);
+    assert_eq!((renewed.unwrap().generation, app.secret("crm").await.as_str()), (2, "long-2"));
+}
+
+#[tokio::test]
+async fn an_expired_token_that_is_too_young_says_when() {
+    let (app, mut fake) = consented(
+        "[refresh]\nmin_age = \"10m\"\n",
+        json!({"access_token": "a1", "expires_in": 300, "refresh_token": "r1"}),
+    )
+    .await;
+    assert_eq!(app.row("crm").await.due_at, Some(START + 600_000));
+    app.advance(400);
+    let Err(Error::NotReady { retry_after, .. }) = app.token("crm").await else { panic!("there is no token") };
+    assert_eq!(retry_after, Some(Duration::from_secs(200)));
+    assert!(fake.is_quiet());
+    app.advance(200);
+    let answer = async { fake.next().await.json(200, hour("a2")) };
+    assert_eq!(tokio::join!(app.secret("crm"), answer).0, "a2");
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_kept_alive_as_the_definition_says() {
+    let due = |rules: &'static str| async move {
+        let reply = json!({"access_token": "a1", "expires_in": 365 * DAY, "refresh_token": "r1"});
+        let (app, _fake) = consented(rules, reply).await;
+        (app.row("crm").await.due_at.unwrap() - START) / 86_400_000
+    };
+    assert!((42..=45).contains(&due("[refresh]\nidle_life = \"90d\"\n").await));
+    assert!((28..=30).contains(&due("[refresh]\nidle_life = \"90d\"\nkeep_alive = \"30d\"\n").await));
+    assert_eq!(due("[refresh]\nidle_life = \"90d\"\nkeep_alive = false\n").await, 364);
+}
+
+#[tokio::test]
+async fn a_machines_token_is_exchanged_once_more() {
+    let rules = "[follow_up]\nurl = \"FAKE/long\"\nmethod = \"GET\"\nclient_auth = \"query\"\n\
+                 params = { grant_type = \"fb_exchange_token\", fb_exchange_token = \"{{access_token}}\" }\n";
+    let (app, mut fake) = spoken("client_credentials", rules).await;
+    let answer = async {
+        fake.next().await.json(200, json!({"access_token": "short", "expires_in": 60, "instance": "eu"}));
+        let second = fake.next().await;
+        let query = second.query.clone().unwrap();
+        assert!(query.contains("fb_exchange_token=short") && query.contains("client_id=sandbox-basic"), "{query}");
+        second.json(200, json!({"access_token": "long", "expires_in": DAY}));
+    };
+    tokio::join!(app.run("crm"), answer).0.unwrap();
+    let handed = app.token("crm").await.unwrap();
+    assert_eq!((handed.access_token.expose(), handed.expires_in), ("long", Some(86_400)));
+
+    // A second exchange that is refused is a failure of the grant.
+    app.advance(DAY);
+    let answer = async {
+        fake.next().await.json(200, json!({"access_token": "short-2", "expires_in": 60}));
+        fake.next().await.json(400, json!({"error": "invalid_request", "error_description": "no short-2"}));
+    };
+    let (refused, ()) = tokio::join!(app.token("crm"), answer);
+    let Err(Error::NotReady { failure: Some(failure), .. }) = refused else { panic!("it was refused") };
+    assert_eq!(failure.kind, FailureKind::Setup);
+    assert!(failure.message.contains("invalid_request") && !failure.message.contains("short-2"), "{}", failure.message);
+}
+
+const TWO_TOKENS: &str = "[token.secondary.user]\naccess_token = \"/user/access_token\"\nrefresh_token = \"/user/refresh_token\"\nexpires_in = \"/user/expires_in\"\n";
+
+fn two(main: &str, user: Value) -> Value {
+    let mut reply = hour(main);
+    reply["user"] = user;
+    reply
+}
+
+fn user(token: &str) -> Value {
+    json!({"access_token": token, "refresh_token": format!("r-{token}"), "expires_in": HOUR, "token_type": "user"})
+}
+
+#[tokio::test]
+async fn a_secondary_token_is_handed_out_and_follows_the_main_one_by_its_own_refresh_token() {
+    let (app, mut fake) = consented(TWO_TOKENS, two("a1", user("u1"))).await;
+    assert_eq!((app.secret("crm").await.as_str(), app.secondary("user").await.unwrap().as_str()), ("a1", "u1"));
+    let unknown = app.secondary("bot").await.unwrap_err();
+    assert!(matches!(unknown, Error::NotFound { what: "token", .. }), "{unknown}");
+
+    app.advance(HOUR - 600);
+    let answer = async {
+        let main = fake.next().await;
+        assert_eq!(main.member("refresh_token").as_deref(), Some("r-a1"));
+        main.json(200, hour("a2"));
+        let own = fake.next().await;
+        assert_eq!(own.member("refresh_token").as_deref(), Some("r-u1"));
+        own.json(200, hour("u2"));
+    };
+    let (_, ()) = tokio::join!(app.broker.refresh(&app.admin, "crm"), answer);
+    app.broker.finish_renewals().await;
+    assert_eq!((app.secret("crm").await.as_str(), app.secondary("user").await.unwrap().as_str()), ("a2", "u2"));
+    let row = app.row("crm").await;
+    assert_eq!((row.generation, row.renewed_at), (3, Some(app.now())));
+}
+
+#[tokio::test]
+async fn a_secondary_token_that_has_ended_is_renewed_when_it_is_asked_for() {
+    let mut short = user("u1");
+    short["expires_in"] = json!(60);
+    let (app, mut fake) = consented(TWO_TOKENS, two("a1", short)).await;
+    app.advance(100);
+    let answer = async {
+        let own = fake.next().await;
+        assert_eq!(own.member("refresh_token").as_deref(), Some("r-u1"));
+        own.json(200, hour("u2"));
+    };
+    assert_eq!(tokio::join!(app.secondary("user"), answer).0.unwrap(), "u2");
+    assert_eq!(app.secret("crm").await, "a1");
+    let row = app.row("crm").await;
+    assert_eq!((row.generation, row.renewed_at, row.token_expires_at), (2, Some(START), Some(START + 3_600_000)));
+
+    // Its refresh token is dead: the others go on, and it is gone when it has ended.
+    app.advance(HOUR + 1);
+    let answer = async {
+        fake.next().await.json(400, json!({"error": "invalid_grant"}));
+    };
+    let (refused, ()) = tokio::join!(app.secondary("user"), answer);
+    assert!(matches!(refused.unwrap_err(), Error::NotFound { what: "token", .. }));
+    assert_eq!(app.status("crm").await, Status::Connected);
+    assert!(
+        app.broker
+            .history(&app.admin, "crm", 9)
+            .await
+            .unwrap()
+            .iter()
+            .any(|it| it.message.contains("`user` can't be renewed any more"))
+    );
+}
+
+#[tokio::test]
+async fn a_secondary_token_without_a_refresh_token_comes_with_the_main_one() {
+    let rules = "[token.secondary.user]\naccess_token = \"/user/access_token\"\nexpires_in = \"/user/expires_in\"\n";
+    let short = |token: &str| json!({"access_token": token, "expires_in": 60});
+    let (app, mut fake) = consented(rules, two("a1", short("u1"))).await;
+    app.advance(100);
+    let answer = async { fake.next().await.json(200, two("a2", short("u2"))) };
+    assert_eq!(tokio::join!(app.secondary("user"), answer).0.unwrap(), "u2");
+    app.advance(100);
+    // A reply without it: what has ended does not stay.
+    let answer = async { fake.next().await.json(200, hour("a3")) };
+    let (gone, ()) = tokio::join!(app.secondary("user"), answer);
+    assert!(matches!(gone.unwrap_err(), Error::NotFound { .. }));
+    assert_eq!(app.secret("crm").await, "a3");
+}
+
+const IN_QUERY: &str = "[api]\nbase_url = \"FAKE/api\"\nquery = { v = \"2\" }\nheaders = { X-App = \"{{client_id}}\" }\nverify = \"/me\"\n\
+                        token = [{ in = \"query\", name = \"access_token\" }, { in = \"header\", name = \"X-User\", token = \"user\" }]\n\
+                        [token.secondary.user]\naccess_token = \"/user/access_token\"\n";
+
+#[tokio::test]
+async fn tokens_go_where_the_definition_says_and_a_token_in_the_query_is_shown_nowhere() {
+    let logs = Logs::catch();
+    let (app, mut fake) = machine(IN_QUERY, two("canary+Xq81", json!({"access_token": "canary-Xq82"}))).await;
+    let answer = async {
+        let request: Arrived = fake.next().await;
+        assert_eq!(
+            (request.path.as_str(), request.query.as_deref()),
+            ("/api/x", Some("q=%20&v=2&access_token=canary%2BXq81"))
+        );
+        assert_eq!((&request.headers["x-user"], &request.headers["x-app"]), ("canary-Xq82", "sandbox-basic"));
+        assert!(!request.headers.contains_key("authorization"));
+        let to = format!("/elsewhere?{}", request.query.as_deref().unwrap());
+        let response = Response::builder().status(302).header("location", to).header("x-echo", "canary+Xq81");
+        request.respond(response.body(axum::body::Body::empty()).unwrap());
+    };
+    let asked = ProxyRequest { path: "/x".to_owned(), query: Some("q=%20&access_token=mine".to_owned()), ..get("/x") };
+    let (response, ()) = tokio::join!(app.called(asked), answer);
+    let mut shown = format!("{response:?}");
+    assert_eq!(
+        (response.status(), &response.headers()["location"]),
+        (StatusCode::FOUND, "/elsewhere?q=%20&v=2".parse::<axum::http::HeaderValue>().unwrap().as_ref())
+    );
+
+    // A failure on the way, and a test whose call fails.
+    let cut = async { drop(fake.next().await) };
+    let (refused, ()) = tokio::join!(app.broker.test(&app.admin, "crm"), cut);
+    shown.push_str(&format!("{refused:?}"));
+    let closed = IN_QUERY.replace("FAKE/api", "http://127.0.0.1:1/api");
+    let (unreachable, _fake) = machine(&closed, two("canary+Xq81", json!({"access_token": "canary-Xq82"}))).await;
+    let refused = unreachable.broker.proxy(&unreachable.admin, "crm", get("/x")).await.unwrap_err();
+    shown.push_str(&format!("{refused} {refused:?}"));
+    shown.push_str(&format!(
+        "{:?}",
+        app.broker.audit_records(&app.admin, &keyholder_broker::Page::first()).await.unwrap()
+    ));
+    shown.push_str(&format!("{:?}", app.broker.history(&app.admin, "crm", 99).await.unwrap()));
+    shown.push_str(&logs.text());
+    assert!(shown.contains("proxy.call"));
+    for canary in ["Xq81", "Xq82"] {
+        assert!(!shown.contains(canary), "{canary} in {shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_goes_into_the_body_beside_what_the_caller_sent() {
+    let rules = "[api]\nbase_url = \"FAKE/api\"\ntoken = { in = \"body\", name = \"auth\" }\n";
+    let (app, mut fake) = machine(rules, json!({"access_token": "a\"1"})).await;
+    for (sent, kind, arrives) in [
+        ("{\"n\":1.10}", "application/json", "{\"auth\":\"a\\\"1\",\"n\":1.10}"),
+        ("n=%20&auth=mine", "application/x-www-form-urlencoded", "n=%20&auth=a%221"),
+    ] {
+        let answer = async {
+            let request = fake.next().await;
+            assert_eq!(
+                (String::from_utf8_lossy(&request.body).as_ref(), &request.headers["content-type"]),
+                (arrives, kind)
+            );
+            assert_eq!(request.headers["content-length"], arrives.len().to_string());
+            request.json(200, json!({}));
+        };
+        tokio::join!(app.called(post(sent, kind)), answer);
+    }
+    let refused = app.broker.proxy(&app.admin, "crm", post("{}", "text/plain")).await.unwrap_err();
+    assert!(refused.to_string().contains("neither a form nor JSON"), "{refused}");
+}
+
+#[tokio::test]
+async fn an_answer_that_means_an_expired_token_renews_once_and_others_pass_byte_for_byte() {
+    let rules = "[api]\nbase_url = \"FAKE/api\"\nexpired_when = [{ status = 418 }, { status = 200, pointer = \"/error/code\", equals = 190 }]\n";
+    let (app, mut fake) = machine(rules, json!({"access_token": "a1"})).await;
+    let odd = "{ \"error\" : {\"code\":191}, \"n\":1.10 }";
+    let json_answer = |text: &'static str| {
+        Response::builder().header("content-type", "application/json").body(axum::body::Body::from(text)).unwrap()
+    };
+    let (response, ()) = tokio::join!(app.called(get("/x")), async { fake.next().await.respond(json_answer(odd)) });
+    assert_eq!(read(response).await, odd.as_bytes());
+
+    for (number, expired) in [
+        Response::builder().status(418).body(axum::body::Body::empty()).unwrap(),
+        json_answer("{\"error\":{\"code\":190}}"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let answer = async {
+            fake.next().await.respond(expired);
+            fake.next().await.json(200, json!({"access_token": format!("b{number}")}));
+            let again = fake.next().await;
+            assert_eq!(again.headers["authorization"], format!("Bearer b{number}"));
+            again.json(200, json!({"fine": true}));
+        };
+        let (response, ()) = tokio::join!(app.called(get("/x")), answer);
+        assert_eq!(read(response).await, b"{\"fine\":true}");
+    }
+    assert_eq!(app.row("crm").await.generation, 3);
+}
+
+#[tokio::test]
+async fn what_the_api_says_of_its_limits_is_heeded() {
+    let rules =
+        "[api]\nbase_url = \"FAKE/api\"\nlimits = { remaining_header = \"X-Left\", reset_header = \"X-Reset\" }\n";
+    let (app, mut fake) = machine(rules, json!({"access_token": "a1"})).await;
+    let answer = async {
+        let response =
+            Response::builder().status(429).header("retry-after", "30").body(axum::body::Body::from("slower"));
+        fake.next().await.respond(response.unwrap());
+    };
+    let (response, ()) = tokio::join!(app.called(get("/x")), answer);
+    assert_eq!(
+        (response.status(), &response.headers()["retry-after"]),
+        (StatusCode::TOO_MANY_REQUESTS, "30".parse::<axum::http::HeaderValue>().unwrap().as_ref())
+    );
+    assert_eq!(read(response).await, b"slower");
+
+    app.advance(10);
+    let refused = app.broker.proxy(&app.admin, "crm", get("/x")).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::ApiLimited { said: true, retry_after, .. } if retry_after == Duration::from_secs(20)),
+        "{refused}"
+    );
+    assert!(fake.is_quiet());
+
+    app.advance(20);
+    let answer = async {
+        let response = Response::builder().header("x-left", "0").header("x-reset", "5").body(axum::body::Body::empty());
+        fake.next().await.respond(response.unwrap());
+    };
+    assert_eq!(tokio::join!(app.called(get("/x")), answer).0.status(), StatusCode::OK);
+    assert!(matches!(app.broker.proxy(&app.admin, "crm", get("/x")).await, Err(Error::ApiLimited { .. })));
+}
+
+#[tokio::test]
+async fn the_test_makes_the_definitions_call_and_judges_the_answer() {
+    let rules = "[api]\nbase_url = \"FAKE/api\"\nverify = { method = \"POST\", path = \"/auth.test?full=1\", expect = { pointer = \"/ok\", equals = true } }\n\
+                 [[errors]]\ncode = \"not_authed\"\nphase = \"api\"\nmeaning = \"the workspace removed the application\"\nremedy = \"Install it again.\"\n";
+    let (app, mut fake) = machine(rules, json!({"access_token": "a1"})).await;
+    for (said, ok) in [(json!({"ok": true}), true), (json!({"ok": false, "error": "not_authed"}), false)] {
+        let answer = async {
+            let request = fake.next().await;
+            assert_eq!(
+                (request.method.as_str(), request.path.as_str(), request.query.as_deref()),
+                ("POST", "/api/auth.test", Some("full=1"))
+            );
+            request.json(200, said);
+        };
+        let (report, ()) = tokio::join!(app.broker.test(&app.admin, "crm"), answer);
+        let report = report.unwrap();
+        let call = report.steps.iter().find(|step| step.name == "call").unwrap();
+        assert_eq!(call.ok, ok, "{}", call.message);
+        if !ok {
+            assert_eq!(call.remedy.as_deref(), Some("Install it again."));
+            assert!(call.message.ends_with("The workspace removed the application."), "{}", call.message);
+        }
+    }
+}
