@@ -6,6 +6,7 @@
 
 mod address;
 mod connector;
+mod identity;
 mod idle;
 mod sending;
 
@@ -27,11 +28,13 @@ use zeroize::Zeroizing;
 
 pub use address::{AllowRule, BadRule, Policy, Rules};
 use connector::{Connector, Refused};
+pub(crate) use identity::{Identity, certificate_ends_at};
 pub use idle::IDLE;
 use idle::IdleTimeout;
 use sending::Sending;
 
 use crate::clock::{Clock, millis};
+use crate::trust;
 pub use crate::trust::BadTrust;
 
 /// Any error of a streamed body.
@@ -130,6 +133,8 @@ pub struct Egress {
     once: Client<Connector, Body>,
     /// Pooled, for API calls.
     pooled: Client<Connector, Body>,
+    /// What connections with a certificate of the client's own begin with; `None` in a rehearsal, which has no TLS.
+    tls: Option<rustls::ClientConfig>,
     /// The machine of a simulation whose network this is.
     #[cfg(test)]
     simulated: Option<std::sync::Arc<crate::simulation::Replica>>,
@@ -139,8 +144,9 @@ impl Egress {
     /// A client under `policy`, trusting the system's certificate authorities and those in `extra_ca` (PEM).
     pub fn new(clock: Clock, policy: Policy, extra_ca: Option<&[u8]>) -> Result<Self, BadTrust> {
         let policy = std::sync::Arc::new(policy);
-        let connector = connector::build(&policy, extra_ca)?;
-        Ok(Self::with(clock, policy, connector))
+        let tls = trust::client(extra_ca)?;
+        let connector = Connector::guarded(&policy, tls.clone());
+        Ok(Self::with(clock, policy, connector, Some(tls)))
     }
 
     /// A client for a rehearsal: every host is this loopback address, without TLS, while addresses stay as definitions have them; the
@@ -154,23 +160,27 @@ impl Egress {
         let mut policy = Policy::default();
         policy.allow(AllowRule::Network(std::net::Ipv4Addr::LOCALHOST.into(), 8));
         policy.allow(AllowRule::Network(std::net::Ipv6Addr::LOCALHOST.into(), 128));
-        Self::with(clock, std::sync::Arc::new(policy), Connector::Rehearsal(stage))
+        Self::with(clock, std::sync::Arc::new(policy), Connector::Rehearsal(stage), None)
     }
 
-    fn with(clock: Clock, policy: std::sync::Arc<Policy>, connector: Connector) -> Self {
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new()).http1_max_buf_size(128 << 10);
+    fn with(
+        clock: Clock,
+        policy: std::sync::Arc<Policy>,
+        connector: Connector,
+        tls: Option<rustls::ClientConfig>,
+    ) -> Self {
+        let builder = builder();
         let pooled = builder
             .clone()
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(128)
             .build(connector.clone());
-        let once = builder.pool_max_idle_per_host(0).retry_canceled_requests(false).build(connector);
         Self {
             clock,
             policy,
-            once,
+            once: once(connector),
             pooled,
+            tls,
             #[cfg(test)]
             simulated: None,
         }
@@ -184,6 +194,31 @@ impl Egress {
 
     /// Sends a provider call once and reads the whole reply within `bounds`.
     pub async fn fetch(&self, request: Request<SecretBytes>, bounds: Bounds) -> Result<Fetched, EgressError> {
+        self.fetch_by(&self.once, request, bounds).await
+    }
+
+    /// As [`Self::fetch`], on a connection that shows the server this certificate. No other request ever uses that connection.
+    pub(crate) async fn fetch_as(
+        &self,
+        identity: &Identity,
+        request: Request<SecretBytes>,
+        bounds: Bounds,
+    ) -> Result<Fetched, EgressError> {
+        match &self.tls {
+            Some(tls) => {
+                let client = once(Connector::guarded(&self.policy, identity.with(tls)));
+                self.fetch_by(&client, request, bounds).await
+            }
+            None => self.fetch(request, bounds).await,
+        }
+    }
+
+    async fn fetch_by(
+        &self,
+        client: &Client<Connector, Body>,
+        request: Request<SecretBytes>,
+        bounds: Bounds,
+    ) -> Result<Fetched, EgressError> {
         let origin = origin_of(request.uri());
         let fault = |what| EgressError { origin: origin.clone(), what };
         self.policy.check_uri(request.uri()).map_err(|why| fault(EgressFault::Refused(why)))?;
@@ -193,7 +228,7 @@ impl Egress {
                 return replica.exchange(request).await;
             }
             let request = with_length(request);
-            let response = self.once.request(request).await.map_err(|e| classify(&e))?;
+            let response = client.request(request).await.map_err(|e| classify(&e))?;
             let (head, body) = response.into_parts();
             let body = whole(body, bounds.bytes).await?;
             Ok(Fetched { status: head.status.as_u16(), headers: head.headers, body })
@@ -229,6 +264,17 @@ impl Egress {
             }
         }
     }
+}
+
+fn builder() -> hyper_util::client::legacy::Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new()).http1_max_buf_size(128 << 10);
+    builder
+}
+
+/// A client that uses each connection for one request and sends none twice.
+fn once(connector: Connector) -> Client<Connector, Body> {
+    builder().pool_max_idle_per_host(0).retry_canceled_requests(false).build(connector)
 }
 
 /// An empty body.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::millis;
+use crate::egress::certificate_ends_at;
 use crate::error::Result;
 use crate::model::EventId;
 use crate::open::Broker;
@@ -45,6 +46,7 @@ impl Broker {
         warned.connections = Some(now);
         if warned.noted.is_none() || now < noted || now - noted >= millis(NOTED_EVERY) {
             self.warn_of_client_secrets(noted.min(now), now).await?;
+            self.warn_of_certificates(noted.min(now), now).await?;
             self.store.write(move |tx| tx.put_meta(WARNED, &now.to_string())).await?;
             warned.noted = Some(now);
         }
@@ -85,6 +87,21 @@ impl Broker {
                 } else {
                     tracing::warn!(integration = %it.id, name = it.name, ends_at = at, "a client secret expires in {}: put a new one in", until(at, now));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for client certificates, which say themselves when they end.
+    async fn warn_of_certificates(&self, since: i64, now: i64) -> Result<()> {
+        let integrations = self.store.read(|tx| tx.integrations_with_certificate()).await?;
+        for it in &integrations {
+            let Some(at) = it.client_certificate.as_deref().and_then(certificate_ends_at) else { continue };
+            let Some(days) = nearest(Some(at), now).filter(|days| at > since + millis(DAY * *days)) else { continue };
+            if at <= now {
+                tracing::error!(integration = %it.id, name = it.name, "a client certificate has expired: put a new one in");
+            } else {
+                tracing::warn!(integration = %it.id, name = it.name, ends_at = at, days, "a client certificate expires in {}: put a new one in", until(at, now));
             }
         }
         Ok(())

@@ -57,9 +57,9 @@ impl Live {
         self.expires_at.is_none_or(|expires| expires > at)
     }
 
-    /// The same of all secondary tokens that are renewed by themselves.
+    /// The same of all secondary tokens.
     pub(crate) fn secondaries_are_valid_at(&self, at: i64) -> bool {
-        self.secondary.values().all(|it| !it.renewed_by_itself || it.is_valid_at(at))
+        self.secondary.values().all(|it| it.is_valid_at(at))
     }
 }
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
-use keyholder_oauth::{Client, Metadata, Moment, Secret, SecretBytes, TokenEndpoint, TokenSet, read_metadata};
+use keyholder_oauth::{
+    Client, ClientAuth, Metadata, Moment, Secret, SecretBytes, TokenEndpoint, TokenSet, read_metadata,
+};
 use keyholder_provider::{Catalogue, Choice, ConsentRequest, Definition, Discovery, Rendered};
 
 use crate::clock::millis;
-use crate::egress::{Bounds, Fetched, origin_of};
-use crate::error::{Error, Result};
+use crate::egress::{Bounds, Fetched, Identity, origin_of};
+use crate::error::{Error, Result, invalid};
 use crate::explain::Known;
 use crate::model::{Connection, Integration, IntegrationId, SecretInput, Tenant, Values};
 use crate::open::Broker;
@@ -37,6 +39,8 @@ struct Document {
 pub(crate) struct Plan {
     pub(crate) rendered: Rendered,
     pub(crate) client: Client,
+    /// The certificate chain by which the client authenticates (RFC 8705), with its private key.
+    certificate: Option<(String, Secret)>,
     /// When the client secret ends, as far as somebody said.
     pub(crate) client_secret_expires_at: Option<i64>,
     /// Secrets of the connection: its password, and secret variables.
@@ -53,7 +57,8 @@ impl Plan {
 
     /// All that may be sent and must not be shown when a provider echoes it; tokens, codes and verifiers come beside.
     pub(crate) fn sensitive(&self) -> impl Iterator<Item = &Secret> {
-        let client = self.client.secret.iter().chain(&self.client.key);
+        let certificate = self.certificate.iter().map(|(_, key)| key);
+        let client = self.client.secret.iter().chain(&self.client.key).chain(certificate);
         client.chain(self.secrets.values()).chain(self.integration_secrets.values())
     }
 }
@@ -103,6 +108,7 @@ impl Broker {
         Ok(Plan {
             rendered,
             client: made.client,
+            certificate: certificate(integration),
             client_secret_expires_at: integration.client_secret_expires_at,
             secrets,
             integration_secrets: integration.secret_variables.clone(),
@@ -162,12 +168,26 @@ impl Broker {
     /// Sends a request that the client authenticates, to the endpoint it was made for; once, as [`crate::egress::Egress::fetch`].
     pub(crate) async fn ask(
         &self,
-        _plan: &Plan,
-        _endpoint: &TokenEndpoint,
+        plan: &Plan,
+        endpoint: &TokenEndpoint,
         request: Request<SecretBytes>,
         bounds: Bounds,
     ) -> Result<Fetched> {
-        Ok(self.egress.fetch(request, bounds).await?)
+        let bad = |reason: String| {
+            let remedy = "put the certificate that the provider has for this client, and its private key, in with `keyholder integration edit`";
+            invalid("client_certificate", reason, remedy)
+        };
+        match &plan.certificate {
+            // Some want it beside a client secret.
+            Some((chain, key)) => {
+                let identity = Identity::read(chain, key).map_err(bad)?;
+                Ok(self.egress.fetch_as(&identity, request, bounds).await?)
+            }
+            None if endpoint.client_auth == ClientAuth::Tls => {
+                Err(bad("the client authenticates by `tls`, but the integration has no certificate".to_owned()))
+            }
+            None => Ok(self.egress.fetch(request, bounds).await?),
+        }
     }
 
     /// What a signed request needs beside its key.
@@ -299,6 +319,11 @@ impl Broker {
 const CLIENT_SECRET: &str = "\u{0}client_secret";
 const CLIENT_KEY: &str = "\u{0}client_key";
 const CLIENT_CERTIFICATE_KEY: &str = "\u{0}client_certificate_key";
+
+fn certificate(integration: &Integration) -> Option<(String, Secret)> {
+    let key = integration.client_certificate_key.as_ref().or(integration.client_key.as_ref())?;
+    Some((integration.client_certificate.clone()?, key.clone()))
+}
 
 /// Integration's and connection's values together; the connection's win, and the reply's stand apart as `reply.NAME`.
 fn all_values(

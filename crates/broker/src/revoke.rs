@@ -110,7 +110,7 @@ impl Broker {
             Ok(request) => request,
             Err(error) => return RevocationOutcome::Failed(sentence(error.to_string())),
         };
-        match self.egress.fetch(request, Bounds::PROVIDER).await {
+        match self.ask(plan, &revoke.endpoint, request, Bounds::PROVIDER).await {
             Err(error) => RevocationOutcome::Failed(sentence(error.to_string())),
             Ok(reply) => {
                 match read_revocation_reply(reply.status, &reply.headers, reply.body.expose(), self.now_ms()) {

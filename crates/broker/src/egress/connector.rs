@@ -13,12 +13,12 @@ use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use super::address::port_of;
-use super::{BadTrust, BoxError, Policy};
-use crate::trust;
+use super::{BoxError, Policy};
 
 /// How connections are made.
 #[derive(Clone)]
@@ -29,14 +29,17 @@ pub(super) enum Connector {
     Rehearsal(SocketAddr),
 }
 
-pub(super) fn build(policy: &Arc<Policy>, extra_ca: Option<&[u8]>) -> Result<Connector, BadTrust> {
-    Ok(Connector::Guarded(
-        hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(trust::client(extra_ca)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(GuardedTcp(Arc::clone(policy))),
-    ))
+impl Connector {
+    /// TLS as `config` says.
+    pub(super) fn guarded(policy: &Arc<Policy>, config: ClientConfig) -> Self {
+        Connector::Guarded(
+            hyper_rustls::HttpsConnectorBuilder::new()
+                .with_tls_config(config)
+                .https_or_http()
+                .enable_http1()
+                .wrap_connector(GuardedTcp(Arc::clone(policy))),
+        )
+    }
 }
 
 impl tower::Service<Uri> for Connector {

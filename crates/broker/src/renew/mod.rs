@@ -88,7 +88,8 @@ pub(crate) enum Enough {
     ValidAt(i64),
     /// A token set of a later generation than this one.
     NewerThan(i64),
-    /// Secondary tokens with a refresh token of their own, valid beyond this time, Unix milliseconds. One renewal renews one of them.
+    /// Secondary tokens that are valid beyond this time, Unix milliseconds. A renewal renews one that has a refresh token of its own, or the main token,
+    /// with which the others come.
     SecondariesValidAt(i64),
 }
 

@@ -18,6 +18,7 @@ sql! {
     BY_ID = concat!("SELECT ", columns!(), " FROM integrations WHERE id = ?1");
     LIST = concat!("SELECT ", columns!(), " FROM integrations WHERE tenant = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
     REMOVE = "DELETE FROM integrations WHERE tenant = ?1 AND id = ?2";
+    WITH_CERTIFICATE = concat!("SELECT ", columns!(), " FROM integrations WHERE client_certificate IS NOT NULL ORDER BY id");
     ENDING = concat!("SELECT ", columns!(), " FROM integrations WHERE client_secret_expires_at > ?1 AND client_secret_expires_at <= ?2 ORDER BY client_secret_expires_at");
     FORGET_BACKOFF = "UPDATE connections SET retry_at = NULL, due_at = CASE WHEN state = 'failing' THEN ?2 ELSE due_at END WHERE integration = ?1";
 }
@@ -110,6 +111,11 @@ impl Tx<'_> {
     /// Integrations whose client secret ends after `after`, at `until` at the latest.
     pub fn client_secrets_ending(&self, after: i64, until: i64) -> StoreResult<Vec<Integration>> {
         self.rows(&ENDING, &[Val::I(after), Val::I(until)], |row| read_integration(row).map(|(it, _)| it))
+    }
+
+    /// Integrations with a client certificate; their secrets stay sealed.
+    pub fn integrations_with_certificate(&self) -> StoreResult<Vec<Integration>> {
+        self.rows(&WITH_CERTIFICATE, &[], |row| read_integration(row).map(|(it, _)| it))
     }
 
     /// After a change of set-up: its failing connections are tried again now, not when the backoff ends.
