@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn what_an_api_says_is_kept() {
-        let table: [(u16, &[(&str, &str)], Option<i64>); 10] = [
+        type Said = [(&'static str, &'static str)];
+        let table: [(u16, &Said, Option<i64>); 10] = [
             (429, &[("retry-after", "30")], Some(30)),
             (503, &[("retry-after", "30")], Some(30)),
             (429, &[("retry-after", "30"), ("x-wait", "7")], Some(7)),

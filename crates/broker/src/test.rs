@@ -1,12 +1,12 @@
 //! The test that explains: token, then a call, step by step.
 
-use bytes::Bytes;
-use http::StatusCode;
-use http_body_util::{BodyExt, Limited};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode, header};
+use http_body_util::BodyExt;
 use keyholder_provider::{ErrorPhase, Verify};
 use serde::Serialize;
 
-use crate::egress::empty;
+use crate::egress::{Body, full};
 use crate::error::{Error, Result};
 use crate::explain::{known_error, sentence};
 use crate::gateway::{ApiAccess, Asked, Outgoing, target};
@@ -101,19 +101,38 @@ impl Broker {
         let (path, query) = verify.path.split_once('?').map_or((verify.path.as_str(), None), |(p, q)| (p, Some(q)));
         let uri = target(api, Asked { path, query, host: None })?;
         let _turn = self.turn(live, api).await?;
-        let none = Bytes::new();
-        let outgoing = Outgoing { method: &verify.method, headers: &http::HeaderMap::new(), kept: Some(&none) };
-        let (response, expired) = self.call(api, &outgoing, uri, empty()).await?;
+        let mut headers: HeaderMap = verify.headers.iter().cloned().collect();
+        let mut sent = Bytes::new();
+        if let Some((content_type, body)) = verify.body() {
+            headers.insert(header::CONTENT_TYPE, content_type);
+            sent = Bytes::copy_from_slice(body.expose());
+        }
+        let outgoing = Outgoing { method: &verify.method, headers: &headers, kept: Some(&sent) };
+        let (response, expired) = self.call(api, &outgoing, uri, full(sent.clone())).await?;
         let status = response.status();
-        let body = match Limited::new(response.into_body(), VERIFIED_BODY).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(_) if verify.expect.is_none() => Bytes::new(),
-            Err(_) => return Err(Error::Gone("the API's answer broke off, or is larger than 1 MiB")),
+        let body = match read(response.into_body()).await {
+            Some(body) => body,
+            None if verify.expect.is_none() => Bytes::new(),
+            None => return Err(Error::Gone("the API's answer broke off, or is larger than 1 MiB")),
         };
         let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         let is_expected = verify.expect.as_ref().is_none_or(|expect| expect.holds(&said));
         Ok(Called { status, fits: status.is_success() && is_expected && !expired, body })
     }
+}
+
+/// A whole body, if it is not too large.
+async fn read(mut body: Body) -> Option<Bytes> {
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.ok()?.into_data() {
+            read.extend_from_slice(&data);
+        }
+        if read.len() > VERIFIED_BODY {
+            return None;
+        }
+    }
+    Some(read.freeze())
 }
 
 /// What came of the definition's cheap call.
