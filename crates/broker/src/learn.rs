@@ -33,7 +33,6 @@ pub(crate) enum Which {
     /// All of them. What was learnt from an older grant doesn't count, but a choice made then is made again where it is still possible.
     AfterConnect,
     /// Those that the definition wants repeated.
-    #[allow(dead_code, reason = "renewal makes them")]
     AfterRenewal,
 }
 
@@ -57,7 +56,6 @@ pub(crate) enum Learning {
 
 impl Learning {
     /// For grants where nobody can choose: what was learnt, or the failure that lists what there is.
-    #[allow(dead_code, reason = "for grants without a person")]
     pub(crate) fn without_a_person(self, now: i64) -> Result<Values> {
         match self {
             Learning::Done(values) => Ok(values),

@@ -6,7 +6,7 @@
 //! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
 //! `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `learn` → `endpoints` → `token_set` → `allowance` (what an API allows) → `live` (tokens in
 //! memory) →
-//! `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `seal` → `ends` → `scheduler` → `doctor`.
+//! `settle` (what is asked once a token set is safe) → `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `seal` → `ends` → `scheduler` → `doctor`.
 
 #![allow(
     clippy::result_large_err,
@@ -41,6 +41,7 @@ mod renew;
 mod revoke;
 mod scheduler;
 mod seal;
+mod settle;
 #[cfg(test)]
 mod simulation;
 pub mod store;

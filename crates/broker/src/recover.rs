@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::escrow::Answers;
 use crate::model::{AttemptId, ConnectionId, Status};
 use crate::open::Broker;
-use crate::renew::{endpoint_key, granted_scope, is_unreadable, lock, needs_follow_up, reply_rules};
+use crate::renew::{endpoint_key, granted_scope, is_complete, is_unreadable, lock, reply_rules};
 use crate::store::CommitTokens;
 use crate::token_set::{succeed, succeed_as};
 use crate::vault::VaultError;
@@ -129,8 +129,8 @@ impl Broker {
         let tokens = match (read, &held.reply.answers, old) {
             (Ok(tokens), Answers::Secondary(name), Some(old)) => succeed_as(old, name, tokens),
             (Ok(_), Answers::Secondary(_), None) => return Ok(Left::Obsolete),
-            // It is good for one exchange only; the grant, which needs no person, is run anew.
-            (Ok(tokens), Answers::Grant, _) if needs_follow_up(&plan, &tokens) => return Ok(Left::Obsolete),
+            // It is not all that belongs to the grant, which needs no person and is run anew.
+            (Ok(tokens), Answers::Grant, _) if !is_complete(&plan, &row, &tokens) => return Ok(Left::Obsolete),
             (Ok(tokens), _, old) => succeed(old, tokens, came_at),
             // What is in it may still be found, by a corrected definition.
             (Err(refused), ..) if is_unreadable(&refused) => return Ok(Left::Unread),

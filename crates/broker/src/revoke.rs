@@ -1,5 +1,7 @@
 //! Ending a connection on purpose, at the provider too where it can be told (RFC 7009).
 
+use std::collections::BTreeMap;
+
 use keyholder_oauth::{Secret, TokenSet, read_revocation_reply, revocation_request};
 use keyholder_provider::RevokedToken;
 
@@ -80,7 +82,10 @@ impl Broker {
             self.drop_pending(&pending).await;
         }
         let outcome = match (plan, &tokens) {
-            (Some(Ok(plan)), Some(tokens)) => self.revoke_tokens(&plan, tokens).await,
+            (Some(Ok(plan)), Some(tokens)) => {
+                let main = self.revoke_tokens(&plan, tokens).await;
+                self.revoke_secondaries(last, &plan, tokens, main).await
+            }
             (Some(Err(error)), _) => RevocationOutcome::Failed(sentence(error.to_string())),
             _ => RevocationOutcome::NothingHeld,
         };
@@ -95,6 +100,37 @@ impl Broker {
         if let RevocationOutcome::Failed(why) = self.revoke_tokens(plan, tokens).await {
             tracing::warn!(why, "a token set that nobody wants could not be revoked at the provider");
         }
+    }
+
+    /// The same for each secondary token, as if it were the main one; the first that fails is told.
+    async fn revoke_secondaries(
+        &self,
+        row: &Connection,
+        plan: &Plan,
+        tokens: &TokenSet,
+        main: RevocationOutcome,
+    ) -> RevocationOutcome {
+        if plan.rendered.revoke.is_none() {
+            return main;
+        }
+        let mut outcome = main;
+        for (name, token) in &tokens.secondary {
+            let as_main = TokenSet {
+                access_token: token.access_token.clone(),
+                refresh_token: token.refresh_token.clone(),
+                secondary: BTreeMap::new(),
+                ..tokens.clone()
+            };
+            // The request may be made of the token.
+            let revoked = match self.plan(row, Some(&as_main)).await {
+                Ok(plan) => self.revoke_tokens(&plan, &as_main).await,
+                Err(error) => RevocationOutcome::Failed(sentence(error.to_string())),
+            };
+            if let (RevocationOutcome::Failed(why), RevocationOutcome::Revoked) = (revoked, &outcome) {
+                outcome = RevocationOutcome::Failed(format!("(the token `{name}`) {why}"));
+            }
+        }
+        outcome
     }
 
     async fn revoke_tokens(&self, plan: &Plan, tokens: &TokenSet) -> RevocationOutcome {

@@ -29,7 +29,7 @@ pub struct TestReport {
 /// One step of a test.
 #[derive(Clone, Debug, Serialize)]
 pub struct TestStep {
-    /// `token` or `call`.
+    /// `token`, `introspection` or `call`.
     pub name: &'static str,
     /// Whether it held.
     pub ok: bool,
@@ -53,10 +53,33 @@ impl Broker {
             Err(error) => steps.push(failed("token", &error)),
             Ok(live) => {
                 steps.push(held("token", token_message(live.expires_at, self.now_ms())));
+                steps.extend(self.test_introspection(&live).await);
                 steps.extend(self.test_call(&live).await);
             }
         }
         Ok(TestReport { ok: steps.iter().all(|step| step.ok), steps })
+    }
+
+    /// What the provider says of the token, where it can be asked (RFC 7662). That it doesn't answer is no fault of the connection's.
+    async fn test_introspection(&self, live: &Live) -> Option<TestStep> {
+        let id = live.id.clone();
+        let row = self.store.read(move |tx| tx.connection_by_id(&id)).await.ok()??;
+        let tokens = self.open_tokens(&row.tenant, row.id.as_str(), row.generation, row.token_set.as_deref()?).ok()?;
+        let plan = self.plan(&row, Some(&tokens)).await.ok()?;
+        plan.rendered.introspect.as_ref()?;
+        Some(match self.introspect(&plan, &tokens.access_token).await {
+            Ok(told) if told.active => held("introspection", told_active(told.expires_at, self.now_ms())),
+            Ok(_) => TestStep {
+                name: "introspection",
+                ok: false,
+                message: "The provider says that the token is not active.".to_owned(),
+                remedy: Some("Refresh the connection; if it stays so, authorise it again.".to_owned()),
+            },
+            Err(error) => {
+                let why = sentence(error.to_string());
+                held("introspection", format!("The provider doesn't say whether the token is active: {why}"))
+            }
+        })
     }
 
     async fn test_call(&self, live: &std::sync::Arc<Live>) -> Option<TestStep> {
@@ -168,6 +191,14 @@ fn token_message(expires_at: Option<i64>, now: i64) -> String {
     match expires_at {
         Some(at) => format!("A token is there; it expires in {} s.", (at - now).max(0) / 1000),
         None => "A token is there; the provider doesn't say when it expires.".to_owned(),
+    }
+}
+
+fn told_active(expires_at: Option<i64>, now: i64) -> String {
+    let active = "The provider says that the token is active";
+    match expires_at {
+        Some(at) => format!("{active}; it expires in {} s.", (at - now).max(0) / 1000),
+        None => format!("{active}."),
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderValue;
 use keyholder_oauth::{SecondaryToken, Secret, TokenSet};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -174,15 +173,6 @@ pub(crate) fn without_refresh(mut tokens: TokenSet, name: &str, now: i64) -> Tok
         tokens.secondary.extend(left.map(|token| (name.to_owned(), token)));
     }
     tokens
-}
-
-/// The token as a header's value, behind its prefix; never shown in `Debug`.
-pub(crate) fn credential(prefix: &str, token: &Secret) -> Result<HeaderValue> {
-    let token = token.expose();
-    let placed = if prefix.is_empty() { token.to_owned() } else { format!("{prefix} {token}") };
-    let mut value = HeaderValue::from_str(&placed).map_err(|_| Error::Internal("an access token fits no header"))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 impl Broker {

@@ -17,6 +17,7 @@ use crate::manage::ShownConnection;
 use crate::model::{Caller, ConnectSession, Connection, PendingGrant, PendingId, Tenant};
 use crate::open::Broker;
 use crate::renew::{endpoint_key, granted_scope};
+use crate::settle::Committed;
 use crate::store::{CommitTokens, StoreError};
 use crate::token_set;
 use crate::vault::Place;
@@ -295,6 +296,8 @@ impl Broker {
                 Ok(Adopted::Done) => {
                     let live = to_live(&row, row.generation + 1, now, scope, &tokens);
                     self.publish(&std::sync::Arc::new(live)).await;
+                    let committed = Committed { tokens: &tokens, generation: row.generation + 1, renewed_at: now };
+                    self.ask_expiry(&row, &plan, committed).await;
                     self.due.notify_one();
                     return Ok(row.name);
                 }

@@ -48,7 +48,7 @@ impl Broker {
         let is_due = |when| when == FollowUpWhen::Always || first.refresh_token.is_none();
         let Some(next) = plan.rendered.follow_up.as_ref().filter(|next| is_due(next.when)) else { return Ok(first) };
         match self.ask_for_tokens(&plan, &next.endpoint, &next.reply, &Grant::Own, None).await {
-            Ok(second) => Ok(succeed(Some(first), second)),
+            Ok(second) => Ok(succeed(Some(first), second, self.now_ms())),
             Err(error) => {
                 self.revoke_orphan(&plan, &first).await;
                 Err(error)
@@ -66,11 +66,10 @@ impl Broker {
         scope: Option<&str>,
     ) -> Result<TokenSet> {
         let request = token_request(endpoint, &plan.client, grant, scope, &self.moment())?;
-        let reply = self
-            .egress
-            .fetch(request, Bounds::PROVIDER)
-            .await
-            .map_err(|error| Error::Exchange(explain::unreachable(&error, self.now_ms()).failure))?;
+        let reply = self.ask(plan, endpoint, request, Bounds::PROVIDER).await.map_err(|error| match error {
+            Error::Egress(error) => Error::Exchange(explain::unreachable(&error, self.now_ms()).failure),
+            other => other,
+        })?;
         read_token_reply(rules, reply.status, &reply.headers, reply.body.expose(), self.now_ms()).map_err(|refused| {
             let own = secrets_of(grant);
             let secrets: Vec<&Secret> = plan.sensitive().chain(&own).collect();

@@ -57,7 +57,7 @@ pub(super) fn step(plan: &Plan, old: Option<&TokenSet>, enough: Enough, run_gran
 }
 
 /// The token that renews: the refresh token, or the access token where that extends itself.
-pub(crate) fn spent_for_renewal<'a>(plan: &Plan, tokens: Option<&'a TokenSet>) -> Option<&'a Secret> {
+pub(super) fn spent_for_renewal<'a>(plan: &Plan, tokens: Option<&'a TokenSet>) -> Option<&'a Secret> {
     match plan.rendered.refresh_with {
         RefreshWith::RefreshToken => tokens?.refresh_token.as_ref(),
         RefreshWith::AccessToken => Some(&tokens?.access_token),
@@ -120,7 +120,7 @@ pub(crate) fn reply_rules<'a>(plan: &'a Plan, answers: &Answers) -> &'a ReplyRul
 }
 
 /// Whether what a grant gave is exchanged once more.
-pub(crate) fn needs_follow_up(plan: &Plan, tokens: &TokenSet) -> bool {
+pub(super) fn needs_follow_up(plan: &Plan, tokens: &TokenSet) -> bool {
     plan.rendered.follow_up.as_ref().is_some_and(|follow_up| match follow_up.when {
         FollowUpWhen::Always => true,
         FollowUpWhen::MissingRefresh => tokens.refresh_token.is_none(),
@@ -129,7 +129,7 @@ pub(crate) fn needs_follow_up(plan: &Plan, tokens: &TokenSet) -> bool {
 
 impl Broker {
     /// Exchanges what a grant gave once more, where the definition says so ([`needs_follow_up`]); `plan` is rendered with `first`.
-    pub(crate) async fn follow_up(
+    pub(super) async fn exchange_again(
         &self,
         plan: &Plan,
         deed: Deed,

@@ -27,8 +27,8 @@ pub(crate) use self::claims::Claims;
 use self::claims::{CLAIM, PATIENCE, Standing, YOUNG};
 pub(crate) use self::due::endpoint_key;
 use self::failure::{Failed, left};
-use self::grant::{Step, request_parts, step};
-pub(crate) use self::grant::{granted_scope, needs_follow_up, reply_rules, spent_for_renewal};
+use self::grant::{Step, needs_follow_up, request_parts, spent_for_renewal, step};
+pub(crate) use self::grant::{granted_scope, reply_rules};
 use self::recovery::Lost;
 pub(crate) use self::recovery::is_unreadable;
 
@@ -38,11 +38,13 @@ use crate::endpoints::{Closed, Pass, Urgency};
 use crate::error::{Error, Result};
 use crate::escrow::{Held, RawReply};
 use crate::explain::{self, Deed, Explained};
+use crate::learn::{LEARNT, Which};
 use crate::live::{Live, LiveSecondary, to_live};
-use crate::model::{Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Status};
+use crate::model::{Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Status, Values};
 use crate::open::Broker;
 use crate::plan::Plan;
 use crate::points::blocking;
+use crate::settle::Committed;
 use crate::store::CommitTokens;
 use crate::token_set::{succeed, succeed_as, without_refresh};
 
@@ -426,7 +428,7 @@ impl Broker {
             (Ok(tokens), Some(name), Some(old)) => {
                 pass.answered();
                 let told = format!("The token `{name}` was renewed.");
-                let new = New { tokens: succeed_as(old, name, tokens), came_at, is_main: false, told };
+                let new = New::secondary(succeed_as(old, name, tokens), came_at, told);
                 self.commit(row, plan, new).await.map_err(Stop::Unsettled)
             }
             (Ok(tokens), _, old) => {
@@ -434,9 +436,10 @@ impl Broker {
                 let first = row.connected_at.is_none();
                 let told = told_of_renewal(first, claim.lost_at.is_some()).to_owned();
                 match self.completed(row, plan, deed, tokens).await? {
-                    Ok((plan, tokens)) => {
+                    Ok(Completed { plan, tokens, learnt }) => {
                         let plan = plan.as_ref().unwrap_or(own_plan);
-                        let new = New { tokens: succeed(old, tokens, came_at), came_at, is_main: true, told };
+                        let tokens = succeed(old, tokens, came_at);
+                        let new = New { tokens, came_at, is_main: true, told, learnt };
                         self.commit(row, plan, new).await.map_err(Stop::Unsettled)
                     }
                     Err(explained) => Err(Stop::failed(Failed::plain(explained))),
@@ -450,7 +453,7 @@ impl Broker {
                 tracing::info!(connection = %row.id, token = name, code = failure.code, "a secondary token can't be renewed any more");
                 let told =
                     format!("The token `{name}` can't be renewed any more. {} {}", failure.message, failure.remedy);
-                let new = New { tokens: without_refresh(old, name, came_at), came_at, is_main: false, told };
+                let new = New::secondary(without_refresh(old, name, came_at), came_at, told);
                 self.commit(row, plan, new).await.map_err(Stop::Unsettled)
             }
             (Err(refused), ..) => {
@@ -653,28 +656,63 @@ impl Broker {
         blocking(put).await.map_err(|_| Error::Internal("the escrow's thread ended"))
     }
 
-    /// A grant's tokens with what the definition exchanges them for; and the plan that knows them, where that was made for it.
+    /// A machine's grant with all that belongs to it before it is used: what the definition exchanges it for, and, the first time, what the provider tells.
     async fn completed(
         &self,
         row: &Connection,
         plan: &Plan,
         deed: Deed,
         tokens: TokenSet,
-    ) -> std::result::Result<std::result::Result<(Option<Plan>, TokenSet), Explained>, Stop> {
-        if !matches!(deed, Deed::Machine(_)) || !needs_follow_up(plan, &tokens) {
-            return Ok(Ok((None, tokens)));
+    ) -> std::result::Result<std::result::Result<Completed, Explained>, Stop> {
+        let as_it_is = |tokens| Completed { plan: None, tokens, learnt: None };
+        if !matches!(deed, Deed::Machine(_)) || is_complete(plan, row, &tokens) {
+            return Ok(Ok(as_it_is(tokens)));
         }
-        let plan = match self.plan(row, Some(&tokens)).await {
-            Ok(plan) => plan,
-            Err(error @ (Error::Store(_) | Error::Vault(_))) => return Err(Stop::Unsettled(error)),
-            Err(error) => return Ok(Err(explain::no_request(&error, self.now_ms()))),
+        let unanswered = |error| match error {
+            error @ (Error::Store(_) | Error::Vault(_)) => Err(Stop::Unsettled(error)),
+            Error::Exchange(failure) => Ok(Err(Explained { failure, retry_after: None })),
+            error => Ok(Err(explain::no_request(&error, self.now_ms()))),
         };
-        Ok(self.follow_up(&plan, deed, tokens).await.map(|tokens| (Some(plan), tokens)))
+        let mut done = as_it_is(tokens);
+        if needs_follow_up(plan, &done.tokens) {
+            let plan = match self.plan(row, Some(&done.tokens)).await {
+                Ok(plan) => plan,
+                Err(error) => return unanswered(error),
+            };
+            done.tokens = match self.exchange_again(&plan, deed, done.tokens).await {
+                Ok(tokens) => tokens,
+                Err(explained) => return Ok(Err(explained)),
+            };
+            done.plan = Some(plan);
+        }
+        if needs_lookups(plan, row) {
+            match self.learn_first(row, plan, &done.tokens).await {
+                Ok(learnt) => done.learnt = Some(learnt),
+                Err(error) => {
+                    // Nobody will use it.
+                    self.revoke_orphan(plan, &done.tokens).await;
+                    return unanswered(error);
+                }
+            }
+        }
+        Ok(Ok(done))
+    }
+
+    /// What the provider tells with a machine's first token; nobody is there to choose.
+    async fn learn_first(&self, row: &Connection, plan: &Plan, tokens: &TokenSet) -> Result<Values> {
+        let integration = self.opened_integration(&row.integration).await?;
+        let which = Which::AfterConnect;
+        let learning = self.learn(&integration, &row.variables, &plan.secrets, tokens, which).await?;
+        let learnt = learning.without_a_person(self.now_ms())?;
+        let mut variables = row.variables.clone();
+        variables.retain(|name, _| !name.starts_with(LEARNT));
+        variables.extend(learnt);
+        Ok(variables)
     }
 
     /// Step 4: the new token set into the row, repeated until the store has answered.
     async fn commit(&self, row: &Connection, plan: &Plan, new: New) -> Outcome {
-        let New { tokens, came_at, is_main, told } = new;
+        let New { tokens, came_at, is_main, told, learnt } = new;
         let generation = row.generation + 1;
         let renewed_at = row.renewed_at.filter(|_| !is_main).unwrap_or(came_at);
         let times = self.times_since(plan, &tokens, row.connected_at, renewed_at, came_at);
@@ -692,13 +730,18 @@ impl Broker {
         let kind = if row.connected_at.is_none() { "connected" } else { "renewed" };
         let event = self.event(row, kind, told);
         let event = Arc::new(event);
+        let learnt = learnt.map(|learnt| Arc::new((row.variables.clone(), learnt)));
         let committed = self
             .until_stored(|| {
                 let (id, commit, event, generation) =
                     (row.id.clone(), commit.clone(), Arc::clone(&event), row.generation);
+                let learnt = learnt.clone();
                 self.store.write(move |tx| {
                     let committed = tx.commit_tokens(&id, generation, &commit)?;
                     if committed {
+                        if let Some((before, after)) = learnt.as_deref() {
+                            tx.put_learnt(&id, generation + 1, before, after)?;
+                        }
                         event.write(tx)?;
                     }
                     Ok(committed)
@@ -710,6 +753,11 @@ impl Broker {
         }
         let live = Arc::new(to_live(row, generation, renewed_at, commit.scope, &tokens));
         self.publish(&live).await;
+        let committed = Committed { tokens: &tokens, generation, renewed_at };
+        let live = self.ask_expiry(row, plan, committed).await.unwrap_or(live);
+        if is_main && row.token_set.is_some() {
+            self.learn_again(row, plan, committed).await;
+        }
         self.due.notify_one();
         Ok(live)
     }
@@ -756,6 +804,31 @@ struct New {
     is_main: bool,
     /// For the connection's history.
     told: String,
+    /// The connection's variables with what the provider told.
+    learnt: Option<Values>,
+}
+
+impl New {
+    fn secondary(tokens: TokenSet, came_at: i64, told: String) -> Self {
+        Self { tokens, came_at, is_main: false, told, learnt: None }
+    }
+}
+
+/// A machine's grant with all that belongs to it.
+struct Completed {
+    /// Rendered with the tokens, where that was needed.
+    plan: Option<Plan>,
+    tokens: TokenSet,
+    learnt: Option<Values>,
+}
+
+/// Whether a machine's grant can be used as it came.
+pub(crate) fn is_complete(plan: &Plan, row: &Connection, tokens: &TokenSet) -> bool {
+    !needs_follow_up(plan, tokens) && !needs_lookups(plan, row)
+}
+
+fn needs_lookups(plan: &Plan, row: &Connection) -> bool {
+    row.token_set.is_none() && !plan.rendered.lookups.is_empty()
 }
 
 fn told_of_renewal(first: bool, was_lost: bool) -> &'static str {

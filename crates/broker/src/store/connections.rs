@@ -43,6 +43,9 @@ sql! {
         attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, failures_setup = 0, failures_grant = 0, failures_transient = 0, retry_at = NULL, \
         connected_at = coalesce(connected_at, ?8), renewed_at = ?11, updated_at = ?8 \
         WHERE id = ?1 AND generation = ?2 AND state <> 'revoked'";
+    COMMIT_EXPIRY = "UPDATE connections SET token_set = ?3, token_expires_at = ?4, due_at = ?5, dies_at = ?6 \
+        WHERE id = ?1 AND generation = ?2 AND token_expires_at IS NULL AND token_set IS NOT NULL";
+    PUT_LEARNT = "UPDATE connections SET variables = ?4 WHERE id = ?1 AND generation = ?2 AND variables = ?3";
     // A new grant: its life begins.
     ADOPT = "UPDATE connections SET previous_token_set = token_set, token_set = ?3, generation = generation + 1, \
         token_expires_at = ?4, scope = ?5, account = ?6, due_at = ?7, endpoint = ?11, dies_at = ?12, lost_at = NULL, warned_at = NULL, state = 'connected', failure = NULL, secrets = ?9, variables = ?10, \
@@ -129,6 +132,19 @@ pub struct CommitTokens {
     pub renewed_at: i64,
     /// Now, Unix milliseconds.
     pub now: i64,
+}
+
+/// What was learnt of a token set that is in the row already.
+#[derive(Clone, Debug)]
+pub struct CommitExpiry {
+    /// The token set with it, sealed under the row's generation.
+    pub sealed: Vec<u8>,
+    /// Access token's expiry, Unix milliseconds.
+    pub expires_at: i64,
+    /// When the scheduler shall renew it.
+    pub due_at: Option<i64>,
+    /// When the refresh token dies, as far as is known, Unix milliseconds.
+    pub dies_at: Option<i64>,
 }
 
 /// A failed attempt on its way into the row.
@@ -294,6 +310,36 @@ impl Tx<'_> {
             self.announce(&Change::Tokens(id.clone(), generation + 1))?;
         }
         Ok(committed)
+    }
+
+    /// When a token set ends that was committed under this generation without saying so.
+    pub fn commit_expiry(&self, id: &ConnectionId, generation: i64, known: &CommitExpiry) -> StoreResult<bool> {
+        let values = [
+            Val::T(id.as_str()),
+            Val::I(generation),
+            Val::B(&known.sealed),
+            Val::I(known.expires_at),
+            Val::opt_i(known.due_at),
+            Val::opt_i(known.dies_at),
+        ];
+        Ok(self.execute(&COMMIT_EXPIRY, &values)? == 1)
+    }
+
+    /// What the provider told with the token set of this generation, in place of the variables `before`.
+    pub fn put_learnt(
+        &self,
+        id: &ConnectionId,
+        generation: i64,
+        before: &crate::model::Values,
+        variables: &crate::model::Values,
+    ) -> StoreResult<bool> {
+        let (before, variables) = (to_json(before), to_json(variables));
+        let values = [Val::T(id.as_str()), Val::I(generation), Val::T(&before), Val::T(&variables)];
+        let put = self.execute(&PUT_LEARNT, &values)? == 1;
+        if put {
+            self.announce(&Change::Connection(id.clone()))?;
+        }
+        Ok(put)
     }
 
     /// A confirmed consent's token set: a new grant wins over whatever renewal of the old one is in flight.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 pub use access::NewStoredKey;
 pub use changes::{Change, Numbered};
-pub use connections::{CommitTokens, Due, Ending, Filter, RecordFailure};
+pub use connections::{CommitExpiry, CommitTokens, Due, Ending, Filter, RecordFailure};
 pub use consents::NewSession;
 use engine::sql;
 pub use engine::{Row, Sql, Tx, Val};

@@ -184,7 +184,7 @@ pub struct TestReply {
 /// A step of a test.
 #[derive(Serialize, JsonSchema)]
 pub struct StepBody {
-    /// `token` or `call`.
+    /// `token`, `introspection` or `call`.
     name: &'static str,
     ok: bool,
     message: String,
