@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::millis;
+use crate::egress::certificate_ends_at;
 use crate::ends;
 use crate::error::Result;
 use crate::fence::Instance;
@@ -116,10 +117,14 @@ impl Broker {
     async fn check_ends(&self, caller: &Caller) -> Result<Vec<Check>> {
         let (tenant, now) = (caller.tenant.clone(), self.now_ms());
         let day = millis(Duration::from_secs(24 * 3600));
-        let (connections, integrations) = self
+        let (connections, integrations, certified) = self
             .store
             .read(move |tx| {
-                Ok((tx.ending(&tenant, now, now + 14 * day, 20)?, tx.client_secrets_ending(0, now + 30 * day)?))
+                Ok((
+                    tx.ending(&tenant, now, now + 14 * day, 20)?,
+                    tx.client_secrets_ending(0, now + 30 * day)?,
+                    tx.integrations_with_certificate()?,
+                ))
             })
             .await?;
         let connections = connections.into_iter().map(|it| {
@@ -134,7 +139,21 @@ impl Broker {
                 false => warning("client secret", format!("That of `{}` expires in {}.", it.name, ends::until(at, now)), remedy),
             })
         });
-        Ok(connections.chain(secrets).collect())
+        let certified = certified.into_iter().filter(|it| it.tenant == caller.tenant);
+        let certificates = certified.filter_map(|it| {
+            let at = certificate_ends_at(it.client_certificate.as_deref()?).filter(|at| *at <= now + 30 * day)?;
+            let remedy =
+                "Have a new one made, register it at the provider, and put it in with `keyholder integration edit`.";
+            Some(match at <= now {
+                true => problem("client certificate", format!("That of `{}` has expired.", it.name), remedy),
+                false => warning(
+                    "client certificate",
+                    format!("That of `{}` expires in {}.", it.name, ends::until(at, now)),
+                    remedy,
+                ),
+            })
+        });
+        Ok(connections.chain(secrets).chain(certificates).collect())
     }
 
     fn check_endpoints(&self) -> Vec<Check> {

@@ -458,6 +458,61 @@ mod tests {
         }
     }
 
+    /// A server that asks each client for its certificate, and tells whether that was the expected one.
+    async fn asking_for_certificates(connections: usize) -> (String, tokio::task::JoinHandle<Vec<bool>>) {
+        use rustls::pki_types::pem::PemObject;
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let own = rustls::pki_types::CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(own.clone()).unwrap();
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let verifier = verifier.allow_unauthenticated().build().unwrap();
+        let config =
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_client_cert_verifier(verifier).with_single_cert(vec![own.clone()], key).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/token", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let mut shown = Vec::new();
+            for _ in 0..connections {
+                let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+                let certificates = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec);
+                shown.push(certificates.is_some_and(|chain| chain[0] == own));
+                let _ = stream.read(&mut [0; 4096]).await.unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+                let _ = stream.shutdown().await;
+            }
+            shown
+        });
+        (url, server)
+    }
+
+    const CERTIFICATE: &str = include_str!("../tests/it/tls.crt");
+    const KEY: &str = include_str!("../tests/it/tls.key");
+
+    #[tokio::test]
+    async fn a_certificate_is_shown_on_its_own_connections_only() {
+        let policy = Policy::new("127.0.0.1".parse().unwrap());
+        let egress = Egress::new(Clock::System, policy, Some(CERTIFICATE.as_bytes())).unwrap();
+        let identity = Identity::read(CERTIFICATE, &KEY.into()).unwrap();
+        let (url, server) = asking_for_certificates(3).await;
+        let request = || Request::get(&url).body(SecretBytes::new(Vec::new())).unwrap();
+        egress.fetch(request(), Bounds::PROVIDER).await.ok().unwrap();
+        egress.fetch_as(&identity, request(), Bounds::PROVIDER).await.ok().unwrap();
+        egress.fetch(request(), Bounds::PROVIDER).await.ok().unwrap();
+        assert_eq!(server.await.unwrap(), [false, true, false]);
+    }
+
+    #[test]
+    fn a_certificate_needs_its_own_key() {
+        let other = include_str!("../../server/tests/it/client.key");
+        assert!(Identity::read(CERTIFICATE, &other.into()).is_err());
+        assert!(Identity::read("nonsense", &KEY.into()).is_err());
+    }
+
     #[test]
     fn a_tls_error_is_found_however_deep_it_lies() {
         let tls = rustls::Error::General("the certificate".to_owned());

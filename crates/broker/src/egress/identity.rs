@@ -100,14 +100,14 @@ mod tests {
 
     #[test]
     fn a_certificate_says_when_it_ends() {
-        let chain = include_str!("../../../server/tests/it/client.crt");
-        assert_eq!(certificate_ends_at(chain), date_ms("2126-10-29T12:12:54Z"));
+        let chain = include_str!("../../tests/it/tls.crt");
+        assert_eq!(certificate_ends_at(chain), date_ms("2126-10-29T13:11:14Z"));
         assert_eq!(certificate_ends_at("nonsense"), None);
     }
 
     #[test]
     fn broken_der_is_no_certificate() {
-        let whole = CertificateDer::from_pem_slice(include_bytes!("../../../server/tests/it/client.crt")).unwrap();
+        let whole = CertificateDer::from_pem_slice(include_bytes!("../../tests/it/tls.crt")).unwrap();
         for length in 0..whole.len() {
             // None of them may panic.
             let _ = element(&whole[..length], SEQUENCE).and_then(|(content, _)| time(content));

@@ -263,7 +263,8 @@ impl Broker {
                 true => &Recovery::SingleUse,
                 false => recovery,
             };
-            let sends_token = spent_for_renewal(&plan, old.as_ref()).is_some();
+            let sends_token = spent_for_renewal(&plan, old.as_ref()).is_some()
+                || matches!(wish.enough, Enough::SecondariesValidAt(_));
             let harmful = sends_token && recovery::second_use_harms(recovery);
             let patience = if harmful { PATIENCE } else { Duration::ZERO };
             let standing = self.claims.judge(&self.clock, &row, now, patience);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method, Response, StatusCode};
+use base64::Engine;
 use http_body_util::BodyExt;
 use keyholder_broker::egress::{Body, full};
 use keyholder_broker::model::Status;
@@ -437,4 +438,180 @@ async fn the_test_makes_the_definitions_call_and_judges_the_answer() {
             assert!(call.message.ends_with("The workspace removed the application."), "{}", call.message);
         }
     }
+}
+
+#[tokio::test]
+async fn introspection_says_when_a_token_ends() {
+    let rules = "[introspect]\nurl = \"FAKE/introspect\"\n";
+    let (app, mut fake) = spoken("authorization_code", rules).await;
+    let active = |seconds: i64| json!({"active": true, "exp": (START + seconds * 1000) / 1000});
+    let answers = async {
+        fake.next().await.json(200, json!({"access_token": "a1", "refresh_token": "r1"}));
+        let asked = fake.next().await;
+        assert_eq!((asked.path.as_str(), asked.member("token").as_deref()), ("/introspect", Some("a1")));
+        asked.json(200, active(7200));
+    };
+    tokio::join!(app.consent("crm"), answers);
+    let row = app.row("crm").await;
+    assert_eq!(row.token_expires_at, Some(START + 7_200_000));
+    assert!(row.due_at.is_some_and(|due| due < START + 7_200_000));
+    assert_eq!(app.token("crm").await.unwrap().expires_in, Some(7200));
+
+    app.advance(7200);
+    let answers = async {
+        fake.next().await.json(200, json!({"access_token": "a2"}));
+        fake.next().await.json(200, active(14_400));
+    };
+    let (handed, ()) = tokio::join!(app.token("crm"), answers);
+    assert_eq!((handed.unwrap().expires_in, app.row("crm").await.generation), (Some(7200), 2));
+
+    for (answer, ok, told) in [
+        (active(14_400), true, "active; it expires in 7200 s"),
+        (json!({"active": false}), false, "not active"),
+        (json!({"error": "invalid_client"}), true, "doesn't say"),
+    ] {
+        let answers = async { fake.next().await.json(if answer.get("error").is_some() { 401 } else { 200 }, answer) };
+        let (report, ()) = tokio::join!(app.broker.test(&app.admin, "crm"), answers);
+        let report = report.unwrap();
+        let step = report.steps.iter().find(|step| step.name == "introspection").unwrap();
+        assert_eq!((step.ok, step.message.contains(told)), (ok, true), "{}", step.message);
+    }
+
+    // An answer that tells nothing leaves it unknown, and a connection that works.
+    app.advance(7200);
+    let answers = async {
+        fake.next().await.json(200, json!({"access_token": "a3"}));
+        fake.next().await.json(500, json!({}));
+    };
+    let (handed, ()) = tokio::join!(app.token("crm"), answers);
+    assert_eq!((handed.unwrap().expires_at, app.status("crm").await), (None, Status::Connected));
+}
+
+const SITES: &str = "[[after_connect]]\nname = \"sites\"\nurl = \"FAKE/sites\"\nchoose = { value = \"/id\", save = \"site\" }\nrefresh = true\n\
+                     [api]\nbase_url = \"FAKE/site/{{lookup.site}}\"\n";
+
+#[tokio::test]
+async fn a_machine_learns_with_its_first_token_and_again_after_each_renewal() {
+    let (app, mut fake) = spoken("client_credentials", SITES).await;
+    let token = |number: u32| json!({"access_token": format!("a{number}"), "expires_in": HOUR});
+    let answers = async {
+        fake.next().await.json(200, token(1));
+        let asked = fake.next().await;
+        assert_eq!((asked.path.as_str(), text(&asked.headers, "authorization")), ("/sites", "Bearer a1"));
+        asked.json(200, json!([{"id": "s1"}, {"id": "s2"}]));
+    };
+    let (refused, ()) = tokio::join!(app.run("crm"), answers);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("s1, s2") && refused.contains("\"choices\": {\"site\""), "{refused}");
+    assert!(app.row("crm").await.token_set.is_none());
+
+    let answers = async {
+        fake.next().await.json(200, token(2));
+        fake.next().await.json(200, json!([{"id": "s1"}]));
+    };
+    tokio::join!(app.run("crm"), answers).0.unwrap();
+    let call = |place: &'static str| (get("/x"), place);
+    let (request, place) = call("/site/s1/x");
+    let answer = async {
+        let arrived = fake.next().await;
+        assert_eq!(arrived.path, place);
+        arrived.json(200, json!({}));
+    };
+    tokio::join!(app.called(request), answer);
+
+    // The account moved; then the lookup fails, and what was learnt stays.
+    app.advance(HOUR);
+    for (status, sites) in [(200, json!([{"id": "s3"}])), (500, json!({}))] {
+        let answers = async {
+            fake.next().await.json(200, token(3));
+            fake.next().await.json(status, sites);
+        };
+        let (renewed, ()) = tokio::join!(app.broker.refresh(&app.admin, "crm"), answers);
+        renewed.unwrap();
+        assert_eq!(app.row("crm").await.variables["lookup.site"], "s3");
+        let (request, place) = call("/site/s3/x");
+        let answer = async {
+            let arrived = fake.next().await;
+            assert_eq!(arrived.path, place);
+            arrived.json(200, json!({}));
+        };
+        tokio::join!(app.called(request), answer);
+    }
+}
+
+#[tokio::test]
+async fn revocation_is_asked_as_the_definition_says_for_each_token() {
+    let rules = format!(
+        "{TWO_TOKENS}[revoke]\nurl = \"FAKE/auth.revoke\"\nmethod = \"GET\"\nclient_auth = \"none\"\ntoken = \"access_token\"\n\
+         headers = {{ Authorization = \"Bearer {{{{access_token}}}}\" }}\ndrop = [\"token\", \"token_type_hint\", \"client_id\"]\n"
+    );
+    let (app, mut fake) = consented(&rules, two("a1", user("u1"))).await;
+    let answers = async {
+        for token in ["a1", "u1"] {
+            let asked = fake.next().await;
+            assert_eq!(
+                (asked.method.as_str(), asked.path.as_str(), asked.query.as_deref()),
+                ("GET", "/auth.revoke", None)
+            );
+            assert_eq!(text(&asked.headers, "authorization"), format!("Bearer {token}"));
+            asked.json(200, json!({"ok": true}));
+        }
+    };
+    let (revoked, ()) = tokio::join!(app.broker.revoke(&app.admin, "crm"), answers);
+    assert_eq!(revoked.unwrap().1, keyholder_broker::RevocationOutcome::Revoked);
+    assert!(fake.is_quiet());
+}
+
+#[tokio::test]
+async fn a_client_signs_with_its_key() {
+    let app = App::start().await;
+    let mut fake = Fake::start().await;
+    let text = format!(
+        "schema = 1\nid = \"signed\"\nname = \"Signed\"\n[[methods]]\ngrant = \"client_credentials\"\nlabel = \"One\"\n\
+         [token]\nurl = \"{}\"\nclient_auth = \"private_key_jwt\"\nclient_assertion = {{ algorithm = \"ES256\" }}\n",
+        fake.url("/token")
+    );
+    app.broker.add_provider(&app.admin, "signed.toml", &text).await.unwrap();
+    let new = NewIntegration {
+        provider: "signed".to_owned(),
+        variables: Default::default(),
+        client_secret: None,
+        client_key: Some(include_str!("tls.key").into()),
+        client_certificate: Some(include_str!("tls.crt").to_owned()),
+        ..app.plain("client_credentials")
+    };
+    app.add_integration(new).await;
+    app.add_connection("crm", "client_credentials").await;
+    let answer = async {
+        let request = fake.next().await;
+        let assertion = request.member("client_assertion").unwrap();
+        let [header, claims, signature] = assertion.split('.').collect::<Vec<_>>().try_into().unwrap();
+        let read = |part: &str| -> Value {
+            serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+        };
+        assert_eq!(read(header)["alg"], "ES256");
+        let claims = read(claims);
+        assert_eq!((&claims["sub"], &claims["aud"]), (&json!("sandbox-basic"), &json!(fake.url("/token"))));
+        assert_eq!(claims["iat"], START / 1000);
+        assert!(!signature.is_empty() && request.member("client_secret").is_none());
+        request.json(200, json!({"access_token": "a1"}));
+    };
+    tokio::join!(app.run("crm"), answer).0.unwrap();
+    assert_eq!(app.secret("crm").await, "a1");
+
+    // Its certificate ends in a century; a warning comes ahead.
+    let found = || async {
+        let checks = app.broker.doctor(&app.admin).await.unwrap();
+        checks
+            .into_iter()
+            .filter(|check| check.name == "client certificate")
+            .map(|check| check.message)
+            .collect::<Vec<_>>()
+    };
+    assert!(found().await.is_empty());
+    let ends_at = 4_948_953_074_000;
+    app.clock.set(ends_at - 10 * 86_400_000);
+    assert!(matches!(&found().await[..], [it] if it.contains("10 days")));
+    app.clock.set(ends_at);
+    assert!(matches!(&found().await[..], [it] if it.contains("has expired")));
 }
