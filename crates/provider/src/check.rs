@@ -17,7 +17,7 @@ use crate::definition::{Base, Computed, Definition, GrantKind, Kind, Method, Pha
 use crate::error::DefinitionError;
 use crate::schema::{self, PHASES};
 use crate::source::{Node, Sources};
-use crate::template::is_variable_name;
+use crate::template::{UrlTemplate, is_variable_name};
 
 /// Reads a definition, which may extend one that comes with the program. `file` is only for the errors; pass what the user
 /// knows the text by. To extend others too, use [`Catalogue::parse`](crate::Catalogue::parse).
@@ -44,6 +44,7 @@ pub(crate) fn parse_with(file: &str, text: &str, bases: Bases<'_>) -> Result<Def
         declared: RefCell::default(),
         variables: Vec::new(),
         known: Known::default(),
+        urls: RefCell::default(),
     };
     let definition = checker.definition(text, bases).map_err(|error| vec![error])?;
     let mut errors = checker.errors.into_inner();
@@ -74,6 +75,8 @@ struct Checker {
     declared: RefCell<Vec<(String, DefinitionError)>>,
     variables: Vec<Variable>,
     known: Known,
+    /// Addresses that were read: methods share most of them.
+    urls: RefCell<BTreeMap<String, UrlTemplate>>,
 }
 
 /// What placeholders may name in the method that is being checked, beside variables.
@@ -126,18 +129,14 @@ impl Checker {
         let mut plain: Option<Parts> = None;
         let mut methods = Vec::new();
         for draft in &drafts {
+            self.root = load::inherited(&shared.merged(&draft.own));
             let parts = match &plain {
                 Some(parts) if draft.own.entries().is_empty() => parts.clone(),
-                _ => {
-                    self.root = load::inherited(&shared.merged(&draft.own));
-                    let parts = self.parts()?;
-                    if draft.own.entries().is_empty() {
-                        plain = Some(parts.clone());
-                    }
-                    parts
-                }
+                _ => self.parts()?,
             };
-            self.root = load::inherited(&shared.merged(&draft.own));
+            if draft.own.entries().is_empty() && plain.is_none() {
+                plain = Some(parts.clone());
+            }
             self.needs(draft, &parts.phases);
             methods.push(Method {
                 name: draft.name.clone(),

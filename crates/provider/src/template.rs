@@ -99,6 +99,8 @@ pub(crate) struct Template {
 pub(crate) enum UrlTemplate {
     /// `"{{token_url}}"`: the value is the URL, or with `"{{server}}/token"` what a path is appended to.
     Whole { base: Placeholder, path: Vec<Part>, query: Vec<Part> },
+    /// Without a placeholder: parsed once.
+    Fixed(Url),
     /// Everything else. The parts keep what separates them: the path its first `/`, the query its `?`.
     Parts { scheme: &'static str, authority: Vec<Part>, path: Vec<Part>, query: Vec<Part> },
 }
@@ -315,9 +317,9 @@ impl UrlTemplate {
         };
         let mut parts = vec![Part::Text(first.to_owned())];
         parts.extend_from_slice(rest);
-        let url = split(scheme, parts)?;
-        url.check_literals()?;
-        Ok(url)
+        let split = split(scheme, parts)?;
+        let sample = split.check_literals()?;
+        Ok(if split.placeholders().is_empty() { sample.map_or(split, UrlTemplate::Fixed) } else { split })
     }
 
     fn appended(base: &Placeholder, tail: &[Part]) -> Result<Self, String> {
@@ -334,6 +336,7 @@ impl UrlTemplate {
     /// Placeholders with whether they stand in the host.
     pub fn placeholders(&self) -> Vec<(&Placeholder, Place)> {
         let (first, path, query) = match self {
+            UrlTemplate::Fixed(_) => return Vec::new(),
             UrlTemplate::Whole { base, path, query } => (vec![(base, Place::Whole)], path, query),
             UrlTemplate::Parts { authority, path, query, .. } => {
                 (values(authority).map(|placeholder| (placeholder, Place::Host)).collect(), path, query)
@@ -349,6 +352,7 @@ impl UrlTemplate {
         mut value: impl FnMut(&Placeholder) -> Result<Option<Cow<'v, str>>, E>,
     ) -> Result<Option<Url>, E> {
         let (scheme, authority, path, query) = match self {
+            UrlTemplate::Fixed(url) => return Ok(Some(url.clone())),
             UrlTemplate::Whole { base, path, query } => return Self::render_whole(base, path, query, value),
             UrlTemplate::Parts { scheme, authority, path, query } => (scheme, authority, path, query),
         };
@@ -397,13 +401,13 @@ impl UrlTemplate {
     }
 
     /// Fills the template with harmless values and checks the result, so that an error in the literal text shows when the file is read.
-    fn check_literals(&self) -> Result<(), String> {
+    fn check_literals(&self) -> Result<Option<Url>, String> {
         if let UrlTemplate::Parts { scheme: "http", authority, .. } = self
             && values(authority).next().is_some()
         {
             return Err("plain http would show credentials to the network".to_owned());
         }
-        self.render(|_| Ok::<_, UrlProblem>(Some(Cow::Borrowed("x")))).map(|_| ()).map_err(|problem| problem.0)
+        self.render(|_| Ok::<_, UrlProblem>(Some(Cow::Borrowed("x")))).map_err(|problem| problem.0)
     }
 }
 

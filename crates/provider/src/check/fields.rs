@@ -28,7 +28,13 @@ impl Checker {
 
     pub(super) fn url(&self, path: &[&str], text: Option<String>) -> Option<UrlTemplate> {
         let remedy = "give an absolute https:// URL without user name and fragment, or \"{{name}}\" of a variable of kind url (http:// is for loopback only)";
-        let url = self.keep(path, UrlTemplate::parse(&text?), remedy)?;
+        let text = text?;
+        let known = self.urls.borrow().get(&text).cloned();
+        let url = match known {
+            Some(url) => url,
+            None => self.keep(path, UrlTemplate::parse(&text), remedy)?,
+        };
+        self.urls.borrow_mut().entry(text).or_insert_with(|| url.clone());
         for (placeholder, place) in url.placeholders() {
             self.placeholder(path, placeholder, Some(place));
         }

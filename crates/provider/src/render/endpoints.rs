@@ -147,7 +147,10 @@ impl Endpoints<'_, '_> {
         let Some(url) = self.optional("userinfo.url", template, |document| &document.userinfo_endpoint)? else {
             return Ok(None);
         };
-        if let Some(template) = template {
+        // The discovery document's is the issuer's own word.
+        if let Some(template) = template
+            && self.inputs.url("userinfo.url", template)?.is_some()
+        {
             api.must_allow(template, &url)?;
         }
         let Some(phase) = phase else { return Ok(Some(Userinfo::standard(url))) };
