@@ -7,7 +7,7 @@ use keyholder_oauth::{Expected, ReceivedCallback, sha256};
 use keyholder_provider::{Choice, Rendered, Values, parse};
 use libfuzzer_sys::fuzz_target;
 
-const FILE: &str = r#"schema = 1
+const FILE: &str = r##"schema = 1
 id = "odd"
 name = "Odd"
 [[methods]]
@@ -23,7 +23,7 @@ server = { parameter = "accounts-server", kind = "url", pattern = 'https://[a-z]
 zone = { parameter = "zone", kind = "host", pattern = '(eu|us)' }
 [token]
 url = "{{callback.server}}/t"
-"#;
+"##;
 
 static RULES: LazyLock<[Rendered; 2]> = LazyLock::new(|| {
     ["{}", "{ code = \"auth_code\", state = \"custom\" }"].map(|rename| {
