@@ -1,7 +1,7 @@
 # What people and CI run. `make help` lists it.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test model torture replicas simulate scale prepare lint
+.PHONY: help demo test fuzz model torture replicas simulate scale prepare lint
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -13,6 +13,11 @@ demo: ## run the server, a sandbox provider and examples of every grant in one p
 test: prepare ## install what the tests need (see prepare), then run all of them
 	cargo test --doc --workspace --locked --quiet
 	cargo nextest run --workspace --locked
+
+SECONDS ?= 60
+TARGETS ?=
+fuzz: ## run each fuzz target (or TARGETS="definition import") for SECONDS=60
+	fuzz/run.sh $(SECONDS) $(TARGETS)
 
 model: ## check the model of renewal in the large (minutes), and print its states and properties
 	cargo test --locked -p keyholder-model --test it -- --include-ignored --nocapture

@@ -67,6 +67,12 @@ for target in "${targets[@]}"; do
   mkdir -p "corpus/$target" "found/$target"
   seeds "$target"
   echo "== $target: $seconds s"
-  "target/$host/release/$target" "corpus/$target" -max_total_time="$seconds" -max_len=65536 -timeout=5 -rss_limit_mb=2048 \
-    -artifact_prefix="found/$target/" -print_final_stats=1 -verbosity=0 2>&1 | grep -v '^$'
+  log="found/$target/log"
+  if ! "target/$host/release/$target" "corpus/$target" -max_total_time="$seconds" -max_len=65536 -timeout=5 -rss_limit_mb=2048 \
+    -artifact_prefix="found/$target/" -print_final_stats=1 >"$log" 2>&1; then
+    grep -A3 panicked "$log" || tail -20 "$log"
+    echo "found/$target holds the input; fuzz/$log the whole story"
+    exit 1
+  fi
+  sed -n 's/^stat::number_of_executed_units: */inputs: /p' "$log"
 done

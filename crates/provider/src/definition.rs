@@ -241,6 +241,8 @@ pub struct Pattern {
 impl Pattern {
     /// Compiles `text`; the error is the regex library's, in English.
     pub fn new(text: &str) -> Result<Self, String> {
+        // By itself too: `a)|(b` would open the group that anchors it.
+        regex_lite::Regex::new(text).map_err(|error| error.to_string())?;
         let regex = regex_lite::Regex::new(&format!("^(?:{text})$")).map_err(|error| error.to_string())?;
         Ok(Self { text: text.to_owned(), regex })
     }

@@ -37,15 +37,18 @@ pub fn draft(metadata: &Metadata, id: &str) -> String {
     }
     // A definition must say where tokens come from, even if the document could not.
     let fallback = issuer.is_none().then_some("https://server.invalid/");
-    out.push_str("\n[authorize]\n");
-    endpoint(&mut out, metadata.authorization_endpoint.as_ref(), fallback);
-    out.push_str(match &metadata.code_challenge_methods_supported {
-        Some(methods) if methods.iter().any(|method| method == "S256") => {
-            "# The document lists S256.\npkce = \"offered\"\n"
-        }
-        _ => "# The document does not list S256; servers that do not know it ignore it.\npkce = \"offered\"\n",
-    });
-    let _ = write!(out, "nonce = {}\n\n[token]\n", issuer.is_some());
+    if grants(metadata).contains(&GrantKind::AuthorizationCode) {
+        out.push_str("\n[authorize]\n");
+        endpoint(&mut out, metadata.authorization_endpoint.as_ref(), fallback);
+        out.push_str(match &metadata.code_challenge_methods_supported {
+            Some(methods) if methods.iter().any(|method| method == "S256") => {
+                "# The document lists S256.\npkce = \"offered\"\n"
+            }
+            _ => "# The document does not list S256; servers that do not know it ignore it.\npkce = \"offered\"\n",
+        });
+        let _ = writeln!(out, "nonce = {}", issuer.is_some());
+    }
+    out.push_str("\n[token]\n");
     endpoint(&mut out, metadata.token_endpoint.as_ref(), fallback);
     if let Some(client_auth) = client_auth(metadata) {
         let _ = writeln!(out, "client_auth = {}", quote(client_auth));
@@ -170,6 +173,16 @@ mod tests {
         assert_eq!(rendered.token.client_auth, keyholder_oauth::ClientAuth::Post);
         assert_eq!(rendered.revoke.unwrap().endpoint.url.as_str(), "https://id.example/revoke");
         assert_eq!(rendered.requested_scopes, ["openid"]);
+    }
+
+    #[test]
+    fn a_server_for_machines() {
+        let document = metadata(serde_json::json!({
+            "issuer": "https://id.example", "authorization_endpoint": "https://id.example/auth", "token_endpoint": "https://id.example/token",
+            "grant_types_supported": ["client_credentials"],
+        }));
+        let definition = parse("draft.toml", &draft(&document, "id")).unwrap();
+        assert_eq!(definition.methods[0].name, "client_credentials");
     }
 
     #[test]

@@ -135,6 +135,7 @@ fn methods() {
 fn variables() {
     assert_error("pattern = \"[a-z]+\"\n", "", "8:12: variables.region.pattern: a host variable without one");
     assert_error("pattern = \"[a-z]+\"", "pattern = \"[a-z\"", "10:11: variables.region.pattern: ");
+    assert_error("pattern = \"[a-z]+\"", "pattern = 'a)|(?:.*'", "10:11: variables.region.pattern: ");
     assert_appended(
         "[variables.zone]\n\n[refresh]\nurl = \"https://{{zone}}.acme.example\"",
         "22:7: refresh.url: `zone` could change the host",

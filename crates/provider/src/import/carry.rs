@@ -217,14 +217,15 @@ pub(super) fn definition(name: &str, beyond: &Table) -> String {
 
 /// Braces would be read as a placeholder.
 fn is_literal(found: &mut Found, field: &str, value: &str) -> bool {
-    if value.contains("{{") {
+    let is_placeholder = value.contains("{{") || value.contains("}}");
+    if is_placeholder {
         found.note(
             field,
-            "its value has `{{`, which would be read as a placeholder",
+            "its value has `{{` or `}}`, which would be read as a placeholder",
             "add it to the definition by hand",
         );
     }
-    !value.contains("{{")
+    !is_placeholder
 }
 
 fn table<'t>(file: &'t mut Table, path: &[&str]) -> &'t mut Table {

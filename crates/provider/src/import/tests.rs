@@ -17,6 +17,18 @@ fn one(format: Format, text: &str, pairs: &[(&str, &str)]) -> Imported {
     all.remove(0)
 }
 
+#[test]
+fn braces_that_would_be_a_placeholder() {
+    let command = r#"curl https://a.example/t -d grant_type=client_credentials -d client_id=i -d 'claims={"a":{"b":"c"}}' -d audience=x"#;
+    let imported = one(Format::Curl, command, &[]);
+    assert!(
+        imported.notes.iter().any(|note| note.field == "claims" && note.reason.contains("`}}`")),
+        "{:?}",
+        imported.notes
+    );
+    assert_eq!(rendered(&imported).token.params.value("claims"), None);
+}
+
 #[track_caller]
 fn refused(format: Format, text: &str) -> String {
     import(format, text, &BTreeMap::new()).err().unwrap().to_string()

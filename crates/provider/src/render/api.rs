@@ -154,10 +154,10 @@ impl Api {
             field: "api.verify",
             method: verify.method.clone(),
             url: below(base, &verify.path),
-            headers: &[],
+            headers: &verify.headers,
             query: &Params::new(),
-            params: Params::new(),
-            json: false,
+            params: verify.params.clone(),
+            json: verify.json,
         };
         self.request(call, tokens).map(Some)
     }

@@ -477,6 +477,12 @@ fn a_reply_names_the_api_host() {
     let unknown = rendered("client_credentials", &text, &[]);
     assert!(unknown.api.base_url.is_none() && unknown.userinfo.is_none() && unknown.lookups[0].url.is_none());
     let definition = definition("client_credentials", &text);
+    // Until then the issuer's own word counts.
+    let document: Metadata = serde_json::from_value(serde_json::json!({"issuer": "https://id.example",
+        "userinfo_endpoint": "https://id.example/u"}))
+    .unwrap();
+    let discovered = definition.render(&definition.methods[0], &Values::new(), &choice(), Some(&document)).unwrap();
+    assert_eq!(discovered.userinfo.unwrap().url.as_str(), "https://id.example/u");
     for host in [
         "evil.example",
         "acme.example",
