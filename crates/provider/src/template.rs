@@ -99,8 +99,8 @@ pub(crate) struct Template {
 pub(crate) enum UrlTemplate {
     /// `"{{token_url}}"`: the value is the URL, or with `"{{server}}/token"` what a path is appended to.
     Whole { base: Placeholder, path: Vec<Part>, query: Vec<Part> },
-    /// Without a placeholder: parsed once.
-    Fixed(Url),
+    /// Without a placeholder: parsed once. A path may be written or be the parser's.
+    Fixed { url: Url, has_path: bool },
     /// Everything else. The parts keep what separates them: the path its first `/`, the query its `?`.
     Parts { scheme: &'static str, authority: Vec<Part>, path: Vec<Part>, query: Vec<Part> },
 }
@@ -319,7 +319,12 @@ impl UrlTemplate {
         parts.extend_from_slice(rest);
         let split = split(scheme, parts)?;
         let sample = split.check_literals()?;
-        Ok(if split.placeholders().is_empty() { sample.map_or(split, UrlTemplate::Fixed) } else { split })
+        Ok(match (&split, sample) {
+            (UrlTemplate::Parts { path, .. }, Some(url)) if split.placeholders().is_empty() => {
+                UrlTemplate::Fixed { url, has_path: !path.is_empty() }
+            }
+            _ => split,
+        })
     }
 
     fn appended(base: &Placeholder, tail: &[Part]) -> Result<Self, String> {
@@ -336,7 +341,7 @@ impl UrlTemplate {
     /// Placeholders with whether they stand in the host.
     pub fn placeholders(&self) -> Vec<(&Placeholder, Place)> {
         let (first, path, query) = match self {
-            UrlTemplate::Fixed(_) => return Vec::new(),
+            UrlTemplate::Fixed { .. } => return Vec::new(),
             UrlTemplate::Whole { base, path, query } => (vec![(base, Place::Whole)], path, query),
             UrlTemplate::Parts { authority, path, query, .. } => {
                 (values(authority).map(|placeholder| (placeholder, Place::Host)).collect(), path, query)
@@ -352,7 +357,7 @@ impl UrlTemplate {
         mut value: impl FnMut(&Placeholder) -> Result<Option<Cow<'v, str>>, E>,
     ) -> Result<Option<Url>, E> {
         let (scheme, authority, path, query) = match self {
-            UrlTemplate::Fixed(url) => return Ok(Some(url.clone())),
+            UrlTemplate::Fixed { url, .. } => return Ok(Some(url.clone())),
             UrlTemplate::Whole { base, path, query } => return Self::render_whole(base, path, query, value),
             UrlTemplate::Parts { scheme, authority, path, query } => (scheme, authority, path, query),
         };

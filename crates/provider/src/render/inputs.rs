@@ -167,6 +167,7 @@ impl<'a> Inputs<'a> {
                 Ok(self.value(base)?.map(Cow::into_owned))
             }
             // Written with a slash at its end, an issuer has one.
+            UrlTemplate::Fixed { url, has_path: true } => Ok(Some(url.to_string())),
             UrlTemplate::Parts { path, .. } if !path.is_empty() => Ok(self.url(field, template)?.map(String::from)),
             _ => Ok(self.url(field, template)?.map(|url| issuer_text(&url))),
         }
