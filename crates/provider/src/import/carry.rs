@@ -187,6 +187,10 @@ fn beyond(found: &mut Found, variables: &mut Values, client_secret: Option<&str>
             (Phase::Refresh, Place::Query) => &["refresh", "query"],
             (Phase::Refresh, Place::Body) => &["refresh", "params"],
         };
+        if table(&mut file, at).contains_key(&name) {
+            found.note(&name, "it is there twice, and the first is carried over", "see which one was meant");
+            continue;
+        }
         let written = if looks_secret(&name) {
             let variable = variable_name(&name, &names);
             let mut about = Table::new();

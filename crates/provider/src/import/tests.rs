@@ -18,6 +18,14 @@ fn one(format: Format, text: &str, pairs: &[(&str, &str)]) -> Imported {
 }
 
 #[test]
+fn a_secret_that_is_there_twice() {
+    let command = "curl https://a.example/t -d grant_type=client_credentials -d client_id=i -d api_key=x -d api_key=y";
+    let imported = one(Format::Curl, command, &[]);
+    assert!(imported.notes.iter().any(|note| note.field == "api_key" && note.reason.contains("twice")));
+    assert_eq!(rendered(&imported).token.params.value("api_key"), Some("x"));
+}
+
+#[test]
 fn braces_that_would_be_a_placeholder() {
     let command = r#"curl https://a.example/t -d grant_type=client_credentials -d client_id=i -d 'claims={"a":{"b":"c"}}' -d audience=x"#;
     let imported = one(Format::Curl, command, &[]);
