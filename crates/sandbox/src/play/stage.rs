@@ -149,7 +149,7 @@ impl Stage {
                 },
                 Part::Device => self.device_codes(fresh),
                 Part::Token | Part::FollowUp | Part::Refresh => self.tokens(part, now, fresh),
-                Part::Revoke => self.revoke(),
+                Part::Revoke => self.revoke(got),
                 Part::Introspect => self.introspect(now),
                 _ => self.serve(part, got, now),
             }

@@ -37,12 +37,12 @@ impl Stage {
             Part::Refresh => self.refresh_params(&judge, now),
             Part::FollowUp => Vec::new(),
             Part::Revoke | Part::Introspect => {
-                let hint = self.hint(part);
+                // Secondary tokens are revoked beside the grant, each by itself.
+                let second = self.second_in(got).filter(|_| part == Part::Revoke);
+                let hint = if second.is_some() { "access_token" } else { self.hint(part) };
+                let token = second.or_else(|| self.known.get(hint)).cloned();
                 vec![
-                    (
-                        "token".to_owned(),
-                        Want::Among(self.known.get(hint).cloned().into_iter().collect(), "the current token"),
-                    ),
+                    ("token".to_owned(), Want::Among(token.into_iter().collect(), "the current token")),
                     ("token_type_hint".to_owned(), Want::Maybe(hint.into())),
                 ]
             }
@@ -302,9 +302,16 @@ impl Stage {
         self.device.as_mut().map(|device| device.approved = true).is_some()
     }
 
-    pub(super) fn revoke(&mut self) -> Reply {
-        self.revoked = true;
+    pub(super) fn revoke(&mut self, got: &Received) -> Reply {
+        self.revoked |= self.second_in(got).is_none();
         Reply::empty(StatusCode::OK)
+    }
+
+    /// The secondary token that a request names.
+    fn second_in(&self, got: &Received) -> Option<&String> {
+        let body = String::from_utf8_lossy(&got.body);
+        let named = |token: &str| body.contains(token) || got.address.query.iter().any(|(_, value)| value == token);
+        self.secondary.values().find(|token| named(token))
     }
 
     pub(super) fn introspect(&self, now: i64) -> Reply {

@@ -24,6 +24,7 @@ mod posted;
 mod postgres;
 mod process;
 mod rehearsal;
+mod rehearsal_language;
 mod replicas;
 mod routes_covered;
 mod stop;
