@@ -11,6 +11,13 @@ use super::shape;
 use super::stage::{Part, Stage, same_path};
 use crate::reply::Reply;
 
+/// Whose account it is: the definition's field, its place where nothing is said, and the value.
+const ACCOUNT: [(&str, &str, &str); 3] = [
+    ("account", "sub", "account-1"),
+    ("name", "name", "A Rehearsed Account"),
+    ("email", "email", "rehearsed@account.example"),
+];
+
 impl Stage {
     /// What the API's paths are appended to.
     pub(super) fn base(&self) -> Option<Address> {
@@ -90,7 +97,7 @@ impl Stage {
         let places = self.places();
         for place in &places {
             let token = self.token_of(place, presented.as_deref());
-            let name = place["name"].as_str().unwrap_or("Authorization");
+            let name = place["name"].as_str().unwrap_or("access_token");
             let want =
                 (name.to_owned(), Want::Among(token.iter().map(|token| prefixed(place, token)).collect(), "the token"));
             match place["in"].as_str() {
@@ -218,25 +225,22 @@ impl Stage {
         if !self.served {
             return self.expired();
         }
-        let mut body = json!({});
-        match part {
-            Part::Userinfo => {
-                let place = |name: &str| self.script.text(&format!("/userinfo/{name}")).map(str::to_owned);
-                shape::put(&mut body, &place("account").unwrap_or_else(|| "sub".to_owned()), "account-1".into());
-                shape::put(
-                    &mut body,
-                    &place("name").unwrap_or_else(|| "name".to_owned()),
-                    "A Rehearsed Account".into(),
-                );
-                shape::put(
-                    &mut body,
-                    &place("email").unwrap_or_else(|| "email".to_owned()),
-                    "rehearsed@account.example".into(),
-                );
+        // One address may be several things: its answer serves all of them.
+        let parts = self.parts(got);
+        let mut body = if part == Part::Api { json!({"rehearsed": true}) } else { json!({}) };
+        if let Some(index) =
+            parts.iter().find_map(|part| if let Part::Lookup(index) = part { Some(*index) } else { None })
+        {
+            body = self.looked_up(index);
+        }
+        if parts.contains(&Part::Userinfo) && body.is_object() {
+            for (name, standard, value) in ACCOUNT {
+                let place = self.script.text(&format!("/userinfo/{name}")).unwrap_or(standard).to_owned();
+                shape::put(&mut body, &place, value.into());
             }
-            Part::Lookup(index) => body = self.looked_up(index),
-            Part::Verify => shape::answer(&mut body, &self.script.field("/api/verify")["expect"], true),
-            _ => body = json!({"rehearsed": true}),
+        }
+        if parts.contains(&Part::Verify) {
+            shape::answer(&mut body, &self.script.field("/api/verify")["expect"], true);
         }
         Reply::ok(body)
     }
@@ -346,7 +350,7 @@ impl Stage {
 
     /// The issuer that the document names.
     pub(super) fn document_issuer(&self) -> Option<String> {
-        let issuer = self.script.issuer(&self.known)?;
+        let issuer = self.script.written_issuer(&self.known)?;
         let other = self.script.field("/discover/documents")[issuer.as_str()].as_str().map(str::to_owned);
         Some(other.unwrap_or(issuer))
     }

@@ -282,6 +282,11 @@ impl Script {
 
     /// The issuer whose document is asked for, without a slash at the end.
     pub(super) fn issuer(&self, known: &Known) -> Option<String> {
+        self.written_issuer(known).map(|issuer| issuer.trim_end_matches('/').to_owned())
+    }
+
+    /// The same as it is written, which its document repeats to the letter (RFC 8414 §3.3).
+    pub(super) fn written_issuer(&self, known: &Known) -> Option<String> {
         let filled = self.fill_with(self.text("/discover/issuer")?, known, |value, before| {
             if before.is_empty() || !before.contains("://") || !before[8..].contains('/') {
                 value.to_owned()
@@ -289,8 +294,7 @@ impl Script {
                 percent(value)
             }
         })?;
-        let bare = filled.split("/.well-known/").next().unwrap_or_default();
-        Some(bare.trim_end_matches('/').to_owned())
+        filled.split("/.well-known/").next().map(str::to_owned)
     }
 
     /// How the client proves itself in a phase.

@@ -171,7 +171,7 @@ impl Stage {
     }
 
     /// The parts that stand at this address; what a request must say decides between several.
-    fn parts(&self, got: &Received) -> Vec<Part> {
+    pub(super) fn parts(&self, got: &Received) -> Vec<Part> {
         let is_at = |address: Option<Address>| {
             address.is_some_and(|it| it.host == got.address.host && same_path(&it.path, &got.address.path))
         };
