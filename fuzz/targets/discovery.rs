@@ -14,7 +14,7 @@ fuzz_target!(|body: &[u8]| {
     assert_eq!(metadata.issuer, "https://as.example");
     let usable = |url: &Option<url::Url>| url.as_ref().is_some_and(|url| url.scheme() == "https" && url.username().is_empty());
     if usable(&metadata.authorization_endpoint) && usable(&metadata.token_endpoint) {
-        let drafted = draft(&metadata, "fuzz");
+        let drafted = draft(&metadata, None, "fuzz");
         if let Err(errors) = parse("drafted.toml", &drafted) {
             panic!("{}\n{drafted}", errors[0]);
         }

@@ -1,4 +1,4 @@
-//! Server metadata (RFC 8414, OpenID Connect Discovery 1.0).
+//! Server metadata (RFC 8414, OpenID Connect Discovery 1.0), and that of protected resources (RFC 9728).
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -9,6 +9,7 @@ use crate::text::{MAX_TEXT, clean};
 
 const OPENID: &str = "/.well-known/openid-configuration";
 const OAUTH: &str = "/.well-known/oauth-authorization-server";
+const RESOURCE: &str = "/.well-known/oauth-protected-resource";
 
 /// What a server publishes about itself (RFC 8414 §2). Members that are missing, unknown or oddly
 /// typed are passed over; only the issuer must be there.
@@ -60,6 +61,29 @@ pub struct Metadata {
     pub authorization_response_iss_parameter_supported: bool,
 }
 
+/// What an API publishes about itself (RFC 9728 §2). Members that are missing, unknown or oddly typed are passed over; only the
+/// resource must be there.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ResourceMetadata {
+    /// The API's address.
+    pub resource: Url,
+    /// Issuers whose tokens it takes.
+    #[serde(default, deserialize_with = "names")]
+    pub authorization_servers: Option<Vec<String>>,
+    /// Scopes to ask for.
+    #[serde(default, deserialize_with = "names")]
+    pub scopes_supported: Option<Vec<String>>,
+    /// Where it takes tokens: `header`, `body`, `query` (RFC 6750 §2).
+    #[serde(default, deserialize_with = "names")]
+    pub bearer_methods_supported: Option<Vec<String>>,
+    /// Its name, for people.
+    #[serde(default, deserialize_with = "lenient")]
+    pub resource_name: Option<String>,
+    /// Its documentation, for developers.
+    #[serde(default, deserialize_with = "address")]
+    pub resource_documentation: Option<Url>,
+}
+
 /// Why a discovery document can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DiscoveryError {
@@ -72,6 +96,22 @@ pub enum DiscoveryError {
     /// The document does not name its issuer.
     #[error("the discovery document names no issuer; check the issuer, or give the endpoints by hand")]
     MissingIssuer,
+    /// The document does not name its resource.
+    #[error("the document names no resource (RFC 9728); give the authorization server's issuer instead")]
+    MissingResource,
+    /// The document belongs to another API (RFC 9728 §3.3).
+    #[error("the document is that of `{received}`, not of `{expected}`; if you trust it, give `{received}`")]
+    ResourceMismatch {
+        /// The API that was asked for.
+        expected: String,
+        /// The resource that the document names, cut and cleaned.
+        received: String,
+    },
+    /// The API's document names no authorization server.
+    #[error(
+        "the API's document names no authorization server (RFC 9728); ask its maker, and give the server's issuer instead"
+    )]
+    NoAuthorizationServer,
     /// The document belongs to another issuer (RFC 8414 §3.3).
     #[error(
         "the discovery document is that of the issuer `{received}`, not of `{expected}`; if you trust it, set the issuer to exactly `{received}`"
@@ -99,6 +139,69 @@ pub fn discovery_urls(issuer: &Url) -> Vec<Url> {
         }
     }
     urls
+}
+
+/// Where the document of an API may be: inserted before the path (RFC 9728 §3.1), and that of the whole host, which some give instead.
+pub fn resource_urls(resource: &Url) -> Vec<Url> {
+    let path = resource.path().trim_end_matches('/');
+    let mut urls: Vec<Url> = Vec::new();
+    for place in [format!("{RESOURCE}{path}"), RESOURCE.to_owned()] {
+        let mut url = resource.clone();
+        url.set_path(&place);
+        url.set_query(None);
+        url.set_fragment(None);
+        if !urls.contains(&url) {
+            urls.push(url);
+        }
+    }
+    urls
+}
+
+/// The API of a pasted address: that of its document gives the API, any other is the API's own.
+pub fn resource_of(url: &Url) -> Url {
+    let mut resource = url.clone();
+    resource.set_query(None);
+    resource.set_fragment(None);
+    if let Some(path) = url.path().strip_prefix(RESOURCE) {
+        resource.set_path(path);
+    }
+    resource
+}
+
+/// The document's address that an API names with its refusal: `WWW-Authenticate: Bearer resource_metadata="…"` (RFC 9728 §5.1).
+pub fn resource_metadata_of(www_authenticate: &str) -> Option<Url> {
+    let (_, rest) = www_authenticate.split_once("resource_metadata=")?;
+    let value = match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next()?,
+        None => rest.split([',', ' ']).next()?,
+    };
+    Url::parse(value).ok().filter(|url| matches!(url.scheme(), "https" | "http"))
+}
+
+/// Reads an API's document and makes sure that it speaks for this API (RFC 9728 §3.3), or for a part of its host that the API is below: so do many.
+///
+/// # Errors
+/// [`DiscoveryError`]; the texts say the remedy.
+pub fn read_resource_metadata(api: &Url, status: u16, body: &[u8]) -> Result<ResourceMetadata, DiscoveryError> {
+    if status != 200 {
+        return Err(DiscoveryError::Status(status));
+    }
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let document: Value = serde_json::from_slice(body).map_err(|_| DiscoveryError::NotJson)?;
+    if !document.is_object() {
+        return Err(DiscoveryError::NotJson);
+    }
+    let metadata: ResourceMetadata = serde_json::from_value(document).map_err(|_| DiscoveryError::MissingResource)?;
+    let of = &metadata.resource;
+    let part = of.path().trim_end_matches('/');
+    let below = api.path().strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if of.origin() != api.origin() || !of.origin().is_tuple() || !below {
+        return Err(DiscoveryError::ResourceMismatch {
+            expected: api.to_string(),
+            received: clean(of.as_str(), MAX_TEXT).unwrap_or_default(),
+        });
+    }
+    Ok(metadata)
 }
 
 /// The issuer of a pasted address: that of a discovery document gives its issuer, any other is taken

@@ -40,7 +40,10 @@ pub use callback::{
 };
 pub use client_auth::{Client, ClientAssertion, ClientAuth, UnknownClientAuth};
 pub use device::{DeviceGrant, device_request, read_device_reply};
-pub use discovery::{DiscoveryError, Metadata, discovery_urls, issuer_of, read_metadata};
+pub use discovery::{
+    DiscoveryError, Metadata, ResourceMetadata, discovery_urls, issuer_of, read_metadata, read_resource_metadata,
+    resource_metadata_of, resource_of, resource_urls,
+};
 pub use error::RequestError;
 pub use expiry::{date_ms, retry_after};
 pub use failure::{FailureKind, FailureShape, TokenFailure};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use keyholder_oauth::Metadata;
+use keyholder_oauth::{Metadata, ResourceMetadata};
 use url::Url;
 
 use crate::definition::GrantKind;
@@ -14,18 +14,22 @@ const MAX_SCOPES: usize = 40;
 /// Writes a definition in TOML for the server that a discovery document describes. [`crate::parse`] accepts it.
 ///
 /// Endpoints that credentials must not be sent to, such as plain http ones, are left out. Characters of `id` that an id may
-/// not have become `-`.
-pub fn draft(metadata: &Metadata, id: &str) -> String {
+/// not have become `-`. `api` is what the API says of itself (RFC 9728), if it was asked.
+pub fn draft(metadata: &Metadata, api: Option<&ResourceMetadata>, id: &str) -> String {
     let id = plain_id(id);
+    let name = api.and_then(|api| api.resource_name.as_deref()).map(str::trim).filter(|name| !name.is_empty());
     let mut out = format!(
         "# Drafted from the server's discovery document. Check each fact, then write `checked` and `source`.\nschema = 1\nid = {}\nname = {}\n",
         quote(&id),
-        quote(&id)
+        quote(name.unwrap_or(&id))
     );
+    if let Some(docs) = api.and_then(|api| api.resource_documentation.as_ref()).and_then(usable) {
+        let _ = writeln!(out, "docs = {}", quote(&docs));
+    }
     for grant in grants(metadata) {
         let _ = write!(out, "\n[[methods]]\ngrant = {}\n", quote(grant.as_str()));
     }
-    scopes(&mut out, metadata);
+    scopes(&mut out, metadata, api);
     let issuer =
         Some(&metadata.issuer).filter(|issuer| !issuer.contains(['{', '}']) && UrlTemplate::parse(issuer).is_ok());
     if let Some(issuer) = issuer {
@@ -37,6 +41,13 @@ pub fn draft(metadata: &Metadata, id: &str) -> String {
     }
     // A definition must say where tokens come from, even if the document could not.
     let fallback = issuer.is_none().then_some("https://server.invalid/");
+    let resource = api.and_then(|api| usable(&api.resource));
+    let indicator = |out: &mut String| {
+        if let Some(resource) = &resource {
+            // RFC 8707; servers that don't know it ignore it.
+            let _ = writeln!(out, "params = {{ resource = {} }}", quote(resource));
+        }
+    };
     if grants(metadata).contains(&GrantKind::AuthorizationCode) {
         out.push_str("\n[authorize]\n");
         endpoint(&mut out, metadata.authorization_endpoint.as_ref(), fallback);
@@ -47,17 +58,29 @@ pub fn draft(metadata: &Metadata, id: &str) -> String {
             _ => "# The document does not list S256; servers that do not know it ignore it.\npkce = \"offered\"\n",
         });
         let _ = writeln!(out, "nonce = {}", issuer.is_some());
+        indicator(&mut out);
     }
     out.push_str("\n[token]\n");
     endpoint(&mut out, metadata.token_endpoint.as_ref(), fallback);
     if let Some(client_auth) = client_auth(metadata) {
         let _ = writeln!(out, "client_auth = {}", quote(client_auth));
     }
+    indicator(&mut out);
     out.push_str("\n[refresh]\n# What happens to a refresh token whose reply was lost is not in a discovery document; this is the careful assumption.\nrecovery = \"single_use\"\n");
     if let Some(url) = metadata.revocation_endpoint.as_ref().and_then(usable) {
         let _ = write!(out, "\n[revoke]\nurl = {}\n", quote(&url));
     }
-    out.push_str("\n[api]\n# base_url = \"https://api.example.com\"\n");
+    out.push_str("\n[api]\n");
+    match &resource {
+        Some(resource) => drop(writeln!(out, "base_url = {}", quote(resource))),
+        None => out.push_str("# base_url = \"https://api.example.com\"\n"),
+    }
+    let methods = api.and_then(|api| api.bearer_methods_supported.as_deref()).unwrap_or_default();
+    if !methods.is_empty() && !methods.iter().any(|method| method == "header") {
+        if let Some(place) = ["body", "query"].into_iter().find(|place| methods.iter().any(|method| method == place)) {
+            let _ = writeln!(out, "token = {{ in = \"{place}\", name = \"access_token\" }}");
+        }
+    }
     out
 }
 
@@ -71,16 +94,29 @@ fn grants(metadata: &Metadata) -> Vec<GrantKind> {
     if grants.is_empty() { vec![GrantKind::AuthorizationCode] } else { grants }
 }
 
-fn scopes(out: &mut String, metadata: &Metadata) {
-    let Some(supported) = &metadata.scopes_supported else {
+fn scopes(out: &mut String, metadata: &Metadata, api: Option<&ResourceMetadata>) {
+    let of_api = api.and_then(|api| api.scopes_supported.as_deref()).unwrap_or_default();
+    let of_server = metadata.scopes_supported.as_deref().unwrap_or_default();
+    if of_api.is_empty() && of_server.is_empty() {
         return;
-    };
-    out.push_str("\n[scopes]\n");
-    if supported.iter().any(|scope| scope == "openid") {
-        out.push_str("default = [\"openid\"]\n");
     }
-    out.push_str("# The document lists:\n");
-    for scope in supported.iter().take(MAX_SCOPES) {
+    out.push_str("\n[scopes]\n");
+    let has = |scope: &&str| of_server.iter().any(|known| known == scope);
+    // A list that can't be asked for as it is would make the draft invalid.
+    let sound = |scope: &&str| !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic());
+    let wanted: Vec<&str> = of_api.iter().map(String::as_str).filter(sound).take(MAX_SCOPES).collect();
+    let default: Vec<String> =
+        ["openid"].iter().copied().filter(has).chain(wanted.iter().copied()).map(quote).collect();
+    if !default.is_empty() {
+        let _ = writeln!(out, "default = [{}]", default.join(", "));
+    }
+    if has(&"offline_access") && !wanted.contains(&"offline_access") {
+        out.push_str("# Asks for a refresh token.\nalways = [\"offline_access\"]\n");
+    }
+    if !of_server.is_empty() {
+        out.push_str("# The server's document lists:\n");
+    }
+    for scope in of_server.iter().take(MAX_SCOPES) {
         let _ = writeln!(out, "#   {}", quote(scope));
     }
 }
@@ -163,7 +199,7 @@ mod tests {
             "grant_types_supported": ["client_credentials", "authorization_code", "implicit"],
             "scopes_supported": ["openid", "a\"b", "c\nd"],
         }));
-        let definition = parse("draft.toml", &draft(&document, "ID Example!")).unwrap();
+        let definition = parse("draft.toml", &draft(&document, None, "ID Example!")).unwrap();
         assert_eq!(definition.id, "id-example");
         let names: Vec<_> = definition.methods.iter().map(|method| method.name.as_str()).collect();
         assert_eq!(names, ["authorization_code", "client_credentials"]);
@@ -181,8 +217,30 @@ mod tests {
             "issuer": "https://id.example", "authorization_endpoint": "https://id.example/auth", "token_endpoint": "https://id.example/token",
             "grant_types_supported": ["client_credentials"],
         }));
-        let definition = parse("draft.toml", &draft(&document, "id")).unwrap();
+        let definition = parse("draft.toml", &draft(&document, None, "id")).unwrap();
         assert_eq!(definition.methods[0].name, "client_credentials");
+    }
+
+    #[test]
+    fn what_the_api_says_of_itself() {
+        let document = metadata(serde_json::json!({
+            "issuer": "https://id.example", "authorization_endpoint": "https://id.example/auth", "token_endpoint": "https://id.example/token",
+            "scopes_supported": ["openid", "offline_access"],
+        }));
+        let api: ResourceMetadata = serde_json::from_value(serde_json::json!({
+            "resource": "https://api.example/v1", "authorization_servers": ["https://id.example"], "scopes_supported": ["read", "bad scope", "openid"],
+            "bearer_methods_supported": ["query"], "resource_name": "Example\n", "resource_documentation": "https://docs.example/",
+        }))
+        .unwrap();
+        let definition = parse("draft.toml", &draft(&document, Some(&api), "api-example")).unwrap();
+        assert_eq!((definition.name.as_str(), definition.docs.as_deref()), ("Example", Some("https://docs.example/")));
+        let rendered =
+            definition.render(definition.method(None).unwrap(), &Values::new(), &Choice::default(), None).unwrap();
+        assert_eq!(rendered.requested_scopes, ["openid", "read", "offline_access"]);
+        assert_eq!(rendered.api.base_url.as_ref().unwrap().as_str(), "https://api.example/v1");
+        assert!(rendered.api.header().is_none());
+        assert_eq!(rendered.token.params.iter().collect::<Vec<_>>(), [("resource", "https://api.example/v1")]);
+        assert_eq!(rendered.authorize.unwrap().params.iter().count(), 1);
     }
 
     #[test]
@@ -190,7 +248,7 @@ mod tests {
         let document = metadata(serde_json::json!({
             "issuer": "http://id.example", "authorization_endpoint": "http://id.example/auth", "token_endpoint": "http://id.example/token",
         }));
-        let text = draft(&document, "");
+        let text = draft(&document, None, "");
         assert!(!text.contains("http://"), "{text}");
         parse("draft.toml", &text).unwrap();
     }
@@ -201,7 +259,7 @@ mod tests {
             let document = metadata(serde_json::json!({
                 "issuer": issuer, "authorization_endpoint": endpoint, "token_endpoint": endpoint, "revocation_endpoint": endpoint, "scopes_supported": [scope],
             }));
-            let text = draft(&document, &id);
+            let text = draft(&document, None, &id);
             prop_assert!(parse("draft.toml", &text).is_ok(), "{text}\n{:?}", parse("draft.toml", &text));
         }
     }

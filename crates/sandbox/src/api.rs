@@ -180,7 +180,9 @@ impl Sandbox {
         let Some(token) = bearer_token(headers) else {
             // Without any authentication, no error code: it would tell a stranger what to try.
             let reply = Reply::json(StatusCode::UNAUTHORIZED, json!({"message": "a bearer token is needed"}));
-            return Err(Box::new(reply.header(WWW_AUTHENTICATE, "Bearer realm=\"sandbox\"")));
+            let document = format!("{}/.well-known/oauth-protected-resource/api", self.base_url());
+            let challenge = format!("Bearer realm=\"sandbox\", resource_metadata=\"{document}\"");
+            return Err(Box::new(reply.header(WWW_AUTHENTICATE, &challenge)));
         };
         if kinds.contains(&Kind::Revoked) {
             state.access(token).map(|access| access.grant).into_iter().for_each(|grant| state.revoke_grant(grant));

@@ -37,6 +37,23 @@ pub(crate) async fn document(State(sandbox): State<Sandbox>) -> Response {
         .await
 }
 
+/// `GET /.well-known/oauth-protected-resource/api` (RFC 9728): what the API says of itself.
+pub(crate) async fn resource(State(sandbox): State<Sandbox>) -> Response {
+    let call = Call::new(On::Discovery, "resource");
+    sandbox
+        .answer(call, |_, _| {
+            let base = sandbox.base_url();
+            Reply::ok(json!({
+                "resource": format!("{base}/api"),
+                "authorization_servers": [base],
+                "scopes_supported": ["read", "write"],
+                "bearer_methods_supported": ["header"],
+                "resource_name": "The sandbox's API",
+            }))
+        })
+        .await
+}
+
 /// Who the `wrong_issuer` fault pretends to be.
 pub(crate) const WRONG_ISSUER: &str = "https://impostor.example";
 

@@ -111,6 +111,7 @@ impl Sandbox {
             .route("/", get(admin::home))
             .route("/.well-known/openid-configuration", get(discovery::document))
             .route("/.well-known/oauth-authorization-server", get(discovery::document))
+            .route("/.well-known/oauth-protected-resource/api", get(discovery::resource))
             .route("/authorize", get(authorize::page))
             .route("/authorize/decision", post(authorize::decision))
             .route("/token", post(token::token))

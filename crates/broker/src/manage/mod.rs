@@ -1,6 +1,7 @@
 //! Setting up: providers, integrations, connections.
 
 mod connections;
+mod discover;
 mod fields;
 mod integrations;
 mod providers;

@@ -2,11 +2,9 @@
 
 use std::sync::{Arc, PoisonError};
 
-use keyholder_oauth::{discovery_urls, issuer_of};
-use keyholder_provider::{Definition, Discovery, draft, parse};
-use url::Url;
+use keyholder_provider::{Definition, parse};
 
-use crate::error::{Error, Result, invalid};
+use crate::error::{Error, Result};
 use crate::model::{Caller, Scope, Tenant};
 use crate::open::Broker;
 
@@ -48,18 +46,6 @@ impl Broker {
         }
         self.record(caller, "provider.add", &id, "ok", None)?;
         Ok(definition)
-    }
-
-    /// Drafts a definition from the discovery document of `url`, which is an issuer or the document itself.
-    pub async fn discover_provider(&self, url: &str) -> Result<String> {
-        let issuer = issuer_of(url.trim());
-        let parsed = Url::parse(&issuer).map_err(|e| {
-            invalid("url", format!("it is no URL: {e}"), "give an issuer like https://login.example.com")
-        })?;
-        let id = parsed.host_str().unwrap_or("provider").replace(['.', ':', '[', ']'], "-");
-        let discovery = Discovery { urls: discovery_urls(&parsed), issuer };
-        let metadata = self.discover(&discovery).await?;
-        Ok(draft(&metadata, &id))
     }
 
     /// Puts the stored definitions beside the built-in ones. One that this version can't read is left out, with a warning.

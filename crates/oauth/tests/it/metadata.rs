@@ -120,3 +120,55 @@ fn documents_that_are_refused() {
     }
     assert!(mismatch("https://as.example/").to_string().ends_with("set the issuer to exactly `https://as.example/`"));
 }
+
+fn url(text: &str) -> Url {
+    Url::parse(text).unwrap()
+}
+
+#[test]
+fn where_an_apis_document_may_be() {
+    let urls = |text: &str| resource_urls(&url(text)).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(urls("https://a.example"), ["https://a.example/.well-known/oauth-protected-resource"]);
+    assert_eq!(
+        urls("https://a.example/v1/?x#y"),
+        [
+            "https://a.example/.well-known/oauth-protected-resource/v1",
+            "https://a.example/.well-known/oauth-protected-resource"
+        ]
+    );
+    assert_eq!(
+        resource_of(&url("https://a.example/.well-known/oauth-protected-resource/v1")).as_str(),
+        "https://a.example/v1"
+    );
+    assert_eq!(resource_of(&url("https://a.example/v1?x")).as_str(), "https://a.example/v1");
+    let named = |header: &str| resource_metadata_of(header).map(|url| url.to_string());
+    let place = Some("https://a.example/d".to_owned());
+    assert_eq!(named("Bearer realm=\"x\", resource_metadata=\"https://a.example/d\", scope=\"a\""), place);
+    assert_eq!(named("Bearer resource_metadata=https://a.example/d"), place);
+    assert_eq!(named("Bearer resource_metadata=\"javascript:alert(1)\""), None);
+    assert_eq!(named("Basic realm=\"x\""), None);
+}
+
+#[test]
+fn an_apis_document() {
+    let read = |api: &str, status: u16, body: &str| read_resource_metadata(&url(api), status, body.as_bytes());
+    let body = r#"{"resource": "https://a.example/v1", "authorization_servers": ["https://id.example", 5], "scopes_supported": "odd", "resource_documentation": "javascript:x"}"#;
+    let metadata = read("https://a.example/v1", 200, body).unwrap();
+    assert_eq!(metadata.authorization_servers.as_deref(), Some(&["https://id.example".to_owned()][..]));
+    assert_eq!((metadata.scopes_supported, metadata.resource_documentation), (None, None));
+    // What is said of the whole host holds below it; never for another host, or a path that only begins alike.
+    read("https://a.example/v1/contacts", 200, body).unwrap();
+    for api in [
+        "https://a.example/v10",
+        "https://a.example/",
+        "https://b.example/v1",
+        "http://a.example/v1",
+        "https://a.example:444/v1",
+    ] {
+        assert!(matches!(read(api, 200, body), Err(DiscoveryError::ResourceMismatch { .. })), "{api}");
+    }
+    assert_eq!(read("https://a.example", 404, body), Err(DiscoveryError::Status(404)));
+    assert_eq!(read("https://a.example", 200, "<html>"), Err(DiscoveryError::NotJson));
+    assert_eq!(read("https://a.example", 200, "{}"), Err(DiscoveryError::MissingResource));
+    assert_eq!(read("https://a.example", 200, r#"{"resource": "nothing"}"#), Err(DiscoveryError::MissingResource));
+}

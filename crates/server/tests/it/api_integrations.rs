@@ -208,6 +208,38 @@ async fn a_definition_is_drafted_from_an_issuer() {
     assert_eq!(problem["errors"][0]["field"], "url");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_is_drafted_from_an_api() {
+    let app = App::start().await;
+    let base = app.sandbox.base_url().to_owned();
+    // By its address, by its document, and by a path whose refusal points to the document.
+    for place in ["/api", "/.well-known/oauth-protected-resource/api", "/api/me"] {
+        let url = format!("{base}{place}");
+        let draft = app.admin().post("/v1/providers/discover", json!({"url": url})).await.ok(200);
+        let definition = draft["definition"].as_str().unwrap();
+        assert!(definition.contains(&format!("base_url = \"{base}/api\"")), "{place}: {definition}");
+        assert!(definition.contains("default = [\"openid\", \"read\", \"write\"]"), "{definition}");
+        let checked = app.admin().post("/v1/providers/check", json!({"definition": definition})).await.ok(200);
+        assert_eq!(checked["ok"], true, "what is drafted can be added: {checked}\n{definition}");
+    }
+    // It works as it was drafted.
+    let drafted = app.command(&["provider", "discover", &format!("{base}/api")]);
+    assert_eq!(drafted.code, Some(0), "{drafted:?}");
+    let added = app.admin().post("/v1/providers", json!({"definition": drafted.out})).await.ok(201);
+    let integration = json!({
+        "name": "api", "provider": added["id"], "method": "client_credentials", "client_id": "sandbox-basic", "client_secret": "sandbox-secret", "scopes": ["read"],
+    });
+    app.admin().post("/v1/integrations", integration).await.ok(201);
+    assert_eq!(app.command(&["connect", "api"]).code, Some(0));
+    let called = app.command(&["call", "api", "/me"]);
+    assert_eq!(called.code, Some(0), "{called:?}");
+    // Neither an issuer nor an API.
+    app.admin()
+        .post("/v1/providers/discover", json!({"url": format!("{base}/nowhere")}))
+        .await
+        .problem(422, "discovery");
+}
+
 /// A certificate made for this test, and its key.
 const CERTIFICATE: &str = include_str!("client.crt");
 const CERTIFICATE_KEY: &str = include_str!("client.key");
