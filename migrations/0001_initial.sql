@@ -150,6 +150,24 @@ CREATE TABLE consents (
     expires_at BIGINT NOT NULL
 );
 
+-- A person consents on another device (RFC 8628).
+CREATE TABLE device_grants (
+    connection TEXT PRIMARY KEY,
+    id TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    integration TEXT NOT NULL,
+    session TEXT,               -- whose page shows the code; NULL where the API asked
+    browser_hash BYTEA,
+    sealed BYTEA NOT NULL,      -- sealed: device code, what the person typed
+    user_code TEXT NOT NULL,
+    verification_uri TEXT NOT NULL,
+    verification_uri_complete TEXT,
+    interval_ms BIGINT NOT NULL,
+    ask_at BIGINT NOT NULL,     -- by the database's clock; who asks moves it first
+    expires_at BIGINT NOT NULL
+);
+CREATE INDEX device_grants_ask_at ON device_grants (ask_at);
+
 CREATE TABLE pending_grants (
     id TEXT PRIMARY KEY,
     tenant TEXT NOT NULL,

@@ -53,7 +53,8 @@ pub mod vault;
 
 pub use access::MadeKey;
 pub use connect::{
-    Authorize, Begun, Completed, CompletedBy, Finished, NewConnectSession, OpenSession, Question, SessionLink, View,
+    Authorize, Begun, Completed, CompletedBy, DeviceCode, Finished, NewConnectSession, OpenSession, Question,
+    SessionLink, View,
 };
 pub use doctor::{Check, Verdict};
 pub use endpoints::Pace;

@@ -34,6 +34,8 @@ const GAP: Duration = Duration::from_millis(100);
 const NO_ROOM: Duration = Duration::from_secs(1);
 /// A row that is still due after its renewal was refused for a reason that is not recorded in it is looked at again after this.
 const REFUSED: Duration = Duration::from_secs(60);
+/// Device grants that are asked for in one go.
+const DEVICES: i64 = 64;
 /// Revocations at once of grants that nobody confirmed.
 const REVOKED_AT_ONCE: usize = 8;
 /// Sweeping, and the longest sleep.
@@ -87,8 +89,16 @@ impl Broker {
         if self.fence.check().is_err() {
             return Ok(now + millis(SWEEP_EVERY));
         }
-        let (due, next) = self.store.read(move |tx| Ok((tx.due(now, count(WINDOW))?, tx.next_due(now)?))).await?;
-        let mut look = Look { broker: self, now, wake: next.unwrap_or(i64::MAX), taken: Vec::new(), rounds };
+        let read = self.store.read(move |tx| {
+            let by_database = tx.now_ms()?;
+            let (devices, next_device) = tx.device_grants_due(by_database, DEVICES)?;
+            let next_device = next_device.map(|at| now.saturating_add(at - by_database));
+            Ok((tx.due(now, count(WINDOW))?, tx.next_due(now)?, devices, next_device))
+        });
+        let (due, next, devices, next_device) = read.await?;
+        self.ask_devices(devices);
+        let wake = [next, next_device].into_iter().flatten().min().unwrap_or(i64::MAX);
+        let mut look = Look { broker: self, now, wake, taken: Vec::new(), rounds };
         if due.len() < WINDOW {
             let mut by_endpoint: BTreeMap<String, Vec<Due>> = BTreeMap::new();
             for row in due {

@@ -14,11 +14,11 @@ use crate::error::{Error, Result, invalid};
 use crate::learn::LEARNT;
 use crate::live::to_live;
 use crate::manage::ShownConnection;
-use crate::model::{Caller, ConnectSession, Connection, PendingGrant, PendingId, Tenant};
+use crate::model::{Caller, ConnectSession, Connection, ConnectionId, DeviceGrant, PendingGrant, PendingId, Tenant};
 use crate::open::Broker;
 use crate::renew::{endpoint_key, granted_scope};
 use crate::settle::Committed;
-use crate::store::{CommitTokens, StoreError};
+use crate::store::{CommitTokens, StoreError, StoreResult, Tx};
 use crate::token_set;
 use crate::vault::Place;
 
@@ -51,6 +51,10 @@ pub enum CompletedBy {
     Browser,
     /// The application, for its own user.
     Application,
+    /// The person, on another device (RFC 8628).
+    Device,
+    /// Whoever brought the refresh token.
+    RefreshToken,
 }
 
 /// What became of a waiting grant.
@@ -159,54 +163,61 @@ impl Broker {
         browser_hash: [u8; 32],
         granted: Granted,
     ) -> Result<Finished> {
-        let code = random_token(self.rng.bytes());
-        let kept = self.store_pending(connection, session, browser_hash, &granted, Some(&code)).await;
-        if let Err(error) = kept {
+        let (code, must_choose) = (random_token(self.rng.bytes()), granted.held.choice.is_some());
+        self.store_pending(connection, session, browser_hash, granted, Source::Fresh, Some(&code)).await?;
+        self.next_stop(connection, session, &code, must_choose)
+    }
+
+    /// The same for a browser that will come by itself, where there is no `code` yet.
+    pub(super) async fn store_pending(
+        &self,
+        connection: &Connection,
+        session: &ConnectSession,
+        browser_hash: [u8; 32],
+        granted: Granted,
+        source: Source,
+        code: Option<&Secret>,
+    ) -> Result<()> {
+        let stored = async {
+            let id = PendingId::new(&self.clock, &self.rng);
+            let pending = PendingGrant {
+                sealed: self.seal_pending(&connection.tenant, &id, &granted.held)?,
+                id,
+                tenant: connection.tenant.clone(),
+                connection: connection.id.clone(),
+                session: session.id.clone(),
+                code_hash: code.map(|code| sha256(code.expose().as_bytes())),
+                browser_hash,
+                account: granted.account.clone(),
+                expires_at: self.now_ms() + millis(PENDING_LIFE),
+            };
+            let message = "A person consented at the provider; the grant waits to be confirmed.";
+            let (event, now) = (self.event(connection, "consented", message), self.now_ms());
+            let stored = self.store.write(move |tx| {
+                tx.lock_connection(&pending.connection)?;
+                if !source.take(tx)? || !tx.use_session(&pending.session, now)? {
+                    // Another consent of the same invitation was quicker, or the connection was ended.
+                    return Err(StoreError::Taken);
+                }
+                tx.add_pending(&pending)?;
+                event.write(tx)
+            });
+            match stored.await {
+                Err(StoreError::Taken) => Err(Error::Gone("this link was already used; ask for a new one")),
+                stored => Ok(stored?),
+            }
+        };
+        if let Err(error) = stored.await {
             // Nobody will ever confirm it.
             let HeldGrant { tokens, typed, .. } = granted.held;
             self.revoke_unwanted(connection, typed, &tokens).await;
             return Err(error);
         }
-        self.next_stop(connection, session, &code, granted.held.choice.is_some())
-    }
-
-    async fn store_pending(
-        &self,
-        connection: &Connection,
-        session: &ConnectSession,
-        browser_hash: [u8; 32],
-        granted: &Granted,
-        code: Option<&Secret>,
-    ) -> Result<()> {
-        let id = PendingId::new(&self.clock, &self.rng);
-        let pending = PendingGrant {
-            sealed: self.seal_pending(&connection.tenant, &id, &granted.held)?,
-            id,
-            tenant: connection.tenant.clone(),
-            connection: connection.id.clone(),
-            session: session.id.clone(),
-            code_hash: code.map(|code| sha256(code.expose().as_bytes())),
-            browser_hash,
-            account: granted.account.clone(),
-            expires_at: self.now_ms() + millis(PENDING_LIFE),
-        };
-        let event =
-            self.event(connection, "consented", "A person consented at the provider; the grant waits to be confirmed.");
-        let now = self.now_ms();
-        let stored = self.store.write(move |tx| {
-            tx.lock_connection(&pending.connection)?;
-            if !tx.use_session(&pending.session, now)? {
-                // Another consent of the same invitation was quicker, or the connection was ended.
-                return Err(StoreError::Taken);
-            }
-            tx.add_pending(&pending)?;
-            event.write(tx)
-        });
-        Ok(stored.await?)
+        Ok(())
     }
 
     /// A choice and a yes are given here; where an application waits, it completes.
-    fn next_stop(
+    pub(super) fn next_stop(
         &self,
         connection: &Connection,
         session: &ConnectSession,
@@ -249,22 +260,38 @@ impl Broker {
 
     /// Puts the waiting token set into the connection; answers the connection's name.
     async fn adopt(&self, pending: &PendingGrant, by: CompletedBy) -> Result<String> {
-        let HeldGrant { tokens, typed, choice } = self.open_pending(pending)?;
-        if choice.is_some() {
+        let held = self.open_pending(pending)?;
+        if held.choice.is_some() {
             return Err(Error::Gone("the person must first choose what shall be connected, in the browser that began"));
         }
+        let source = Source::Pending(pending.clone());
+        self.connect(&pending.connection, &held, pending.account.as_deref(), &source, by).await
+    }
+
+    /// Puts a token set into a connection; answers the connection's name.
+    pub(super) async fn connect(
+        &self,
+        connection: &ConnectionId,
+        held: &HeldGrant,
+        account: Option<&str>,
+        source: &Source,
+        by: CompletedBy,
+    ) -> Result<String> {
+        let HeldGrant { tokens, typed, .. } = held;
         loop {
-            let row = self.connection_of(pending).await?;
+            let wanted = connection.clone();
+            let found = self.store.read(move |tx| tx.connection_by_id(&wanted)).await?;
+            let row = found.ok_or(Error::Gone("the connection was removed in the meantime; begin again"))?;
             let integration = self.opened_integration(&row.integration).await?;
-            let plan = self.plan_for(&integration, &typed.variables, typed.secrets.clone(), Some(&tokens)).await?;
+            let plan = self.plan_for(&integration, &typed.variables, typed.secrets.clone(), Some(tokens)).await?;
             let now = self.now_ms();
             // A new grant: an old one's age doesn't count.
-            let times = self.times(&plan, &tokens, None, now);
+            let times = self.times(&plan, tokens, None, now);
             let commit = CommitTokens {
-                sealed: self.seal_tokens(&row.tenant, row.id.as_str(), row.generation + 1, &tokens)?,
+                sealed: self.seal_tokens(&row.tenant, row.id.as_str(), row.generation + 1, tokens)?,
                 expires_at: tokens.expires_at,
-                scope: granted_scope(&plan, &tokens),
-                account: pending.account.clone(),
+                scope: granted_scope(&plan, tokens),
+                account: account.map(str::to_owned),
                 due_at: times.due_at,
                 dies_at: times.dies_at,
                 endpoint: endpoint_key(&plan),
@@ -272,21 +299,21 @@ impl Broker {
                 now,
             };
             let secrets = self.seal_connection_secrets(&row.tenant, row.id.as_str(), &typed.secrets)?;
-            let event = self.event(&row, "connected", connected_message(by, pending.account.as_deref()));
+            let event = self.event(&row, "connected", connected_message(by, account));
             let (id, generation, taken, variables) =
-                (row.id.clone(), row.generation, pending.clone(), typed.variables.clone());
+                (row.id.clone(), row.generation, source.clone(), typed.variables.clone());
             let scope = commit.scope.clone();
             let outcome = self
                 .store
                 .write(move |tx| {
                     tx.lock_connection(&id)?;
-                    if tx.pending(taken.id.as_str())?.is_none() {
+                    if !taken.is_there(tx)? {
                         return Err(StoreError::Taken);
                     }
                     if !tx.adopt_tokens(&id, generation, &commit, secrets.as_deref(), &variables)? {
                         return Ok(Adopted::MovedOn);
                     }
-                    tx.take_pending(&taken)?;
+                    taken.take(tx)?;
                     event.write(tx)?;
                     Ok(Adopted::Done)
                 })
@@ -294,9 +321,9 @@ impl Broker {
             match outcome {
                 Ok(Adopted::MovedOn) => {}
                 Ok(Adopted::Done) => {
-                    let live = to_live(&row, row.generation + 1, now, scope, &tokens);
+                    let live = to_live(&row, row.generation + 1, now, scope, tokens);
                     self.publish(&std::sync::Arc::new(live)).await;
-                    let committed = Committed { tokens: &tokens, generation: row.generation + 1, renewed_at: now };
+                    let committed = Committed { tokens, generation: row.generation + 1, renewed_at: now };
                     self.ask_expiry(&row, &plan, committed).await;
                     self.due.notify_one();
                     return Ok(row.name);
@@ -388,6 +415,37 @@ impl Broker {
 const NO_CHOICE: Error =
     Error::Gone("this choice is unknown, already made, or older than 15 minutes; begin the authorization again");
 
+/// Where a grant stood until it becomes a connection's, or waits for its person.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// Nowhere: it has just come.
+    Fresh,
+    /// Waiting for its person.
+    Pending(PendingGrant),
+    /// Waiting for the provider's answer.
+    Device(DeviceGrant),
+}
+
+impl Source {
+    fn is_there(&self, tx: &Tx<'_>) -> StoreResult<bool> {
+        match self {
+            Source::Fresh => Ok(true),
+            Source::Pending(pending) => Ok(tx.pending(pending.id.as_str())?.is_some()),
+            Source::Device(device) => Ok(tx
+                .device_grant(&device.connection)?
+                .is_some_and(|it| it.id == device.id && it.ask_at == device.ask_at)),
+        }
+    }
+
+    fn take(&self, tx: &Tx<'_>) -> StoreResult<bool> {
+        match self {
+            Source::Fresh => Ok(true),
+            Source::Pending(pending) => tx.take_pending(pending),
+            Source::Device(device) => tx.take_device_grant(device),
+        }
+    }
+}
+
 enum Adopted {
     Done,
     /// A renewal of the old grant committed in between; read the row again.
@@ -398,6 +456,8 @@ fn connected_message(by: CompletedBy, account: Option<&str>) -> String {
     let who = match by {
         CompletedBy::Browser => "The person confirmed in the browser",
         CompletedBy::Application => "The application completed for its user",
+        CompletedBy::Device => "The person consented on another device",
+        CompletedBy::RefreshToken => "A refresh token was brought and renewed at once",
     };
     match account {
         Some(account) => format!("{who}; connected as {account}."),

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keyholder_oauth::{AuthorizeRequest, Secret, Verifier, authorize_url, random_token, sha256};
-use keyholder_provider::{AskedOf, Pkce};
+use keyholder_provider::{AskedOf, GrantKind, Pkce};
 use serde::{Deserialize, Serialize};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::back::Finished;
+use super::brought::REFRESH_TOKEN;
 use super::confirm::OpenChoice;
 use super::session::asked_of_person;
 use crate::clock::millis;
@@ -25,7 +27,7 @@ const CONSENT_LIFE: Duration = Duration::from_secs(10 * 60);
 
 /// A consent under way.
 pub struct Begun {
-    /// Where the browser goes now.
+    /// Where the browser goes now: to the provider, or to a page of ours where nothing more is to be done there.
     pub redirect: Url,
     /// Value of the cookie that binds the consent to this browser; to be set before it leaves.
     pub browser: Secret,
@@ -55,6 +57,11 @@ impl Broker {
         let integration = self.opened_integration(&session.integration).await?;
         let definition = self.definition(&integration.provider)?;
         let method = definition.method(Some(&integration.method))?;
+        let mut typed = typed.clone();
+        let brought = match method.grant {
+            GrantKind::RefreshToken => typed.remove(REFRESH_TOKEN).map(|token| Secret::new(token.trim())),
+            _ => None,
+        };
         let mut known = self.connection_secrets(&connection)?;
         let password = known.remove(PASSWORD);
         // What the provider said of the older grant doesn't count for a new one; what was chosen then may be chosen again.
@@ -66,11 +73,32 @@ impl Broker {
                 return Err(invalid(format!("variables.{name}"), "it isn't asked for here", "leave it out"));
             }
         }
-        all.extend(typed.clone());
+        all.extend(typed);
         let (mut variables, mut secrets) = sort_values(&definition, method, AskedOf::Connection, &all)?;
         variables.extend(said.into_iter().filter(|(name, _)| name.starts_with(LEARNT)));
         if let Some(password) = password {
             secrets.insert(PASSWORD.to_owned(), password);
+        }
+        let browser =
+            browser.filter(|value| is_random(value)).map_or_else(|| random_token(self.rng.bytes()), Secret::new);
+        match method.grant {
+            GrantKind::DeviceCode => {
+                let page = (session.id.clone(), sha256(browser.expose().as_bytes()));
+                self.begin_device(&integration, &connection, Typed { variables, secrets }, Some(page)).await?;
+                return Ok(Begun { redirect: own_page(self.link(&Secret::new(token)))?, browser });
+            }
+            GrantKind::RefreshToken => {
+                let typed = Typed { variables, secrets };
+                let brought = brought.unwrap_or_else(|| Secret::new(""));
+                let finished =
+                    self.bring_on_page(&integration, &connection, &session, &browser, typed, brought).await?;
+                let redirect = match finished {
+                    Finished::Return(url) => url,
+                    Finished::Confirm(link) => own_page(link)?,
+                };
+                return Ok(Begun { redirect, browser });
+            }
+            _ => {}
         }
         let request = self.consent_request(&integration, &variables, &secrets).await?;
         let authorize = request.authorize.as_ref().ok_or_else(|| {
@@ -80,8 +108,6 @@ impl Broker {
         let state = random_token(self.rng.bytes());
         let verifier = (authorize.pkce != Pkce::Off).then(|| Verifier::from_random(self.rng.bytes()));
         let nonce = authorize.nonce.then(|| random_token(self.rng.bytes()));
-        let browser =
-            browser.filter(|value| is_random(value)).map_or_else(|| random_token(self.rng.bytes()), Secret::new);
         let redirect_uri = self.redirect_uri(&integration.id);
         let challenge = verifier.as_ref().map(Verifier::challenge_s256);
         let redirect = authorize_url(&AuthorizeRequest {
@@ -176,6 +202,10 @@ impl Typed {
         let secrets = written.secrets.into_iter().map(|(name, secret)| (name, Secret::new(secret.as_str())));
         Ok((Self { variables: written.variables, secrets: secrets.collect() }, written.choice))
     }
+}
+
+fn own_page(link: String) -> Result<Url> {
+    Url::parse(&link).map_err(|_| Error::Internal("a link of our own is no URL"))
 }
 
 /// The value of the binding cookie is always one that we made: 43 characters of base64url.

@@ -6,7 +6,10 @@ use keyholder_oauth::{Secret, random_token, sha256};
 use keyholder_provider::{AskedOf, Authorize as Authorization, Definition, GrantKind, Method, Presence, Variable};
 use url::Url;
 
+use super::back::Finished;
+use super::brought::REFRESH_TOKEN;
 use super::confirm::HeldGrant;
+use super::device::DeviceCode;
 use crate::clock::millis;
 use crate::endpoints::Urgency;
 use crate::error::{Error, Result, invalid};
@@ -54,12 +57,23 @@ pub enum Authorize {
     Done(Status),
     /// A person must open this link.
     Person(SessionLink),
+    /// A person must type this code on another device; the connection is connected when they have.
+    Device(DeviceCode),
 }
 
 /// What a `/connect/…` link shows.
 pub enum View {
     /// An invitation.
     Invitation(OpenSession),
+    /// A code to be typed at the provider, on this device or another.
+    Device {
+        /// Display name of the provider.
+        provider: String,
+        /// The code, and where it is typed.
+        code: DeviceCode,
+    },
+    /// Nothing: the person has said yes on the other device, and the browser goes on.
+    Onward(Finished),
     /// A grant of which the person must choose a part: one of several organisations, sites, accounts.
     Choice {
         /// Display name of the provider.
@@ -92,6 +106,10 @@ pub struct OpenSession {
     pub scopes: Vec<(String, Option<String>)>,
     /// What only this person knows.
     pub questions: Vec<Question>,
+    /// Why the last attempt came to nothing.
+    pub failed: Option<String>,
+    /// The provider's page isn't opened from here: a code is shown instead, or the token is brought.
+    pub stays_here: bool,
     /// Go on without showing a page: nothing is asked, and the application's own redirect brought the person here.
     pub direct: bool,
 }
@@ -131,7 +149,26 @@ impl Broker {
         let return_url = return_url.map(|url| check_return(url, owner.as_deref())).transpose()?;
         let connection = self.revived(connection).await?;
         self.record(caller, "connection.authorize", connection.id.as_str(), "ok", None)?;
-        if self.grant_of(&integration)? != GrantKind::AuthorizationCode {
+        let grant = self.grant_of(&integration)?;
+        if grant == GrantKind::DeviceCode {
+            if return_url.is_some() {
+                return Err(invalid(
+                    "return_url",
+                    "no browser comes back where a code is typed on another device",
+                    "leave it out, or make a connect session, whose page waits for the person",
+                ));
+            }
+            let typed = self.typed_of(&connection)?;
+            return Ok(Authorize::Device(self.begin_device(&integration, &connection, typed, None).await?));
+        }
+        if grant == GrantKind::RefreshToken {
+            return Err(invalid(
+                REFRESH_TOKEN,
+                "it is missing: this method uses one that you bring",
+                "give it, or make a connect session, whose page asks for it",
+            ));
+        }
+        if !grant.needs_a_person() {
             let wish = Wish { enough: Enough::NewerThan(connection.generation), urgency: Urgency::Person };
             self.wait_for(Duration::from_secs(60), self.renew(&connection.id, wish)).await?;
             return Ok(Authorize::Done(Status::Connected));
@@ -143,7 +180,7 @@ impl Broker {
     /// Makes a connect session, with a new connection unless one is named.
     pub async fn create_session(&self, caller: &Caller, new: NewConnectSession) -> Result<SessionLink> {
         let integration = self.integration(caller, &new.integration).await?;
-        if self.grant_of(&integration)? != GrantKind::AuthorizationCode {
+        if !self.grant_of(&integration)?.needs_a_person() {
             return Err(Error::NotPossible(format!(
                 "the method `{}` needs no person; make a connection and authorise it with `POST /v1/connections/{{id}}/authorize`",
                 integration.method
@@ -182,12 +219,18 @@ impl Broker {
             self.check_browser(&pending, browser)?;
             return self.waiting(&pending, browser).await;
         }
+        if let Some(finished) = self.after_device(token, browser).await? {
+            return Ok(View::Onward(finished));
+        }
         let (session, connection) = self.session_of_link(token).await?;
         let integration = self.opened_integration(&session.integration).await?;
         let definition = self.definition(&integration.provider)?;
         let method = definition.method(Some(&integration.method))?;
+        if let Some(code) = self.device_of_page(&session, browser).await? {
+            return Ok(View::Device { provider: definition.name.clone(), code });
+        }
         let known = self.connection_secrets(&connection)?;
-        let questions: Vec<_> = asked_of_person(&definition, method, &connection, &known)
+        let mut questions: Vec<_> = asked_of_person(&definition, method, &connection, &known)
             .map(|v| Question {
                 name: v.name.clone(),
                 label: v.label.clone(),
@@ -197,6 +240,17 @@ impl Broker {
                 secret: v.secret,
             })
             .collect();
+        if method.grant == GrantKind::RefreshToken {
+            let input = method.inputs.iter().find(|input| input.name == REFRESH_TOKEN);
+            questions.push(Question {
+                name: REFRESH_TOKEN.to_owned(),
+                label: input.map_or("Refresh token", |input| &input.label).to_owned(),
+                help: input.map_or("", |input| &input.help).to_owned(),
+                value: String::new(),
+                required: true,
+                secret: true,
+            });
+        }
         let meaning =
             |scope: &str| definition.scopes.known.iter().find(|(name, _)| name == scope).map(|(_, text)| text.clone());
         // Values the person has yet to give may be missing for the whole plan; what the integration names is asked for in any case.
@@ -210,6 +264,13 @@ impl Broker {
             provider: provider_name(&definition, request.as_ref().and_then(|it| it.authorize.as_ref())),
             integration: integration.name.clone(),
             scopes: asked.iter().map(|scope| (scope.clone(), meaning(scope))).collect(),
+            failed: match &connection.state {
+                ConnectionState::Draft(Some(failure)) if method.grant == GrantKind::DeviceCode => {
+                    Some(format!("{} {}", failure.message, failure.remedy))
+                }
+                _ => None,
+            },
+            stays_here: method.grant != GrantKind::AuthorizationCode,
             direct: session.direct && questions.is_empty(),
             questions,
         }))
@@ -268,7 +329,7 @@ impl Broker {
     }
 
     /// A revoked connection is a draft again when somebody wants to authorise it.
-    async fn revived(&self, connection: Connection) -> Result<Connection> {
+    pub(super) async fn revived(&self, connection: Connection) -> Result<Connection> {
         if connection.state != ConnectionState::Revoked {
             return Ok(connection);
         }

@@ -90,12 +90,8 @@ impl Broker {
         let method = definition.method(Some(&integration.method))?;
         let sorted = match method.grant {
             // The person who consents is asked for what is missing.
-            GrantKind::AuthorizationCode => sort_given(&definition, method, AskedOf::Connection, &new.variables),
-            GrantKind::DeviceCode | GrantKind::RefreshToken => {
-                return Err(Error::NotPossible(format!(
-                    "this version does not run the grant {}",
-                    method.grant.as_str()
-                )));
+            GrantKind::AuthorizationCode | GrantKind::DeviceCode | GrantKind::RefreshToken => {
+                sort_given(&definition, method, AskedOf::Connection, &new.variables)
             }
             GrantKind::ClientCredentials
             | GrantKind::Password

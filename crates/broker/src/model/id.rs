@@ -72,6 +72,8 @@ id! {
     AttemptId = "att";
     /// A grant that waits to be confirmed.
     PendingId = "pen";
+    /// A grant that a person gives on another device.
+    DeviceGrantId = "dev";
     /// An entry of a connection's history.
     EventId = "evt";
     /// An audit record.

@@ -9,10 +9,12 @@ mod session;
 
 pub use caller::{Caller, Grip, Limits, NewKey, PlainKey, Scope, StoredKey};
 pub use connection::{Attempt, Connection, ConnectionState, Event, Failure, Failures, SecretInput, Status};
-pub use id::{AttemptId, AuditId, ConnectionId, EventId, IntegrationId, KeyId, NotAnId, PendingId, SessionId};
+pub use id::{
+    AttemptId, AuditId, ConnectionId, DeviceGrantId, EventId, IntegrationId, KeyId, NotAnId, PendingId, SessionId,
+};
 pub use instance::{FenceReason, Fenced};
 pub use integration::Integration;
-pub use session::{ConnectSession, Consent, PendingGrant};
+pub use session::{ConnectSession, Consent, DeviceGrant, PendingGrant};
 
 /// The wall between customers. One binary serves one tenant until tenants can be made; the column is there from the first day.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

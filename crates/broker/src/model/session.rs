@@ -1,6 +1,6 @@
 //! What stands between the wish to connect and a confirmed connection.
 
-use super::{ConnectionId, IntegrationId, PendingId, SessionId, Tenant};
+use super::{ConnectionId, DeviceGrantId, IntegrationId, PendingId, SessionId, Tenant};
 
 /// A short-lived invitation for one person to authorise one connection.
 #[derive(Clone, Debug)]
@@ -76,5 +76,34 @@ pub struct PendingGrant {
     /// The account at the provider, as far as it told.
     pub account: Option<String>,
     /// Unix milliseconds.
+    pub expires_at: i64,
+}
+
+/// A grant that a person gives on another device (RFC 8628); one at a time for a connection.
+#[derive(Clone, Debug)]
+pub struct DeviceGrant {
+    /// Its id.
+    pub id: DeviceGrantId,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// The connection it is for.
+    pub connection: ConnectionId,
+    /// Under which integration.
+    pub integration: IntegrationId,
+    /// The session whose page shows the code, and SHA-256 of the cookie of its browser, which confirms; `None`: the API asked, and nobody confirms.
+    pub page: Option<(SessionId, [u8; 32])>,
+    /// Sealed device code and what the person typed.
+    pub sealed: Vec<u8>,
+    /// What the person types at the provider.
+    pub user_code: String,
+    /// Where they type it.
+    pub verification_uri: String,
+    /// The same with the code in it.
+    pub verification_uri_complete: Option<String>,
+    /// Between two questions, milliseconds.
+    pub interval_ms: i64,
+    /// When the provider is asked next, by the database's clock, Unix milliseconds. Whoever asks moves it first.
+    pub ask_at: i64,
+    /// When the code ends, Unix milliseconds.
     pub expires_at: i64,
 }

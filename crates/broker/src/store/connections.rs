@@ -419,12 +419,19 @@ impl Tx<'_> {
 
     /// Ends a connection on purpose and forgets its tokens and secrets.
     pub fn revoke_connection(&self, id: &ConnectionId, now: i64) -> StoreResult<()> {
-        // Links and consents under way would bring it back to life.
-        for sql in [&REMOVE_SESSIONS, &REMOVE_CONSENTS] {
-            self.execute(sql, &[Val::T(id.as_str())])?;
-        }
+        // They would bring it back to life.
+        self.forget_invitations(id)?;
         self.announce(&Change::Connection(id.clone()))?;
         self.execute(&REVOKE, &[Val::T(id.as_str()), Val::I(now)]).map(drop)
+    }
+
+    /// Forgets the links, consents and device codes that could authorise a connection; `false` when there were none.
+    pub fn forget_invitations(&self, id: &ConnectionId) -> StoreResult<bool> {
+        let mut any = self.forget_device_grant(id)?;
+        for sql in [&REMOVE_SESSIONS, &REMOVE_CONSENTS] {
+            any |= self.execute(sql, &[Val::T(id.as_str())])? > 0;
+        }
+        Ok(any)
     }
 
     /// A revoked connection may be authorised anew.
@@ -455,7 +462,8 @@ impl Tx<'_> {
     /// Removes a connection and all that hangs on it; the audit stays.
     pub fn remove_connection(&self, id: &ConnectionId) -> StoreResult<()> {
         self.announce(&Change::Connection(id.clone()))?;
-        for sql in [&REMOVE_EVENTS, &REMOVE_SESSIONS, &REMOVE_CONSENTS, &REMOVE] {
+        self.forget_invitations(id)?;
+        for sql in [&REMOVE_EVENTS, &REMOVE] {
             self.execute(sql, &[Val::T(id.as_str())])?;
         }
         Ok(())

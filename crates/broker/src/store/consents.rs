@@ -34,8 +34,10 @@ sql! {
     PENDING_OF_SESSION = concat!("SELECT ", pending_columns!(), " FROM pending_grants WHERE session = ?1");
     PENDING_BY_CODE = concat!("SELECT ", pending_columns!(), " FROM pending_grants WHERE code_hash = ?1");
     AWAITED = "SELECT count(*) FROM (SELECT id FROM connect_sessions WHERE connection = ?1 \
-        UNION ALL SELECT connection FROM consents WHERE connection = ?1 UNION ALL SELECT id FROM pending_grants WHERE connection = ?1) AS awaited";
+        UNION ALL SELECT connection FROM consents WHERE connection = ?1 UNION ALL SELECT id FROM device_grants WHERE connection = ?1 \
+        UNION ALL SELECT id FROM pending_grants WHERE connection = ?1) AS awaited";
     REPLACE_PENDING = "UPDATE pending_grants SET sealed = ?3, account = ?4, code_hash = ?5 WHERE id = ?1 AND code_hash = ?2";
+    NAME_PENDING = "UPDATE pending_grants SET code_hash = ?2 WHERE id = ?1 AND code_hash IS NULL";
     TAKE_PENDING = "DELETE FROM pending_grants WHERE id = ?1";
     TAKE_PENDING_OF = concat!("DELETE FROM pending_grants WHERE connection = ?1 RETURNING ", pending_columns!());
 }
@@ -161,7 +163,12 @@ impl Tx<'_> {
         Ok(self.execute(&REPLACE_PENDING, &values)? == 1)
     }
 
-    /// Is there still a session, a consent or a waiting grant that could authorise this connection?
+    /// Gives a waiting grant its first one-time code; `false` when it has one.
+    pub fn name_pending(&self, it: &PendingGrant, code_hash: &[u8; 32]) -> StoreResult<bool> {
+        Ok(self.execute(&NAME_PENDING, &[Val::T(it.id.as_str()), Val::B(code_hash)])? == 1)
+    }
+
+    /// Is there still a session, a consent, a device code or a waiting grant that could authorise this connection?
     pub fn is_awaited(&self, connection: &ConnectionId) -> StoreResult<bool> {
         Ok(self.row(&AWAITED, &[Val::T(connection.as_str())], |row| row.i(0))?.is_some_and(|count| count > 0))
     }

@@ -8,6 +8,7 @@ mod access;
 mod changes;
 mod connections;
 mod consents;
+mod devices;
 mod engine;
 mod history;
 mod instances;

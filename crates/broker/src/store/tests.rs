@@ -102,6 +102,7 @@ async fn every_statement_prepares(fresh: Fresh) {
         changes::ALL,
         connections::ALL,
         consents::ALL,
+        devices::ALL,
         history::ALL,
         instances::ALL,
         integrations::ALL,

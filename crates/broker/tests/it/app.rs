@@ -198,7 +198,7 @@ impl App {
     pub async fn run(&self, name: &str) -> Result<Status> {
         match self.broker.authorize(&self.admin, name, None, None).await? {
             Authorize::Done(status) => Ok(status),
-            Authorize::Person(_) => panic!("{name} needs a person"),
+            Authorize::Person(_) | Authorize::Device(_) => panic!("{name} needs a person"),
         }
     }
 
@@ -217,7 +217,7 @@ impl App {
     pub async fn invite(&self, name: &str) -> String {
         match self.broker.authorize(&self.admin, name, None, None).await.unwrap() {
             Authorize::Person(link) => token_of(&link.url).to_owned(),
-            Authorize::Done(_) => panic!("{name} needs no person"),
+            Authorize::Done(_) | Authorize::Device(_) => panic!("{name} leads to no link"),
         }
     }
 

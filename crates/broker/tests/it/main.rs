@@ -9,6 +9,7 @@ mod checks;
 mod consent;
 mod crash;
 mod database;
+mod device;
 mod egress;
 mod fake;
 mod fence;

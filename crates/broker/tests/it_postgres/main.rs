@@ -17,6 +17,8 @@ mod consent;
 mod crash;
 #[path = "../it/database.rs"]
 mod database;
+#[path = "../it/device.rs"]
+mod device;
 #[path = "../it/fake.rs"]
 mod fake;
 #[path = "../it/gateway.rs"]

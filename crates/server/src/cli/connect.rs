@@ -4,6 +4,8 @@
 //! | --- | --- | --- |
 //! | needs no person | any | a connection is made and authorised |
 //! | a person consents | on this machine | the browser comes back to a loopback socket of this process, which completes |
+//! | a person consents on another device | any | the code is printed; this process looks until the person has typed it |
+//! | somebody brings a refresh token | any | it is read from the terminal or standard input, and renewed at once |
 //! | a person consents | elsewhere, or `--no-browser` | the link is printed; the person confirms on Keyholder's page; this process looks until it is done |
 
 use std::process::{Command, Stdio};
@@ -27,7 +29,7 @@ use super::api::Api;
 use super::connection::{authorize_machine, tell_connected};
 use super::error::{CliError, Result};
 use super::output::{Out, Tint, clean, note, text};
-use super::values::{object, pair};
+use super::values::{object, pair, secret_from_stdin, secret_from_terminal};
 
 /// How often a consent on another machine is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -37,7 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The connection is named like the integration unless --connection says otherwise. One that exists is authorised again.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  keyholder connect github\n  keyholder connect github --connection github-ada --owner ada\n  keyholder connect github --no-browser        print the link, for a browser elsewhere"
+    after_help = "Example:\n  keyholder connect github\n  keyholder connect github --connection github-ada --owner ada\n  keyholder connect github --no-browser        print the link, for a browser elsewhere\n  pass show crm-token | keyholder connect crm --refresh-token-stdin"
 )]
 pub(crate) struct Connect {
     /// Name or id of the integration
@@ -54,6 +56,9 @@ pub(crate) struct Connect {
     /// Print the link and wait, for a browser elsewhere
     #[arg(long)]
     no_browser: bool,
+    /// Read a refresh token that was obtained elsewhere from standard input. It is renewed at once
+    #[arg(long)]
+    refresh_token_stdin: bool,
 }
 
 impl Connect {
@@ -62,8 +67,20 @@ impl Connect {
         let integration = api.get(&["integrations", &self.integration]).await?;
         let name = self.connection.clone().unwrap_or_else(|| text(&integration, "name").to_owned());
         let connection = self.connection(&api, &name).await?;
-        if text(&integration, "grant") != "authorization_code" {
-            return authorize_machine(&api, out, text(&connection, "id")).await;
+        match text(&integration, "grant") {
+            "authorization_code" | "device_code" | "refresh_token" if self.refresh_token_stdin => {
+                return bring(&api, out, &connection, secret_from_stdin()?).await;
+            }
+            "refresh_token" => {
+                let missing = || {
+                    CliError::Usage("the refresh token is missing; pipe it in with --refresh-token-stdin".to_owned())
+                };
+                let token = secret_from_terminal("Refresh token: ")?.ok_or_else(missing)?;
+                return bring(&api, out, &connection, token).await;
+            }
+            "device_code" => return tell_connected(out, &on_another_device(&api, out, &connection).await?),
+            "authorization_code" => {}
+            _ => return authorize_machine(&api, out, text(&connection, "id")).await,
         }
         let connected = if self.no_browser || !is_here(api.base()) {
             self.anywhere_else(&api, out, &connection).await?
@@ -156,16 +173,49 @@ impl Connect {
         ));
         note("Waiting … (Ctrl-C to leave; the link goes on working)");
         let until = link["expires_at"].as_i64().unwrap_or(i64::MAX);
-        while out.now_ms() < until {
-            out.clock().sleep(LOOK_EVERY).await;
-            match outcome_since(api, id, &before).await? {
-                None => {}
-                Some(Ok(())) => return api.get(&["connections", id]).await,
-                Some(Err(why)) => return Err(CliError::Failed(why)),
-            }
-        }
-        Err(CliError::Failed("the link has expired; run this again for a new one".to_owned()))
+        let connected = wait(api, out, id, &before, until).await?;
+        connected.ok_or_else(|| CliError::Failed("the link has expired; run this again for a new one".to_owned()))
     }
+}
+
+/// Looks until the connection is connected, or it came to nothing; `None`: neither by `until`.
+async fn wait(api: &Api, out: &Out, id: &str, before: &str, until: i64) -> Result<Option<Value>> {
+    while out.now_ms() < until {
+        out.clock().sleep(LOOK_EVERY).await;
+        match outcome_since(api, id, before).await? {
+            None => {}
+            Some(Ok(())) => return api.get(&["connections", id]).await.map(Some),
+            Some(Err(why)) => return Err(CliError::Failed(why)),
+        }
+    }
+    Ok(None)
+}
+
+/// The person types a code at the provider, wherever they are.
+async fn on_another_device(api: &Api, out: &Out, connection: &Value) -> Result<Value> {
+    let id = text(connection, "id");
+    let before = newest_event(api, id).await?;
+    let begun = api.post(&["connections", id, "authorize"], &json!({"owner": connection["owner"]})).await?;
+    let device = &begun["device"];
+    let code = out.paint(&clean(text(device, "user_code")), Tint::Bold);
+    note(format!(
+        "Open this address, on any device, and type the code there:\n\n  {}\n  {code}\n",
+        clean(text(device, "verification_uri"))
+    ));
+    if let Some(complete) = device["verification_uri_complete"].as_str() {
+        note(format!("With the code filled in: {}\n", clean(complete)));
+    }
+    note("Waiting … (Ctrl-C to leave; the code goes on working)");
+    // The provider is asked once more at the end.
+    let until = device["expires_at"].as_i64().unwrap_or(i64::MAX).saturating_add(60_000);
+    let connected = wait(api, out, id, &before, until).await?;
+    connected.ok_or_else(|| CliError::Failed("nobody typed the code in time; run this again for a new one".to_owned()))
+}
+
+async fn bring(api: &Api, out: &Out, connection: &Value, refresh_token: String) -> Result {
+    let id = text(connection, "id");
+    api.post(&["connections", id, "authorize"], &json!({"refresh_token": refresh_token})).await?;
+    tell_connected(out, &api.get(&["connections", id]).await?)
 }
 
 /// The newest entry of a connection's history.

@@ -37,6 +37,9 @@ pub(crate) enum Connection {
     /// Renew the token now
     #[command(after_help = "Example:\n  keyholder connection refresh crm")]
     Refresh(Named),
+    /// Give up an authorization that is under way: its links and codes are worth nothing afterwards
+    #[command(after_help = "Example:\n  keyholder connection cancel crm")]
+    Cancel(Named),
     /// End a connection, at the provider too
     #[command(after_help = "Example:\n  keyholder connection revoke crm")]
     Revoke(Named),
@@ -134,6 +137,16 @@ impl Connection {
                 let expires = if expires.is_empty() { String::new() } else { format!("; it expires {expires}") };
                 out.line(format!("{connection} has a new token, generation {}{expires}.", reply["generation"]))
             }
+            Connection::Cancel(Named { connection }) => {
+                let shown = api.post(&["connections", &connection, "cancel"], &json!({})).await?;
+                if out.json {
+                    return out.json(&shown);
+                }
+                out.line(format!(
+                    "No authorization of {connection} is under way any more; it is {}.",
+                    clean(text(&shown, "state"))
+                ))
+            }
             Connection::Revoke(Named { connection }) => {
                 let reply = api.post(&["connections", &connection, "revoke"], &json!({})).await?;
                 if out.json {
@@ -171,7 +184,8 @@ impl Add {
         });
         let added = api.post(&["connections"], &body).await?;
         let integration = api.get(&["integrations", text(&added, "integration")]).await?;
-        let for_a_person = text(&integration, "grant") == "authorization_code";
+        let for_a_person =
+            matches!(text(&integration, "grant"), "authorization_code" | "device_code" | "refresh_token");
         if for_a_person || self.no_authorize {
             if out.json {
                 return out.json(&added);

@@ -32,6 +32,8 @@ pub(super) async fn page(State(app): State<App>, InPath(token): InPath, headers:
 fn show(app: &App, view: View) -> Response {
     match view {
         View::Invitation(session) => page::invitation(app, &session, &BTreeMap::new(), &[]),
+        View::Device { provider, code } => page::device(app, provider, &code),
+        View::Onward(finished) => went(app, Ok(finished)),
         View::Choice { provider, lookup, options } => page::choice(app, provider, lookup, options, None),
         View::Confirmation { provider, account, connection, scope } => {
             page::confirmation(app, provider, account, connection, scope)
@@ -66,6 +68,7 @@ pub(super) async fn answer(
             Some(value) => went(&app, app.broker.choose(&token, browser.as_deref(), value).await),
             None => page::choice(&app, provider, lookup, options, Some("Choose one of these.")),
         },
+        View::Device { .. } | View::Onward(_) => show(&app, view),
         View::Confirmation { .. } => match form.get("decision").map(String::as_str) {
             Some(word @ ("yes" | "no")) => decide(&app, &token, &headers, word == "yes").await,
             _ => show(&app, view),

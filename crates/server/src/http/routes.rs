@@ -56,6 +56,7 @@ pub fn table() -> Vec<Route> {
         get("/v1/connections/{connection}/events", Read, connections::events, "A connection's history, newest first").answers::<connections::EventList>(),
         post("/v1/connections/{connection}/authorize", Manage, connections::authorize, "Run the grant, or make the link for the person").takes::<connections::AuthorizeBody>().answers::<connections::AuthorizeReply>(),
         post("/v1/connections/{connection}/complete", Manage, connections::complete, "Complete a consent with the one-time code of the return URL").takes::<connections::CompleteBody>().answers::<connections::ConnectionBody>(),
+        post("/v1/connections/{connection}/cancel", Manage, connections::cancel, "Give up the authorization that is under way").answers::<connections::ConnectionBody>(),
         get("/v1/connections/{connection}/token", Token, connections::token, "Read a fresh access token").query(&[("min_ttl", "Seconds the token must still be valid, such as `60`, or `60s`, `5m`."), ("token", "A secondary token, by the name that the provider's definition gives it")]).answers::<connections::TokenReply>(),
         post("/v1/connections/{connection}/refresh", Manage, connections::refresh, "Renew now").answers::<connections::RefreshReply>(),
         post("/v1/connections/{connection}/test", Manage, connections::test, "Test token and API, step by step").answers::<connections::TestReply>(),

@@ -232,6 +232,7 @@ async fn every_success_is_what_the_document_says() {
     let back = app.person().follow(begun["authorize_url"].as_str().unwrap()).await;
     let code = back.parameter("code").unwrap();
     on.call("post", &of("/complete"), "alice", json!({"code": code, "owner": "alice"})).await;
+    on.call("post", &of("/cancel"), "alice", json!({})).await;
     on.call("get", "/v1/connections", "", json!(null)).await;
     on.call("get", &of(""), "alice", json!(null)).await;
 

@@ -8,7 +8,7 @@ use http::{HeaderName, StatusCode, header};
 use keyholder_broker::model::Status;
 use keyholder_broker::store::Filter;
 use keyholder_broker::{
-    Authorize, ConnectionEdit, Error, FieldError, NewConnection, RevocationOutcome, ShownConnection,
+    Authorize, ConnectionEdit, DeviceCode, Error, FieldError, NewConnection, RevocationOutcome, ShownConnection,
 };
 use keyholder_oauth::Secret;
 use schemars::JsonSchema;
@@ -117,6 +117,23 @@ pub struct AuthorizeBody {
     owner: Option<String>,
     /// Where the browser goes when done, with a one-time code.
     return_url: Option<String>,
+    /// A refresh token that was obtained elsewhere. It is renewed at once, so whoever else has it may find it spent.
+    refresh_token: Option<String>,
+}
+
+/// A code that a person types at the provider (RFC 8628). The connection is connected when they have.
+#[derive(Serialize, JsonSchema)]
+pub struct DeviceBody {
+    user_code: String,
+    /// Where they type it.
+    verification_uri: String,
+    /// The same with the code in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification_uri_complete: Option<String>,
+    /// Until when, Unix milliseconds.
+    expires_at: i64,
+    /// How often the provider is asked, seconds.
+    interval: u64,
 }
 
 /// What authorising came to.
@@ -131,6 +148,9 @@ pub struct AuthorizeReply {
     /// Until when that link works, Unix milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<i64>,
+    /// To be told to the person, where they consent on another device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<DeviceBody>,
 }
 
 /// Completing a consent.
@@ -320,18 +340,47 @@ pub(crate) async fn authorize(
     InPath(name): InPath,
     Input(wish): Input<AuthorizeBody>,
 ) -> Result<Json<AuthorizeReply>, ApiError> {
-    let outcome = app.broker.authorize(&caller, &name, wish.owner, wish.return_url).await?;
-    let connection = app.broker.connection(&caller, &name).await?.connection;
-    let (authorize_url, expires_at) = match outcome {
-        Authorize::Done(_) => (None, None),
-        Authorize::Person(link) => (Some(link.url), Some(link.session.expires_at)),
+    let outcome = match wish.refresh_token.map(Secret::new) {
+        Some(refresh_token) => {
+            app.broker.bring_refresh_token(&caller, &name, &refresh_token).await?;
+            Authorize::Done(Status::Connected)
+        }
+        None => app.broker.authorize(&caller, &name, wish.owner, wish.return_url).await?,
     };
+    let connection = app.broker.connection(&caller, &name).await?.connection;
+    let (authorize_url, expires_at, device) = match outcome {
+        Authorize::Done(_) => (None, None, None),
+        Authorize::Person(link) => (Some(link.url), Some(link.session.expires_at), None),
+        Authorize::Device(code) => (None, Some(code.expires_at), Some(device_body(code))),
+    };
+    // A connection that works goes on while it is authorised again.
+    let state = if device.is_some() { Status::Pending } else { connection.state.status() };
     Ok(Json(AuthorizeReply {
         connection: connection.id.to_string(),
-        state: connection.state.status().as_str(),
+        state: state.as_str(),
         authorize_url,
         expires_at,
+        device,
     }))
+}
+
+fn device_body(code: DeviceCode) -> DeviceBody {
+    DeviceBody {
+        user_code: code.user_code,
+        verification_uri: code.verification_uri,
+        verification_uri_complete: code.verification_uri_complete,
+        expires_at: code.expires_at,
+        interval: code.interval.as_secs(),
+    }
+}
+
+pub(crate) async fn cancel(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    InPath(name): InPath,
+) -> Result<Json<ConnectionBody>, ApiError> {
+    app.broker.cancel_authorization(&caller, &name).await?;
+    Ok(Json(body(&app.broker.connection(&caller, &name).await?)))
 }
 
 pub(crate) async fn complete(

@@ -9,7 +9,7 @@ use http::header::{
     X_FRAME_OPTIONS,
 };
 use http::{StatusCode, header};
-use keyholder_broker::{FieldError, OpenSession, Question};
+use keyholder_broker::{DeviceCode, FieldError, OpenSession, Question};
 
 use super::super::{App, assets};
 
@@ -21,6 +21,8 @@ struct Invitation<'a> {
     integration: &'a str,
     scopes: &'a [(String, Option<String>)],
     questions: Vec<Asked<'a>>,
+    failed: Option<&'a str>,
+    stays_here: bool,
 }
 
 struct Asked<'a> {
@@ -41,6 +43,16 @@ struct Confirm {
     account: Option<String>,
     connection: String,
     scope: Vec<String>,
+}
+
+#[derive(Template)]
+#[template(path = "device.html")]
+struct Device<'a> {
+    style: String,
+    provider: String,
+    user_code: &'a str,
+    address: &'a str,
+    complete: Option<&'a str>,
 }
 
 #[derive(Template)]
@@ -127,6 +139,8 @@ pub(super) fn invitation(
         integration: &session.integration,
         scopes: &session.scopes,
         questions: questions.collect(),
+        failed: session.failed.as_deref(),
+        stays_here: session.stays_here,
     };
     html(app, status, &template)
 }
@@ -139,6 +153,23 @@ pub(super) fn confirmation(
     scope: Vec<String>,
 ) -> Response {
     html(app, StatusCode::OK, &Confirm { style: assets::style_path(), provider, account, connection, scope })
+}
+
+/// How often a page that waits looks again.
+const LOOK_EVERY: HeaderValue = HeaderValue::from_static("5");
+
+/// A code, and where to type it. The page loads itself again, without a script, until there is something to go on with.
+pub(super) fn device(app: &App, provider: String, code: &DeviceCode) -> Response {
+    let template = Device {
+        style: assets::style_path(),
+        provider,
+        user_code: &code.user_code,
+        address: &code.verification_uri,
+        complete: code.verification_uri_complete.as_deref(),
+    };
+    let mut response = html(app, StatusCode::OK, &template);
+    response.headers_mut().insert(header::REFRESH, LOOK_EVERY);
+    response
 }
 
 /// What the account has several of; `wrong` where none was chosen.
@@ -208,6 +239,8 @@ mod tests {
                 integration: &evil,
                 scopes: &scopes,
                 questions: vec![asked()],
+                failed: Some(&evil),
+                stays_here: true,
             }
             .render(),
             Confirm {
@@ -216,6 +249,14 @@ mod tests {
                 account: Some(evil.clone()),
                 connection: evil.clone(),
                 scope: vec![evil.clone()],
+            }
+            .render(),
+            Device {
+                style: String::new(),
+                provider: evil.clone(),
+                user_code: &evil,
+                address: &evil,
+                complete: Some(&evil),
             }
             .render(),
             Choice {
