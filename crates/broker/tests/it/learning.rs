@@ -141,7 +141,7 @@ async fn a_signed_callback_must_be_signed_with_the_clients_secret() {
 #[tokio::test]
 async fn what_the_callback_brings_steers_the_token_endpoint_within_its_pattern() {
     let more = "[callback]\ncapture = { server = { parameter = \"accounts-server\", kind = \"url\", \
-         pattern = 'http://127\\.0\\.0\\.1:[0-9]+', required = true }, realm = \"realmId\" }\n\
+         pattern = 'http://127\\.0\\.0\\.1:[0-9]+', default = \"http://127.0.0.1:1\", required = true }, realm = \"realmId\" }\n\
          [api]\nbase_url = \"BASE/api/{{callback.realm}}\"\n";
     let mut stage = Stage::with_token_url("{{callback.server}}/eu/token", more).await;
     for (server, why) in [
