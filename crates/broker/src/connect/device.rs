@@ -80,11 +80,10 @@ impl Broker {
             Error::NotPossible("this method has no device authorization endpoint; set `device.url`".to_owned())
         })?;
         let request = device_request(endpoint, &plan.client, plan.rendered.scope.as_deref(), &self.moment())?;
-        let reply = self
-            .egress
-            .fetch(request, Bounds::PROVIDER)
-            .await
-            .map_err(|error| Error::Exchange(explain::unreachable(&error, self.now_ms()).failure))?;
+        let reply = self.ask(&plan, endpoint, request, Bounds::PROVIDER).await.map_err(|error| match error {
+            Error::Egress(error) => Error::Exchange(explain::unreachable(&error, self.now_ms()).failure),
+            other => other,
+        })?;
         let now = self.now_ms();
         let told = read_device_reply(reply.status, &reply.headers, reply.body.expose(), now).map_err(|refused| {
             let secrets: Vec<&Secret> = plan.sensitive().collect();
