@@ -19,7 +19,7 @@ use keyholder_broker::store::Location;
 use keyholder_broker::vault::RootKeySource;
 use keyholder_broker::{Broker, Error, Pace, ProxyRequest, RevocationOutcome, Settings};
 use keyholder_oauth::Secret;
-use keyholder_provider::{Catalogue, Definition, Method};
+use keyholder_provider::{Catalogue, Definition, GrantKind, Method};
 use keyholder_sandbox::play::{Exchange, Play};
 use serde::Serialize;
 use serde_json::Value;
@@ -283,6 +283,10 @@ impl Run<'_> {
     }
 
     async fn connect(&mut self) -> Outcome {
+        let grant = self.method.grant;
+        if matches!(grant, GrantKind::DeviceCode | GrantKind::RefreshToken) {
+            return Err(format!("In a rehearsal, this version does not run the grant {}.", grant.as_str()));
+        }
         person::connect(self.stage, &self.name).await?;
         self.check_token().await
     }
