@@ -30,6 +30,35 @@ pub fn parse(file: &str, text: &str) -> Result<Definition, Vec<DefinitionError>>
     })
 }
 
+/// Reads a definition that may extend only these, as [`Definition::bases`] gave them.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_over(file: &str, text: &str, bases: &[Base]) -> Result<Definition, Vec<DefinitionError>> {
+    parse_with(file, text, &|id| {
+        let base = bases.iter().find(|base| base.id == id)?;
+        Some((format!("{id}.toml"), base.text.to_string()))
+    })
+}
+
+/// The text of a file; the error says where it is not UTF-8.
+///
+/// # Errors
+/// The first byte that is none of UTF-8, by line and column.
+pub fn read_text<'t>(file: &str, bytes: &'t [u8]) -> Result<&'t str, DefinitionError> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        DefinitionError {
+            file: file.to_owned(),
+            line: valid.matches('\n').count() + 1,
+            column: valid.rsplit('\n').next().unwrap_or("").chars().count() + 1,
+            field: String::new(),
+            reason: "the text is not UTF-8 from here on".to_owned(),
+            remedy: "save the file as UTF-8".to_owned(),
+        }
+    })
+}
+
 /// Finds the file name and the text of a definition by its id.
 pub(crate) type Bases<'b> = &'b dyn Fn(&str) -> Option<(String, String)>;
 
@@ -64,6 +93,9 @@ pub(crate) fn merged_with(file: &str, text: &str, bases: Bases<'_>) -> Result<se
     Ok(tree.to_json())
 }
 
+/// Most errors that are told; who has made more has made one of them many times.
+const MAX_ERRORS: usize = 100;
+
 struct Checker {
     sources: Sources,
     /// What is being checked: the whole file, or the file as one method has it.
@@ -71,8 +103,8 @@ struct Checker {
     errors: RefCell<Vec<DefinitionError>>,
     /// What has a placeholder: variables by their name, the rest as `computed.NAME`.
     used: RefCell<BTreeSet<String>>,
-    /// What must have one, with the error if it has none.
-    declared: RefCell<Vec<(String, DefinitionError)>>,
+    /// What must have one: its name, and where it stands in which tree.
+    declared: RefCell<Vec<(String, Node, Vec<String>)>>,
     variables: Vec<Variable>,
     known: Known,
     /// Addresses that were read: methods share most of them.
@@ -161,6 +193,7 @@ impl Checker {
         // With a method that could not be read, what only it uses would seem to have no use.
         if self.root.member("methods").is_some_and(|methods| methods.items().len() == drafts.len()) {
             self.without_effect(&drafts);
+            self.inputs_without_use(&methods);
             self.unused();
         }
         Ok(self.head(head, text, bases, methods, scopes, setup))
@@ -257,27 +290,39 @@ impl Checker {
         }
     }
 
+    fn inputs_without_use(&self, methods: &[Method]) {
+        for entry in self.root.member("inputs").map_or(&[][..], Node::entries) {
+            if !methods.iter().any(|method| method.inputs.iter().any(|input| *input.name == *entry.key)) {
+                self.error(&["inputs", &entry.key], "no method has a use for it", "remove it");
+            }
+        }
+    }
+
     fn unused(&self) {
-        let used = self.used.borrow();
-        let declared = self.declared.take();
-        self.errors
-            .borrow_mut()
-            .extend(declared.into_iter().filter(|(name, _)| !used.contains(name)).map(|(_, error)| error));
+        for (name, root, path) in self.declared.take() {
+            if !self.used.borrow().contains(&name) {
+                let path: Vec<&str> = path.iter().map(String::as_str).collect();
+                let remedy = format!("remove it, or write {{{{{name}}}}} where it belongs");
+                self.error_in(&root, &path, "no placeholder uses it", remedy);
+            }
+        }
     }
 
     /// Notes something that must have a placeholder somewhere.
     fn declare(&self, path: &[&str], name: &str) {
-        let error = self.sources.error(
-            &self.root,
-            path,
-            "no placeholder uses it",
-            format!("remove it, or write {{{{{name}}}}} where it belongs"),
-        );
-        self.declared.borrow_mut().push((name.to_owned(), error));
+        let path = path.iter().map(|step| (*step).to_owned()).collect();
+        self.declared.borrow_mut().push((name.to_owned(), self.root.clone(), path));
     }
 
     fn error(&self, path: &[&str], reason: impl Into<String>, remedy: impl Into<String>) {
-        self.errors.borrow_mut().push(self.sources.error(&self.root, path, reason, remedy));
+        self.error_in(&self.root, path, reason, remedy);
+    }
+
+    fn error_in(&self, root: &Node, path: &[&str], reason: impl Into<String>, remedy: impl Into<String>) {
+        let mut errors = self.errors.borrow_mut();
+        if errors.len() < MAX_ERRORS {
+            errors.push(self.sources.error(root, path, reason, remedy));
+        }
     }
 }
 

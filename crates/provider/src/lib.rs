@@ -22,7 +22,7 @@ mod template;
 mod values;
 
 pub use catalogue::Catalogue;
-pub use check::parse;
+pub use check::{parse, parse_over, read_text};
 pub use definition::{
     AskedOf, Base, Definition, ErrorPhase, ExpiredWhen, FollowUpWhen, GrantKind, KeepAlive, Kind, KnownError, Limits,
     Method, Pattern, Pkce, PlaceOfToken, Presence, Recovery, RefreshLife, RefreshWith, ResetUnit, ResponseMode,

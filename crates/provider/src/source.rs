@@ -14,6 +14,12 @@ use crate::error::DefinitionError;
 /// The longest text that is read, in bytes; the longest definitions have some thousands.
 pub(crate) const MAX_TEXT: usize = 1 << 20;
 
+/// Most keys of a table and items of a list; the longest list of scopes has some hundreds.
+const MAX_ENTRIES: usize = 2000;
+
+/// Deeper than any definition; the parser gives up some way behind it.
+const DEEP: usize = 32;
+
 /// The place of a whole file: its first character, which may be that of a key too.
 const ROOT: usize = usize::MAX;
 
@@ -78,10 +84,14 @@ impl Sources {
                 "write a shorter one",
             ));
         }
-        let tree = DeTable::parse(text).map_err(|error| {
-            let at = error.span().unwrap_or(0..0).start;
-            wrong(at, error.message().to_owned(), "write TOML as https://toml.io describes it")
+        let tree = DeTable::parse(text).map_err(|error| match error.span() {
+            Some(span) => wrong(span.start, error.message().to_owned(), "write TOML as https://toml.io describes it"),
+            None => wrong(deep_end(text), "it is nested too deeply".to_owned(), "write it flatter"),
         })?;
+        if let Some(at) = crowded(tree.get_ref()) {
+            let reason = format!("there are more than {MAX_ENTRIES} beside each other");
+            return Err(wrong(at, reason, "write fewer"));
+        }
         let tree = Node { value: table(file, tree.get_ref()), place: Place { file, at: ROOT } };
         self.files.push(File { name: name.to_owned(), text: text.to_owned(), tree: tree.clone() });
         Ok(tree)
@@ -249,6 +259,48 @@ impl Node {
         }
         None
     }
+}
+
+/// Where a text that is nested too deeply becomes so: at a bracket, or in a key of very many parts.
+fn deep_end(text: &str) -> usize {
+    let (mut depth, mut dots, mut quote) = (0_usize, 0_usize, None);
+    for (at, c) in text.char_indices() {
+        match (quote, c) {
+            (Some(open), c) if open == c => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            (_, '\n') => (dots, quote) = (0, None),
+            (Some(_), _) => {}
+            (None, '[' | '{') => depth += 1,
+            (None, ']' | '}') => depth = depth.saturating_sub(1),
+            (None, '.') => dots += 1,
+            (None, '=') => dots = 0,
+            _ => {}
+        }
+        if depth > DEEP || dots > DEEP {
+            return at;
+        }
+    }
+    0
+}
+
+/// The first key or item that is too many.
+fn crowded(entries: &DeTable<'_>) -> Option<usize> {
+    fn of_value(value: &Spanned<DeValue<'_>>) -> Option<usize> {
+        match value.get_ref() {
+            DeValue::Table(entries) => crowded(entries),
+            DeValue::Array(items) => match items.get(MAX_ENTRIES) {
+                Some(item) => Some(item.span().start),
+                None => items.iter().find_map(of_value),
+            },
+            _ => None,
+        }
+    }
+    if entries.len() > MAX_ENTRIES {
+        let mut places: Vec<usize> = entries.iter().map(|(key, _)| key.span().start).collect();
+        places.sort_unstable();
+        return places.get(MAX_ENTRIES).copied();
+    }
+    entries.iter().find_map(|(_, value)| of_value(value))
 }
 
 fn table(file: usize, entries: &DeTable<'_>) -> Value {

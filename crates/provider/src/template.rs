@@ -428,6 +428,38 @@ pub(crate) enum Place {
 #[derive(Clone, Debug)]
 pub(crate) struct UrlProblem(pub String);
 
+impl fmt::Display for UrlTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UrlTemplate::Whole { base, path, query } => {
+                f.write_str(&base.shown())?;
+                path.iter().chain(query).try_for_each(|part| part.fmt(f))
+            }
+            UrlTemplate::Fixed { url, has_path: true } => f.write_str(url.as_str()),
+            UrlTemplate::Fixed { url, has_path: false } => f.write_str(url.as_str().trim_end_matches('/')),
+            UrlTemplate::Parts { scheme, authority, path, query } => {
+                write!(f, "{scheme}://")?;
+                authority.iter().chain(path).chain(query).try_for_each(|part| part.fmt(f))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.iter().try_for_each(|part| part.fmt(f))
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Text(text) => f.write_str(text),
+            Part::Value(placeholder) => f.write_str(&placeholder.shown()),
+        }
+    }
+}
+
 impl fmt::Display for UrlProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -1,6 +1,8 @@
-//! Whether values fit the variables of a definition.
+//! Whether values fit the variables of a definition, and the standard inputs of a method.
 
-use crate::definition::{AskedOf, Capture, Definition, Kind, Method, Presence, Values, Variable};
+use std::collections::BTreeSet;
+
+use crate::definition::{AskedOf, Capture, Definition, Kind, Method, Presence, RequestPhase, Values, Variable};
 use crate::endpoint::{is_host_text, read_endpoint};
 use crate::error::ValueError;
 
@@ -53,6 +55,95 @@ impl Definition {
             });
         }
         variable.check(value)
+    }
+}
+
+/// Standard inputs that anybody may give: they override what a definition says, a client authenticates with them, or (an audience) another method uses them.
+const ALWAYS_TAKEN: [&str; 5] = ["client_secret", "client_key", "audience", "grant_type", "token_key"];
+
+/// Standard inputs whose absence is judged where it is known how the client authenticates.
+const CREDENTIALS: [&str; 2] = ["client_secret", "client_key"];
+
+impl Method {
+    /// Checks what an integration or a connection gives for the standard inputs: names as in [`Self::inputs`], scopes one by one.
+    ///
+    /// All errors are returned: a value for an input that the method has no use for, one that does not fit pattern or choices or
+    /// is not the fixed one, and missing required ones. An empty value is the same as none.
+    pub fn check_inputs(&self, asked_of: AskedOf, given: &[(&str, Vec<&str>)]) -> Result<(), Vec<ValueError>> {
+        let mut errors = Vec::new();
+        for (name, values) in given {
+            let values: Vec<&str> = values.iter().copied().filter(|value| !value.is_empty()).collect();
+            if values.is_empty() {
+                continue;
+            }
+            match self.inputs.iter().find(|input| input.name == *name && input.asked_of == asked_of) {
+                Some(input) if *name == "scope" => errors.extend(self.check_scopes(input, &values).err()),
+                Some(input) => errors.extend(values.iter().find_map(|value| input.check(value).err())),
+                None if ALWAYS_TAKEN.contains(name) => {}
+                None => {
+                    errors.push(error(name, "this method has no use for it", "leave it out, or choose another method"))
+                }
+            }
+        }
+        let is_given =
+            |name: &str| given.iter().any(|(known, values)| *known == name && values.iter().any(|v| !v.is_empty()));
+        let asked = self.inputs.iter().filter(|input| input.asked_of == asked_of);
+        let missing = asked
+            .filter(|input| !is_given(&input.name) && !CREDENTIALS.contains(&input.name.as_str()))
+            .filter_map(|input| input.check_missing().err());
+        errors.extend(missing);
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn check_scopes(&self, input: &Variable, given: &[&str]) -> Result<(), ValueError> {
+        let separator = self.scopes.separator.as_str();
+        let words = |text: &'_ str| -> BTreeSet<String> {
+            text.split(separator)
+                .flat_map(|part| part.split(' '))
+                .filter(|s| !s.is_empty())
+                .map(str::to_owned)
+                .collect()
+        };
+        let wanted: BTreeSet<String> = given.iter().flat_map(|text| words(text)).collect();
+        if input.presence == Presence::Fixed {
+            return if wanted == self.scopes.default.iter().flat_map(|text| words(text)).collect() {
+                Ok(())
+            } else {
+                Err(error(&input.name, "the provider's definition fixes the scopes", "leave them out"))
+            };
+        }
+        wanted.iter().try_for_each(|scope| input.check(scope))
+    }
+
+    /// Every address that it sends something to, as the definition writes it, by field.
+    pub fn addresses(&self) -> Vec<(String, String)> {
+        let phases = &*self.phases;
+        let request = |phase: &Option<RequestPhase>| phase.as_ref().and_then(|phase| phase.url.clone());
+        let urls = [
+            ("discover.issuer", phases.discover.as_ref().map(|discover| discover.issuer.clone())),
+            ("authorize.url", phases.authorize.url.clone()),
+            ("device.url", request(&phases.device)),
+            ("token.url", phases.token.url.clone()),
+            ("refresh.url", phases.refresh.request.url.clone()),
+            ("follow_up.url", phases.follow_up.as_ref().and_then(|phase| phase.request.url.clone())),
+            ("revoke.url", request(&phases.revoke)),
+            ("introspect.url", request(&phases.introspect)),
+            ("register.url", request(&phases.register)),
+            ("userinfo.url", phases.userinfo.as_ref().and_then(|phase| phase.url.clone())),
+            ("api.base_url", phases.api.base_url.clone()),
+        ];
+        let fixed = urls.into_iter().filter_map(|(field, url)| Some((field.to_owned(), url?.to_string())));
+        let lookups = phases.lookups.iter().filter_map(|lookup| {
+            Some((format!("after_connect.{}.url", lookup.name), lookup.request.url.as_ref()?.to_string()))
+        });
+        let hosts: Vec<String> = phases.api.hosts.iter().map(ToString::to_string).collect();
+        let hosts = (!hosts.is_empty()).then(|| ("api.hosts".to_owned(), hosts.join(" ")));
+        fixed.chain(lookups).chain(hosts).collect()
+    }
+
+    /// What a person may have to choose after connecting, by the name under which it is kept: `lookup.NAME`.
+    pub fn choices(&self) -> impl Iterator<Item = &str> {
+        self.phases.lookups.iter().filter_map(|lookup| lookup.choose.as_ref()).map(|choose| choose.save.as_str())
     }
 }
 

@@ -50,6 +50,7 @@ impl Checker {
     pub(super) fn params(&self, at: &[&str], raw: &Table<Value>) -> ParamTemplates {
         let mut params = Vec::new();
         for (name, value) in raw.iter() {
+            self.plain_name(at, name);
             let value = match value {
                 Value::String(text) => {
                     let path = join(at, &[name]);
@@ -59,7 +60,13 @@ impl Checker {
                         None => self.text(&path, text).map(ParamValue::Text),
                     }
                 }
-                value => Some(ParamValue::Json(value.clone())),
+                value => {
+                    if has_placeholder(value) {
+                        let reason = "a list or a table is sent as it is, so nothing is put in for a placeholder";
+                        self.error(&join(at, &[name]), reason, "use texts of their own, or a template of the body");
+                    }
+                    Some(ParamValue::Json(value.clone()))
+                }
             };
             params.extend(value.map(|value| (name.to_owned(), value)));
         }
@@ -67,7 +74,15 @@ impl Checker {
     }
 
     pub(super) fn texts(&self, at: &[&str], raw: &Table) -> Texts {
+        raw.iter().for_each(|(name, _)| self.plain_name(at, name));
         raw.iter().filter_map(|(name, text)| Some((name.to_owned(), self.text(&join(at, &[name]), text)?))).collect()
+    }
+
+    fn plain_name(&self, at: &[&str], name: &str) {
+        if name.contains("{{") || name.is_empty() || name.chars().any(char::is_control) {
+            let reason = "the name is empty, or has a placeholder or a control character";
+            self.error(&join(at, &[name]), reason, "write the name as it is sent; placeholders stand in values");
+        }
     }
 
     pub(super) fn headers(&self, at: &[&str], raw: &Table) -> Vec<(HeaderName, Template)> {
@@ -211,4 +226,13 @@ pub(super) fn read_duration(text: &str) -> Option<Duration> {
         return None;
     }
     number.parse::<u64>().ok().map(|number| Duration::from_secs(number * unit))
+}
+
+fn has_placeholder(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("{{"),
+        Value::Array(items) => items.iter().any(has_placeholder),
+        Value::Object(members) => members.values().any(has_placeholder),
+        _ => false,
+    }
 }

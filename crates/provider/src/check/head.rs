@@ -181,16 +181,25 @@ impl Checker {
             methods: raw.methods,
             name: name.to_owned(),
         };
-        for (value, _) in &variable.choices {
+        // A method may fix what the others choose from.
+        for (value, _) in variable.choices.iter().filter(|_| variable.presence != Presence::Fixed) {
             if let Err(error) = variable.check(value) {
                 self.error(&at("choices"), format!("`{value}`: {}", error.reason), "correct or remove this choice");
             }
         }
+        let is_scope = path[0] == "inputs" && name == "scope";
         for (field, value) in [("default", &variable.default), ("example", &variable.example)] {
             if field == "example" && variable.presence == Presence::Fixed {
                 continue;
             }
-            if let Some(Err(error)) = value.as_deref().map(|value| variable.check(value)) {
+            let checked = match value.as_deref() {
+                // Several scopes are one value, and each is checked by itself.
+                Some(_) if is_scope && variable.presence == Presence::Fixed => Ok(()),
+                Some(scopes) if is_scope => scopes.split(' ').try_for_each(|scope| variable.check(scope)),
+                Some(value) => variable.check(value),
+                None => Ok(()),
+            };
+            if let Err(error) = checked {
                 self.error(&at(field), error.reason, error.remedy);
             }
         }
@@ -286,10 +295,20 @@ impl Checker {
                 let place = if name == "scope" { "scopes.default" } else { "token.reply.access_token" };
                 self.error(&["inputs", name, "default"], "its default has another place", format!("write {place}"));
             }
+            let scopes = || Some(parts.scopes.default.join(" ")).filter(|scopes| !scopes.is_empty());
+            let default = match name {
+                "scope" => scopes(),
+                "token_key" => {
+                    let pointer = parts.phases.reply.access_token.as_str();
+                    let name = pointer.strip_prefix('/').filter(|name| !name.contains('/'));
+                    Some(name.unwrap_or(pointer).to_owned())
+                }
+                _ => said.default.clone(),
+            };
             let raw = schema::Variable {
                 label: Some(said.label.clone().unwrap_or_else(|| label.to_owned())),
                 help: said.help.clone().unwrap_or_default(),
-                default: said.default.clone(),
+                default,
                 presence: said.presence.unwrap_or(presence),
                 secret: said
                     .secret

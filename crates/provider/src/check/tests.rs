@@ -768,9 +768,9 @@ fn hostile_files() {
         ["acme.toml:1:1: the file has 10485789 bytes, and at most 1048576 are read; write a shorter one"]
     );
     let deep = format!("schema = {}{}", "[".repeat(5000), "]".repeat(5000));
-    assert!(errors(&deep)[0].contains("recurs"), "{:?}", errors(&deep));
+    assert!(errors(&deep)[0].starts_with("acme.toml:1:42: it is nested too deeply"), "{:?}", errors(&deep));
     let keys = format!("{} = 1", vec!["a"; 5000].join("."));
-    assert!(errors(&keys)[0].contains("recurs"), "{:?}", errors(&keys));
+    assert!(errors(&keys)[0].starts_with("acme.toml:1:66: it is nested too deeply"), "{:?}", errors(&keys));
     let inline = format!("schema = {}1{}", "{ a = ".repeat(5000), " }".repeat(5000));
     assert!(!errors(&inline).is_empty());
     // Values that double with each step are refused when they are made, not made.

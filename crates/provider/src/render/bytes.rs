@@ -70,6 +70,33 @@ fn token_set(json: &str) -> TokenSet {
     read_token_reply(&ReplyRules::default(), 200, &HeaderMap::new(), json.as_bytes(), AT.now_ms).unwrap()
 }
 
+/// Header names are the exception: HTTP compares them in any case, and the library writes them in lower case.
+#[test]
+fn names_keep_their_letter_case() {
+    let text = "[authorize]\nurl = \"https://as.example/A/{{Zone}}\"\nparams = { appKey = \"{{client_id}}\" }\n\
+        [token]\nurl = \"https://as.example/{{Zone}}/T\"\nclient_auth = \"none\"\nquery = { apiVersion = \"V2\" }\n\
+        params = { realmId = \"{{Realm_ID}}\" }\nrename = { client_id = \"clientId\", code = \"authCode\" }\n\
+        [refresh]\nbody = \"json\"\nparams = { RealmID = \"{{Realm_ID}}\" }\n\
+        [variables.Zone]\n[variables.Realm_ID]\n";
+    let rendered = rendered("authorization_code", text, &[("Zone", "EU-West"), ("Realm_ID", "Ab"), ("realm_id", "no")]);
+    let authorize = rendered.authorize.as_ref().unwrap();
+    assert_eq!(authorize.url.path(), "/A/EU-West");
+    assert!(format!("{:?}", authorize.params).contains("appKey"), "{:?}", authorize.params);
+    let grant = Grant::RefreshToken { refresh_token: &"rt".into() };
+    assert_eq!(
+        sent(&rendered.refresh, &grant, None),
+        "POST https://as.example/EU-West/T\ncontent-type: application/json\n\
+         {\"grant_type\":\"refresh_token\",\"refresh_token\":\"rt\",\"RealmID\":\"Ab\",\"clientId\":\"id-1\"}"
+    );
+    let code = Grant::AuthorizationCode { code: &"c".into(), redirect_uri: "https://x.example/", verifier: None };
+    let exchange = sent(&rendered.token, &code, None);
+    assert!(exchange.starts_with("POST https://as.example/EU-West/T?apiVersion=V2\n"), "{exchange}");
+    assert!(
+        exchange.contains("authCode=c") && exchange.contains("realmId=Ab") && exchange.contains("clientId=id-1"),
+        "{exchange}"
+    );
+}
+
 /// A definition's lines, values of variables, and the bytes that are sent.
 type Row = (&'static str, &'static [(&'static str, &'static str)], &'static str);
 
