@@ -45,13 +45,16 @@ CREATE TABLE api_keys (
 );
 CREATE UNIQUE INDEX api_keys_live_name ON api_keys (tenant, name) WHERE revoked_at IS NULL;
 
--- The user's own definitions; the built-in ones are in the binary.
+-- Definitions: every version of the user's own, and of the built-in ones those that integrations were made with.
 CREATE TABLE providers (
     tenant TEXT NOT NULL,
     id TEXT NOT NULL,
-    definition TEXT NOT NULL,
-    updated_at BIGINT NOT NULL,
-    PRIMARY KEY (tenant, id)
+    version TEXT NOT NULL,      -- of one's own its number; of a built-in one its content's hash
+    number BIGINT NOT NULL,     -- of a built-in one 0
+    definition TEXT,            -- NULL: removed; its number isn't given again
+    bases TEXT NOT NULL,        -- what it extended when it was added, as JSON
+    created_at BIGINT NOT NULL,
+    PRIMARY KEY (tenant, id, version)
 );
 
 CREATE TABLE integrations (

@@ -169,10 +169,8 @@ impl Broker {
             Change::Connection(id) => self.live.forget(&id),
             Change::Key(id) => self.keys.forget(&id),
             Change::Integration(id) => self.live.forget_of(&id),
-            Change::Providers => {
-                self.load_own_providers().await?;
-                self.live.forget_all();
-            }
+            // What integrations stay on never changes.
+            Change::Providers => self.load_own_providers().await?,
             Change::DataKeys => self.load_data_keys().await?,
             Change::Fence => self.hear_fence().await?,
             Change::Unknown => self.forget_everything().await?,
@@ -183,6 +181,7 @@ impl Broker {
     async fn forget_everything(&self) -> Result<()> {
         self.live.forget_all();
         self.keys.forget_all();
+        self.forget_versions();
         self.load_own_providers().await?;
         self.load_data_keys().await?;
         self.hear_fence().await

@@ -4,7 +4,7 @@
 //! Modules stand in this order and use only what stands before them:
 //!
 //! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
-//! `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `learn` → `endpoints` → `token_set` → `allowance` (what an API allows) → `live` (tokens in
+//! `definitions` → `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `learn` → `endpoints` → `token_set` → `allowance` (what an API allows) → `live` (tokens in
 //! memory) →
 //! `settle` (what is asked once a token set is safe) → `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `seal` → `ends` → `scheduler` → `doctor`.
 
@@ -18,6 +18,7 @@ mod allowance;
 mod audit;
 pub mod clock;
 mod connect;
+mod definitions;
 mod doctor;
 pub mod egress;
 mod endpoints;
@@ -62,7 +63,10 @@ pub use error::{Error, FieldError, Result};
 pub use fence::Instance;
 pub use gateway::ProxyRequest;
 pub use idempotency::{Idempotency, KeptReply};
-pub use manage::{ConnectionEdit, IntegrationEdit, NewConnection, NewIntegration, Page, ShownConnection};
+pub use manage::{
+    ConnectionEdit, IntegrationEdit, Meaning, NewConnection, NewIntegration, NewVersion, Page, ProviderVersion,
+    ShownConnection, ShownProvider, Upgrade,
+};
 pub use open::{Broker, Opened, Settings};
 pub use renew::RenewalNote;
 pub use revoke::RevocationOutcome;

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -17,6 +17,7 @@ use crate::access::KeyCache;
 use crate::allowance::Allowances;
 use crate::audit::AuditLog;
 use crate::clock::{Clock, Rng, millis};
+use crate::definitions::Definitions;
 use crate::egress::Egress;
 use crate::endpoints::{Endpoints, Pace};
 use crate::error::{Error, Result};
@@ -75,7 +76,7 @@ pub struct Inner {
     pub(crate) store: Store,
     pub(crate) vault: Vault,
     pub(crate) egress: Egress,
-    pub(crate) catalogue: RwLock<Arc<Catalogue>>,
+    pub(crate) definitions: Definitions,
     pub(crate) audit: AuditLog,
     pub(crate) escrow: Escrow,
     pub(crate) fence: Fence,
@@ -136,7 +137,7 @@ impl Broker {
             escrow: Escrow::open(&settings.data_dir, settings.points.clone())?,
             fence,
             follower: Follower::new(store.is_shared()),
-            catalogue: RwLock::new(Arc::new(built_in(&settings))),
+            definitions: Definitions::new(built_in(&settings)),
             keys: KeyCache::default(),
             live: LiveTokens::default(),
             allowances: Allowances::default(),

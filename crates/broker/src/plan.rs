@@ -8,7 +8,7 @@ use http::Request;
 use keyholder_oauth::{
     Client, ClientAuth, Metadata, Moment, Secret, SecretBytes, TokenEndpoint, TokenSet, read_metadata,
 };
-use keyholder_provider::{Catalogue, Choice, ConsentRequest, Definition, Discovery, Rendered};
+use keyholder_provider::{Choice, ConsentRequest, Definition, Discovery, Rendered};
 
 use crate::clock::millis;
 use crate::egress::{Bounds, Fetched, Identity, origin_of};
@@ -76,17 +76,6 @@ struct Ingredients {
 pub(crate) const PASSWORD: &str = "\u{0}password";
 
 impl Broker {
-    /// The catalogue as it stands.
-    pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
-        let held = self.catalogue.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Arc::clone(&held)
-    }
-
-    /// The definition of this id.
-    pub(crate) fn definition(&self, id: &str) -> Result<Arc<Definition>> {
-        self.catalogue().definition(id).ok_or_else(|| Error::not_found("provider", id))
-    }
-
     /// The plan of a connection; `tokens`, where there are some, lend what the provider returned beside them.
     pub(crate) async fn plan(&self, connection: &Connection, tokens: Option<&TokenSet>) -> Result<Plan> {
         let integration = self.opened_integration(&connection.integration).await?;
@@ -134,9 +123,7 @@ impl Broker {
         secrets: &SecretInput,
         tokens: Option<&TokenSet>,
     ) -> Result<Ingredients> {
-        // Definitions are in memory.
-        self.is_current().await;
-        let definition = self.definition(&integration.provider)?;
+        let definition = self.definition_of(integration).await?;
         let method = definition.method(Some(&integration.method))?;
         let values = all_values(integration, variables, secrets, tokens);
         let client = Client {

@@ -85,11 +85,6 @@ impl Catalogue {
         found.split_off(1)
     }
 
-    /// Whether a definition is the one of its id that comes with the program.
-    pub fn is_built_in(definition: &Definition) -> bool {
-        built_in_text(&definition.id).is_some_and(|(_, text)| text == *definition.text)
-    }
-
     /// All definitions in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Definition>> {
         self.definitions.values().map(Entry::definition)

@@ -89,7 +89,7 @@ impl Broker {
         };
         // A state that is shown at a door that isn't there is spent like one at the wrong door.
         let Some((found, _)) = found else { return Ok((CallbackRules::default(), ResponseMode::Query)) };
-        let definition = self.definition(&found.provider)?;
+        let definition = self.definition_of(&found).await?;
         let method = definition.method(Some(&found.method))?;
         Ok((method.callback_rules(), method.response_mode()))
     }

@@ -55,7 +55,7 @@ impl Broker {
         self.fence.check()?;
         let (session, connection) = self.session_of_link(token).await?;
         let integration = self.opened_integration(&session.integration).await?;
-        let definition = self.definition(&integration.provider)?;
+        let definition = self.definition_of(&integration).await?;
         let method = definition.method(Some(&integration.method))?;
         let mut typed = typed.clone();
         let brought = match method.grant {

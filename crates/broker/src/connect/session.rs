@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use keyholder_oauth::{Secret, random_token, sha256};
-use keyholder_provider::{AskedOf, Authorize as Authorization, Definition, GrantKind, Method, Presence, Variable};
+use keyholder_provider::{
+    AskedOf, Authorize as Authorization, Definition, GrantKind, Kind, Method, Presence, Variable,
+};
 use url::Url;
 
 use super::back::Finished;
@@ -13,7 +15,7 @@ use super::device::DeviceCode;
 use crate::clock::millis;
 use crate::endpoints::Urgency;
 use crate::error::{Error, Result, invalid};
-use crate::manage::{NewConnection, sort_given};
+use crate::manage::{NewConnection, choose, sort_given};
 use crate::model::{
     Caller, ConnectSession, Connection, ConnectionState, Integration, PendingGrant, SecretInput, SessionId, Status,
     Values,
@@ -39,6 +41,8 @@ pub struct NewConnectSession {
     pub return_url: Option<String>,
     /// Values that the person is not asked for.
     pub variables: Values,
+    /// What the person is not asked to choose after connecting, by name.
+    pub choices: Values,
     /// Labels of a new connection.
     pub tags: Values,
 }
@@ -128,6 +132,12 @@ pub struct Question {
     pub required: bool,
     /// Shown as dots.
     pub secret: bool,
+    /// What kind of text it is.
+    pub kind: Kind,
+    /// The values there are, with their labels; empty: any.
+    pub choices: Vec<(String, String)>,
+    /// Shown in an empty field.
+    pub example: Option<String>,
 }
 
 impl Broker {
@@ -149,7 +159,7 @@ impl Broker {
         let return_url = return_url.map(|url| check_return(url, owner.as_deref())).transpose()?;
         let connection = self.revived(connection).await?;
         self.record(caller, "connection.authorize", connection.id.as_str(), "ok", None)?;
-        let grant = self.grant_of(&integration)?;
+        let grant = self.grant_of(&integration).await?;
         if grant == GrantKind::DeviceCode {
             if return_url.is_some() {
                 return Err(invalid(
@@ -180,7 +190,7 @@ impl Broker {
     /// Makes a connect session, with a new connection unless one is named.
     pub async fn create_session(&self, caller: &Caller, new: NewConnectSession) -> Result<SessionLink> {
         let integration = self.integration(caller, &new.integration).await?;
-        if !self.grant_of(&integration)?.needs_a_person() {
+        if !self.grant_of(&integration).await?.needs_a_person() {
             return Err(Error::NotPossible(format!(
                 "the method `{}` needs no person; make a connection and authorise it with `POST /v1/connections/{{id}}/authorize`",
                 integration.method
@@ -194,13 +204,14 @@ impl Broker {
         let owner = new.owner.clone().or(known_owner);
         let return_url = new.return_url.map(|url| check_return(url, owner.as_deref())).transpose()?;
         let connection = match new.connection {
-            Some(name) => self.existing_for_session(caller, &integration, &name, &new.variables).await?,
+            Some(name) => self.existing_for_session(caller, &integration, &name, &new.variables, &new.choices).await?,
             None => {
                 let draft = NewConnection {
                     name: self.name_for_session(&integration),
                     integration: integration.name.clone(),
                     owner: new.owner.clone(),
                     variables: new.variables,
+                    choices: new.choices,
                     tags: new.tags,
                     ..NewConnection::default()
                 };
@@ -224,7 +235,7 @@ impl Broker {
         }
         let (session, connection) = self.session_of_link(token).await?;
         let integration = self.opened_integration(&session.integration).await?;
-        let definition = self.definition(&integration.provider)?;
+        let definition = self.definition_of(&integration).await?;
         let method = definition.method(Some(&integration.method))?;
         if let Some(code) = self.device_of_page(&session, browser).await? {
             return Ok(View::Device { provider: definition.name.clone(), code });
@@ -238,6 +249,9 @@ impl Broker {
                 value: v.default.clone().unwrap_or_default(),
                 required: v.presence == Presence::Required,
                 secret: v.secret,
+                kind: v.kind,
+                choices: v.choices.clone(),
+                example: v.example.clone(),
             })
             .collect();
         if method.grant == GrantKind::RefreshToken {
@@ -249,6 +263,9 @@ impl Broker {
                 value: String::new(),
                 required: true,
                 secret: true,
+                kind: Kind::Text,
+                choices: Vec::new(),
+                example: None,
             });
         }
         let meaning =
@@ -281,9 +298,10 @@ impl Broker {
         let integration = self.opened_integration(&connection.integration).await?;
         let HeldGrant { tokens, typed, choice } = self.open_pending(pending)?;
         let plan = self.plan_for(&integration, &typed.variables, typed.secrets, Some(&tokens)).await.ok();
+        let definition = self.definition_of(&integration).await?;
         if let Some(choice) = choice {
             return Ok(View::Choice {
-                provider: provider_name(&*self.definition(&integration.provider)?, authorize_of(plan.as_ref())),
+                provider: provider_name(&definition, authorize_of(plan.as_ref())),
                 lookup: choice.lookup,
                 options: choice.options,
             });
@@ -292,7 +310,7 @@ impl Broker {
         // A provider that says nothing granted what was asked for (RFC 6749 §5.1).
         let asked = plan.as_ref().map_or(integration.scopes, |plan| plan.rendered.requested_scopes.clone());
         Ok(View::Confirmation {
-            provider: provider_name(&*self.definition(&integration.provider)?, authorize_of(plan.as_ref())),
+            provider: provider_name(&definition, authorize_of(plan.as_ref())),
             account: pending.account.clone(),
             connection: connection.name,
             scope: tokens.scope.unwrap_or(asked),
@@ -323,8 +341,8 @@ impl Broker {
     }
 
     /// The grant of an integration's method.
-    pub(crate) fn grant_of(&self, integration: &Integration) -> Result<GrantKind> {
-        let definition = self.definition(&integration.provider)?;
+    pub(crate) async fn grant_of(&self, integration: &Integration) -> Result<GrantKind> {
+        let definition = self.definition_of(integration).await?;
         Ok(definition.method(Some(&integration.method))?.grant)
     }
 
@@ -344,6 +362,7 @@ impl Broker {
         integration: &Integration,
         name: &str,
         variables: &Values,
+        choices: &Values,
     ) -> Result<Connection> {
         let connection = self.find_connection(caller, name).await?;
         if connection.integration != integration.id {
@@ -353,13 +372,14 @@ impl Broker {
                 "name that integration, or leave `connection` out",
             ));
         }
-        if !variables.is_empty() {
-            let definition = self.definition(&integration.provider)?;
+        if !variables.is_empty() || !choices.is_empty() {
+            let definition = self.definition_of(integration).await?;
             let method = definition.method(Some(&integration.method))?;
             let mut secrets = self.connection_secrets(&connection)?;
             let (open, secret) = sort_given(&definition, method, AskedOf::Connection, variables)?;
             let mut all = connection.variables.clone();
             all.extend(open);
+            choose(method, &mut all, choices)?;
             secrets.extend(secret);
             let sealed = self.seal_connection_secrets(&connection.tenant, connection.id.as_str(), &secrets)?;
             let (id, now) = (connection.id.clone(), self.now_ms());

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use keyholder_oauth::Secret;
-use keyholder_provider::{AskedOf, GrantKind};
+use keyholder_provider::{AskedOf, Definition, GrantKind, Method};
 
+use super::fields::check_user;
 use super::{Page, check_name, sort_given, sort_values, taken};
-use crate::error::{Error, FieldError, Result, invalid};
+use crate::error::{Error, Result, invalid};
 use crate::model::{
     Caller, Connection, ConnectionId, ConnectionState, Event, EventId, Failures, Grip, Integration, Scope, Values,
 };
@@ -29,6 +30,8 @@ pub struct NewConnection {
     pub password: Option<Secret>,
     /// Values for the variables asked of connections.
     pub variables: Values,
+    /// What a person would be asked to choose after connecting, by name.
+    pub choices: Values,
     /// Free labels.
     pub tags: Values,
 }
@@ -42,6 +45,8 @@ pub struct ConnectionEdit {
     pub password: Option<Secret>,
     /// Variables to set; an empty value takes one away.
     pub variables: Values,
+    /// Choices to set; an empty value takes one away.
+    pub choices: Values,
 }
 
 /// A connection with what a list shows beside it.
@@ -70,7 +75,8 @@ impl Broker {
             ),
             other => other,
         })?;
-        let connection = self.draft_connection(&integration, new)?;
+        let definition = self.definition_of(&integration).await?;
+        let connection = self.draft_connection(&definition, &integration, new)?;
         let stored = connection.clone();
         let event = self.event(&connection, "created", "The connection was set up.");
         self.store
@@ -85,22 +91,27 @@ impl Broker {
     }
 
     /// A draft under an integration; not stored yet.
-    pub(crate) fn draft_connection(&self, integration: &Integration, new: NewConnection) -> Result<Connection> {
-        let definition = self.definition(&integration.provider)?;
+    pub(crate) fn draft_connection(
+        &self,
+        definition: &Definition,
+        integration: &Integration,
+        new: NewConnection,
+    ) -> Result<Connection> {
         let method = definition.method(Some(&integration.method))?;
+        check_user(method, new.username.as_deref(), new.password.as_ref())?;
         let sorted = match method.grant {
             // The person who consents is asked for what is missing.
             GrantKind::AuthorizationCode | GrantKind::DeviceCode | GrantKind::RefreshToken => {
-                sort_given(&definition, method, AskedOf::Connection, &new.variables)
+                sort_given(definition, method, AskedOf::Connection, &new.variables)
             }
             GrantKind::ClientCredentials
             | GrantKind::Password
             | GrantKind::JwtBearer
             | GrantKind::SamlBearer
-            | GrantKind::TokenExchange => sort_values(&definition, method, AskedOf::Connection, &new.variables),
+            | GrantKind::TokenExchange => sort_values(definition, method, AskedOf::Connection, &new.variables),
         };
-        let (variables, mut secrets) = sorted?;
-        check_user(method.grant, new.username.as_deref(), new.password.as_ref())?;
+        let (mut variables, mut secrets) = sorted?;
+        choose(method, &mut variables, &new.choices)?;
         if let Some(password) = new.password {
             secrets.insert(PASSWORD.to_owned(), password);
         }
@@ -192,20 +203,25 @@ impl Broker {
     ) -> Result<ShownConnection> {
         let connection = self.find_connection(caller, id_or_name).await?;
         let integration = self.opened_integration(&connection.integration).await?;
-        let definition = self.definition(&integration.provider)?;
+        let definition = self.definition_of(&integration).await?;
         let method = definition.method(Some(&integration.method))?;
+        let changes = |name: &str, value: &String| connection.variables.get(name) != Some(value);
         if connection.token_set.is_some()
-            && edit.variables.iter().any(|(name, value)| connection.variables.get(name) != Some(value))
+            && (edit.variables.iter().any(|(name, value)| changes(name, value))
+                || edit.choices.iter().any(|(name, value)| changes(&learnt_name(name), value)))
         {
             // They may be part of the address that the refresh token and the client's secret are sent to.
             self.require(caller, Scope::Admin)?;
         }
         let mut old = self.connection_secrets(&connection)?;
         let password = edit.password.or(old.remove(PASSWORD));
-        let mut all = connection.variables.clone();
+        check_user(method, edit.username.as_deref().or(connection.username.as_deref()), password.as_ref())?;
+        let (learnt, mut all) = part_learnt(connection.variables.clone());
         all.extend(old.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())));
         all.extend(edit.variables);
-        let (variables, mut secrets) = sort_values(&definition, method, AskedOf::Connection, &all)?;
+        let (mut variables, mut secrets) = sort_values(&definition, method, AskedOf::Connection, &all)?;
+        variables.extend(learnt);
+        choose(method, &mut variables, &edit.choices)?;
         if let Some(password) = password {
             secrets.insert(PASSWORD.to_owned(), password);
         }
@@ -274,6 +290,43 @@ impl NewEvent {
     }
 }
 
+/// Parts what the provider said (`callback.NAME`, `lookup.NAME`) from the values of variables, whose names have no dot.
+fn part_learnt(values: Values) -> (Values, Values) {
+    values.into_iter().partition(|(name, _)| name.contains('.'))
+}
+
+/// Puts choices among what the provider said; an empty one is taken away.
+pub(crate) fn choose(method: &Method, values: &mut Values, choices: &Values) -> Result<()> {
+    for (name, value) in choices {
+        let known: Vec<&str> = method.choices().collect();
+        if !known.contains(&name.as_str()) {
+            let remedy = if known.is_empty() {
+                "leave `choices` out".to_owned()
+            } else {
+                format!("use one of: {}", known.join(", "))
+            };
+            return Err(invalid(format!("choices.{name}"), "there is nothing of this name to choose", remedy));
+        }
+        if value.len() > MAX_CHOICE || value.chars().any(char::is_control) {
+            let remedy = "give the value that the provider uses";
+            return Err(invalid(format!("choices.{name}"), "it is too long or holds control characters", remedy));
+        }
+        if value.is_empty() {
+            values.remove(&learnt_name(name));
+        } else {
+            values.insert(learnt_name(name), value.clone());
+        }
+    }
+    Ok(())
+}
+
+fn learnt_name(choice: &str) -> String {
+    format!("lookup.{choice}")
+}
+
+/// Longest choice, in bytes.
+const MAX_CHOICE: usize = 8192;
+
 pub(crate) fn shown(connection: Connection, integration: &Integration) -> ShownConnection {
     ShownConnection {
         connection,
@@ -281,26 +334,4 @@ pub(crate) fn shown(connection: Connection, integration: &Integration) -> ShownC
         provider: integration.provider.clone(),
         method: integration.method.clone(),
     }
-}
-
-fn check_user(grant: GrantKind, username: Option<&str>, password: Option<&Secret>) -> Result<()> {
-    let wanted = grant == GrantKind::Password;
-    let has =
-        [("username", username.is_some_and(|u| !u.is_empty())), ("password", password.is_some_and(|p| !p.is_empty()))];
-    let errors: Vec<_> = has
-        .into_iter()
-        .filter(|(_, has)| *has != wanted)
-        .map(|(field, has)| {
-            if has {
-                FieldError::new(field, "this method doesn't use it", "leave it out, or choose the method `password`")
-            } else {
-                FieldError::new(
-                    field,
-                    "the password grant needs it",
-                    "give the user's name and password at the provider",
-                )
-            }
-        })
-        .collect();
-    if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
 }

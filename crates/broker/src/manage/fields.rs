@@ -1,6 +1,7 @@
 //! An integration's own fields: whether each has the form it needs, and whether what the client authenticates with is there.
 
 use keyholder_oauth::{ClientAuth, Secret};
+use keyholder_provider::{AskedOf, Method, ValueError};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Map, Value};
@@ -32,6 +33,38 @@ pub(super) fn check_fields(integration: &Integration) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the standard inputs are as the method wants them.
+pub(super) fn check_inputs(method: &Method, integration: &Integration) -> Result<()> {
+    let given = [
+        ("client_id", vec![integration.client_id.as_str()]),
+        ("client_secret", integration.client_secret.iter().map(Secret::expose).collect()),
+        ("client_key", integration.client_key.iter().map(Secret::expose).collect()),
+        ("scope", integration.scopes.iter().map(String::as_str).collect()),
+        ("audience", integration.audience.iter().map(String::as_str).collect()),
+        ("grant_type", integration.grant_type.iter().map(String::as_str).collect()),
+        ("token_key", integration.token_key.iter().map(String::as_str).collect()),
+    ];
+    method.check_inputs(AskedOf::Integration, &given).map_err(unfit)
+}
+
+/// The same for what a connection gives.
+pub(crate) fn check_user(method: &Method, username: Option<&str>, password: Option<&Secret>) -> Result<()> {
+    let given = [
+        ("username", username.into_iter().collect()),
+        ("password", password.into_iter().map(Secret::expose).collect()),
+    ];
+    method.check_inputs(AskedOf::Connection, &given).map_err(unfit)
+}
+
+/// Under the names that the API gives these fields.
+fn unfit(errors: Vec<ValueError>) -> Error {
+    let field = |error: ValueError| {
+        let name = if error.variable == "scope" { "scopes".to_owned() } else { error.variable };
+        FieldError::new(name, error.reason, error.remedy)
+    };
+    Error::Invalid(errors.into_iter().map(field).collect())
 }
 
 /// Whether there is what this way to authenticate needs.

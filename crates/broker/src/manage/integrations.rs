@@ -5,12 +5,13 @@ use std::sync::Arc;
 use keyholder_oauth::{ClientAuth, Secret};
 use keyholder_provider::{AskedOf, Definition, RenderError};
 
-use super::fields::{check_credentials, check_fields};
+use super::fields::{check_credentials, check_fields, check_inputs};
+use super::providers::{ShownProvider, shown};
 use super::{Page, check_name, sort_values, taken};
 use crate::error::{Error, FieldError, Result, invalid};
 use crate::model::{Caller, Integration, IntegrationId, Scope, SecretInput, Values};
 use crate::open::Broker;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreResult, Tx};
 
 /// What a new integration shall be. Without `Debug`: variables may be secret.
 #[derive(Clone, Default)]
@@ -87,7 +88,8 @@ impl Broker {
     pub async fn add_integration(&self, caller: &Caller, new: NewIntegration) -> Result<Integration> {
         self.require_unlimited(caller, "no integrations", &new.name)?;
         check_name(&new.name)?;
-        let definition = self.definition_for(&new.provider)?;
+        let provider = self.provider_for(&new.provider)?;
+        let definition = Arc::clone(&provider.definition);
         let method = definition.method(new.method.as_deref()).map_err(|e| {
             let names: Vec<_> = definition.methods.iter().map(|m| m.name.as_str()).collect();
             FieldError::new("method", e.to_string(), format!("use one of: {}", names.join(", ")))
@@ -99,7 +101,7 @@ impl Broker {
             id: IntegrationId::new(&self.clock, &self.rng),
             tenant: caller.tenant.clone(),
             name: new.name,
-            provider_version: self.version_of(&definition),
+            provider_version: provider.version.clone(),
             provider: definition.id.clone(),
             method: method.name.clone(),
             client_id: new.client_id,
@@ -123,10 +125,20 @@ impl Broker {
         self.check_integration(&definition, &integration).await?;
         let sealed = self.seal_integration(&integration)?;
         let stored = integration.clone();
-        self.store
-            .write(move |tx| tx.add_integration(&stored, sealed.as_deref()))
+        let written = self
+            .store
+            .write(move |tx| {
+                let held = hold(tx, &stored, &provider)?;
+                if held {
+                    tx.add_integration(&stored, sealed.as_deref())?;
+                }
+                Ok(held)
+            })
             .await
             .map_err(|error| taken(error, "integration", &integration.name))?;
+        if !written {
+            return Err(Error::ChangedMeanwhile("provider"));
+        }
         self.record(caller, "integration.create", integration.id.as_str(), "ok", Some(integration.name.clone()))?;
         Ok(integration)
     }
@@ -158,7 +170,7 @@ impl Broker {
     ) -> Result<Integration> {
         self.require_unlimited(caller, "no integrations", id_or_name)?;
         let mut integration = self.integration(caller, id_or_name).await?;
-        let definition = self.definition_for(&integration.provider)?;
+        let definition = self.definition_of(&integration).await?;
         if edit.variables.iter().any(|(name, value)| integration.variables.get(name) != Some(value)) {
             // Variables say where client secret and refresh tokens are sent; whoever may send them elsewhere may read them.
             self.require(caller, Scope::Admin)?;
@@ -212,8 +224,9 @@ impl Broker {
         format!("{base}/callback/{id}")
     }
 
-    fn definition_for(&self, provider: &str) -> Result<Arc<Definition>> {
-        self.definition(provider).map_err(|_| {
+    fn provider_for(&self, provider: &str) -> Result<ShownProvider> {
+        let newest = self.definitions.newest();
+        newest.catalogue.definition(provider).map(|it| shown(&newest, it)).ok_or_else(|| {
             invalid(
                 "provider",
                 format!("there is no provider `{}`", provider.chars().take(60).collect::<String>()),
@@ -223,20 +236,35 @@ impl Broker {
     }
 
     /// Makes the plan that every connection under it will make. Values that each connection brings are not known yet, so a plan that only lacks those is fine.
-    async fn check_integration(&self, definition: &Definition, integration: &Integration) -> Result<()> {
+    pub(super) async fn check_integration(&self, definition: &Definition, integration: &Integration) -> Result<()> {
         check_fields(integration)?;
         let method = definition.method(Some(&integration.method))?;
+        check_inputs(method, integration)?;
         let asks_connection = definition
             .variables_of(method)
             .any(|variable| variable.asked_of == AskedOf::Connection && variable.default.is_none());
         let plan = match self.plan_for(integration, &Values::new(), SecretInput::new(), None).await {
             Ok(plan) => plan,
             Err(Error::Render(RenderError::NotSaidYet { .. })) => return Ok(()),
-            Err(Error::Render(_)) if asks_connection => return Ok(()),
+            Err(Error::Render(_)) if asks_connection => {
+                return integration.client_auth.map_or(Ok(()), |auth| check_credentials(auth, integration));
+            }
             Err(error) => return Err(error),
         };
         check_credentials(plan.rendered.token.client_auth, integration)
     }
+}
+
+/// Sees to it that a version stays: one's own is held until the integration is on it, `false` if it is gone; a built-in one's text is kept.
+pub(super) fn hold(tx: &Tx<'_>, integration: &Integration, provider: &ShownProvider) -> StoreResult<bool> {
+    let (tenant, id, definition) = (&integration.tenant, &integration.provider, &provider.definition);
+    if provider.built_in {
+        let (text, bases) = (&definition.text, &definition.bases);
+        tx.keep_built_in(tenant, id, &provider.version, text, bases, integration.updated_at)?;
+        return Ok(true);
+    }
+    tx.lock_provider(tenant, id, &provider.version)?;
+    Ok(tx.provider_version(tenant, id, &provider.version)?.is_some())
 }
 
 fn given(secret: Option<Secret>) -> Option<Secret> {

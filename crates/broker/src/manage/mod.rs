@@ -1,11 +1,12 @@
 //! Setting up: providers, integrations, connections.
 
 mod connections;
+mod difference;
 mod discover;
 mod fields;
 mod integrations;
 mod providers;
-mod versions;
+mod upgrade;
 
 use keyholder_oauth::Secret;
 use keyholder_provider::{AskedOf, Definition, Method};
@@ -14,9 +15,11 @@ use crate::error::{Error, FieldError, Result, invalid};
 use crate::model::{ConnectionId, IntegrationId, KeyId, SecretInput, SessionId, Values};
 use crate::store::StoreError;
 
-pub(crate) use connections::shown;
 pub use connections::{ConnectionEdit, NewConnection, ShownConnection};
+pub(crate) use connections::{choose, shown};
 pub use integrations::{IntegrationEdit, NewIntegration};
+pub use providers::{ProviderVersion, ShownProvider};
+pub use upgrade::{Meaning, NewVersion, Upgrade};
 
 /// Which part of a list.
 #[derive(Clone, Debug)]

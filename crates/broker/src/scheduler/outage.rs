@@ -196,13 +196,14 @@ impl World {
             ..NewIntegration::default()
         };
         let integration = broker.add_integration(&admin, new).await.unwrap();
+        let definition = broker.definition_of(&integration).await.unwrap();
         for chunk in (0..connections).collect::<Vec<_>>().chunks(5_000) {
             let rows: Vec<_> = chunk
                 .iter()
                 .map(|n| {
                     let name = format!("crm-{n}");
                     let new = NewConnection { name, integration: "crm".to_owned(), ..NewConnection::default() };
-                    let row = broker.draft_connection(&integration, new).unwrap();
+                    let row = broker.draft_connection(&definition, &integration, new).unwrap();
                     let due_in = millis(Duration::from_secs(6 * 3600)) / i64::try_from(connections).unwrap();
                     let due_at = START + i64::try_from(*n).unwrap() * due_in;
                     let tokens = tokens(due_at + 15 * 60_000);

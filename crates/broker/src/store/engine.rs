@@ -4,7 +4,7 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
 use super::{StoreError, StoreResult, postgres};
 use crate::clock::Clock;
-use crate::model::ConnectionId;
+use crate::model::{ConnectionId, Tenant};
 
 /// One statement, in the text both engines run.
 #[derive(Debug)]
@@ -143,6 +143,17 @@ impl Tx<'_> {
         match self.on {
             On::Sqlite(_) => Ok(()),
             On::Postgres(session) => session.query(&LOCK, &[Val::T(id.as_str())]).map(drop),
+        }
+    }
+
+    /// Locks a version of a definition, so that it isn't removed while an integration is put on it.
+    pub fn lock_provider(&self, tenant: &Tenant, id: &str, version: &str) -> StoreResult<()> {
+        const LOCK: Sql = Sql("SELECT id FROM providers WHERE tenant = ?1 AND id = ?2 AND version = ?3 FOR UPDATE");
+        match self.on {
+            On::Sqlite(_) => Ok(()),
+            On::Postgres(session) => {
+                session.query(&LOCK, &[Val::T(tenant.as_str()), Val::T(id), Val::T(version)]).map(drop)
+            }
         }
     }
 

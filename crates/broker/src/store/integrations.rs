@@ -13,7 +13,7 @@ sql! {
     ADD = concat!("INSERT INTO integrations (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)");
     UPDATE = "UPDATE integrations SET name = ?3, method = ?4, client_id = ?5, secrets = ?6, scopes = ?7, audience = ?8, header_prefix = ?9, client_auth = ?10, \
         variables = ?11, generation = ?12, updated_at = ?13, client_secret_expires_at = ?14, \
-        client_certificate = ?15, grant_type = ?16, token_key = ?17 WHERE tenant = ?1 AND id = ?2 AND generation = ?12 - 1";
+        client_certificate = ?15, grant_type = ?16, token_key = ?17, provider_version = ?18 WHERE tenant = ?1 AND id = ?2 AND generation = ?12 - 1";
     BY_NAME = concat!("SELECT ", columns!(), " FROM integrations WHERE tenant = ?1 AND (id = ?2 OR name = ?2)");
     BY_ID = concat!("SELECT ", columns!(), " FROM integrations WHERE id = ?1");
     LIST = concat!("SELECT ", columns!(), " FROM integrations WHERE tenant = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
@@ -75,6 +75,7 @@ impl Tx<'_> {
             Val::opt_t(it.client_certificate.as_deref()),
             Val::opt_t(it.grant_type.as_deref()),
             Val::opt_t(it.token_key.as_deref()),
+            Val::T(&it.provider_version),
         ];
         let written = self.execute(&UPDATE, &values)? == 1;
         if written {

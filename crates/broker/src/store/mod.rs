@@ -16,6 +16,7 @@ mod integrations;
 mod location;
 mod migrate;
 mod postgres;
+mod providers;
 mod sealed;
 mod setup;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use history::{AuditRow, NewAudit};
 pub use instances::{Identity, Place};
 pub use location::Location;
 pub use postgres::Server;
+pub use providers::StoredDefinition;
 pub use sealed::SealedRow;
 #[cfg(test)]
 pub(crate) use simulated::Simulated;

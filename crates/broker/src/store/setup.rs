@@ -1,7 +1,6 @@
-//! The installation itself: named facts, data keys, the user's own provider definitions.
+//! The installation itself: named facts, data keys.
 
 use super::{Change, StoreError, StoreResult, Tx, Val, sql};
-use crate::model::Tenant;
 use crate::vault::WrappedKey;
 
 sql! {
@@ -9,9 +8,6 @@ sql! {
     PUT_META = "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     DATA_KEYS = "SELECT id, root_key, wrapped FROM data_keys ORDER BY id";
     ADD_DATA_KEY = "INSERT INTO data_keys (id, root_key, wrapped, created_at) VALUES (?1, ?2, ?3, ?4)";
-    PROVIDERS = "SELECT id, definition FROM providers WHERE tenant = ?1 ORDER BY id";
-    PUT_PROVIDER = "INSERT INTO providers (tenant, id, definition, updated_at) VALUES (?1, ?2, ?3, ?4) \
-        ON CONFLICT (tenant, id) DO UPDATE SET definition = excluded.definition, updated_at = excluded.updated_at";
 }
 
 impl Tx<'_> {
@@ -42,17 +38,5 @@ impl Tx<'_> {
         let values = [Val::I(i64::from(key.id)), Val::T(&key.root_key), Val::B(&key.wrapped), Val::I(now_ms)];
         self.execute(&ADD_DATA_KEY, &values)?;
         self.announce(&Change::DataKeys)
-    }
-
-    /// The tenant's own definitions: id and text.
-    pub fn providers(&self, tenant: &Tenant) -> StoreResult<Vec<(String, String)>> {
-        self.rows(&PROVIDERS, &[Val::T(tenant.as_str())], |row| Ok((row.t(0)?, row.t(1)?)))
-    }
-
-    /// Adds or replaces one of the tenant's own definitions.
-    pub fn put_provider(&self, tenant: &Tenant, id: &str, text: &str, now_ms: i64) -> StoreResult<()> {
-        let values = [Val::T(tenant.as_str()), Val::T(id), Val::T(text), Val::I(now_ms)];
-        self.execute(&PUT_PROVIDER, &values)?;
-        self.announce(&Change::Providers)
     }
 }

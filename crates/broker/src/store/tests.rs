@@ -108,6 +108,7 @@ async fn every_statement_prepares(fresh: Fresh) {
         integrations::ALL,
         migrate::ALL,
         sealed::ALL,
+        providers::ALL,
         setup::ALL,
         upkeep::ALL,
     ];

@@ -158,7 +158,7 @@ async fn a_connection_says_what_it_lacks() {
     app.add_integration(app.plain("password")).await;
     let lacking = NewConnection { password: None, username: None, ..alice("crm", "x") };
     let error = app.broker.add_connection(&app.admin, lacking).await.unwrap_err().to_string();
-    says(&error, &["username", "password", "the password grant needs it"]);
+    says(&error, &["username", "password", "it is required"]);
     let odd = NewConnection {
         variables: Values::from([("colour".to_owned(), "red".to_owned())]),
         ..alice("crm", "wonderland")

@@ -25,6 +25,7 @@ mod scale;
 mod scheduler;
 mod sqlite_only;
 mod start;
+mod versions;
 
 /// Whether these tests run on PostgreSQL; `it_postgres` is the same on that engine.
 const ON_POSTGRES: bool = false;

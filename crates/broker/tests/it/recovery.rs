@@ -8,7 +8,7 @@ use keyholder_broker::clock::{Clock, ManualClock};
 use keyholder_broker::model::{Attempt, Connection, Status};
 use keyholder_broker::points::{Points, Verdict};
 use keyholder_broker::store::Store;
-use keyholder_broker::{Error, NewIntegration};
+use keyholder_broker::{Error, NewIntegration, NewVersion};
 use keyholder_sandbox::Options;
 use serde_json::json;
 
@@ -364,6 +364,7 @@ async fn a_reply_in_which_no_token_was_found_is_read_again_with_a_better_definit
     let better = "access_token = \"/data/access_token\"\nrefresh_token = \"/data/refresh_token\"\nexpires_in = \"/data/expires_in\"";
     let definition = definition(&app, &fake, "single_use", better);
     app.broker.add_provider(&app.admin, "classed.toml", &definition).await.unwrap();
+    app.broker.upgrade_integration(&app.admin, "authorization_code", NewVersion::default()).await.unwrap();
     assert_eq!(app.secret("crm").await, "at-2");
     assert!(fake.is_quiet() && app.escrow().is_empty());
     assert_eq!(app.row("crm").await.state.status(), Status::Connected);

@@ -42,6 +42,8 @@ mod replicas;
 mod scheduler;
 #[path = "../it/start.rs"]
 mod start;
+#[path = "../it/versions.rs"]
+mod versions;
 
 const ON_POSTGRES: bool = true;
 

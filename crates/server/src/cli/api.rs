@@ -89,6 +89,15 @@ impl Api {
         self.exchange(Method::DELETE, self.url(path), None).await
     }
 
+    /// `DELETE /v1/…?…`
+    pub(crate) async fn delete_with(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value> {
+        let mut url = self.url(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.exchange(Method::DELETE, url, None).await
+    }
+
     /// A call through the gateway, streamed both ways. `path` begins with a slash and may have a query.
     pub(crate) async fn proxy(
         &self,

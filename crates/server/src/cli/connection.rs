@@ -80,6 +80,9 @@ pub(crate) struct Add {
     /// Value for one of the provider's variables; may be repeated
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = pair)]
     variables: Vec<(String, String)>,
+    /// What would be asked to choose after connecting; may be repeated
+    #[arg(long = "choose", value_name = "NAME=VALUE", value_parser = pair)]
+    choices: Vec<(String, String)>,
     /// Label of your own; may be repeated
     #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = pair)]
     tags: Vec<(String, String)>,
@@ -103,6 +106,9 @@ pub(crate) struct Edit {
     /// New value of a variable, an empty one takes it away; may be repeated
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = pair)]
     variables: Vec<(String, String)>,
+    /// New choice of what is asked after connecting, an empty one takes it away; may be repeated
+    #[arg(long = "choose", value_name = "NAME=VALUE", value_parser = pair)]
+    choices: Vec<(String, String)>,
 }
 
 impl Connection {
@@ -180,6 +186,7 @@ impl Add {
             "username": self.username,
             "password": password,
             "variables": object(&self.variables),
+            "choices": object(&self.choices),
             "tags": object(&self.tags),
         });
         let added = api.post(&["connections"], &body).await?;
@@ -231,6 +238,9 @@ impl Edit {
         }
         if !self.variables.is_empty() {
             body.insert("variables".to_owned(), object(&self.variables));
+        }
+        if !self.choices.is_empty() {
+            body.insert("choices".to_owned(), object(&self.choices));
         }
         if body.is_empty() {
             return Err(CliError::Usage("say what shall change; see `keyholder connection edit --help`".to_owned()));
@@ -290,6 +300,7 @@ fn show(out: &Out, it: &Value) -> Result {
         ("ends", relative(&it["dies_at"], now).into()),
         ("generation", generation.map_or(String::new(), |generation| generation.to_string()).into()),
         ("variables", pairs(&it["variables"]).into()),
+        ("learnt", pairs(&it["learnt"]).into()),
         ("tags", pairs(&it["tags"]).into()),
         ("connected", relative(&it["connected_at"], now).into()),
         ("made", relative(&it["created_at"], now).into()),

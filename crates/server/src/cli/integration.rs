@@ -27,6 +27,7 @@ pub(crate) enum Integration {
         integration: String,
     },
     Edit(Edit),
+    Upgrade(Upgrade),
     /// Remove an integration that has no connections
     #[command(after_help = "Example:\n  keyholder integration rm login")]
     Rm {
@@ -118,6 +119,27 @@ fn text_of(file: &Path) -> Result<String> {
     std::fs::read_to_string(file).map_err(CliError::io(file.display().to_string()))
 }
 
+/// Put an integration on another version of its provider's definition
+///
+/// An integration stays on the version it was made with. This shows what differs, in the text and in what it means, and changes it.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  keyholder integration upgrade crm --dry-run\n  keyholder integration upgrade crm --to 3"
+)]
+pub(crate) struct Upgrade {
+    /// Name or id
+    integration: String,
+    /// The version, as `keyholder provider versions` names it [default: the newest]
+    #[arg(long, value_name = "VERSION")]
+    to: Option<String>,
+    /// Value for a variable that the version has and the old one has not; may be repeated
+    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = pair)]
+    variables: Vec<(String, String)>,
+    /// Only show what would change
+    #[arg(long)]
+    dry_run: bool,
+}
+
 #[derive(Args)]
 struct SecretFlags {
     /// Read the client secret from standard input
@@ -199,6 +221,12 @@ impl Integration {
                 let changed = api.patch(&["integrations", &edit.integration], &edit.body()?).await?;
                 if out.json { out.json(&changed) } else { show(out, &changed) }
             }
+            Integration::Upgrade(upgrade) => {
+                let body =
+                    json!({"version": upgrade.to, "variables": object(&upgrade.variables), "dry_run": upgrade.dry_run});
+                let reply = api.post(&["integrations", &upgrade.integration, "upgrade"], &body).await?;
+                if out.json { out.json(&reply) } else { tell_upgrade(out, &upgrade, &reply) }
+            }
             Integration::Rm { integration } => {
                 api.delete(&["integrations", &integration]).await?;
                 if out.json { Ok(()) } else { out.line(format!("The integration {integration} is gone.")) }
@@ -274,6 +302,13 @@ impl Edit {
 pub(super) fn tell_next(out: &Out, added: &Value) -> Result {
     let name = clean(text(added, "name"));
     out.line(format!("The integration {name} is there."))?;
+    if added["provider_checked"].is_null() && text(added, "provider_version").starts_with("built-in") {
+        let provider = clean(text(added, "provider"));
+        out.line(out.paint(
+            &format!("What is known of {provider} was not compared with the provider's pages; see `keyholder provider show {provider}`."),
+            Tint::Yellow,
+        ))?;
+    }
     if text(added, "grant") == "password" {
         return out.line(format!("Next: keyholder connection add NAME --integration '{name}' --username USER"));
     }
@@ -287,6 +322,45 @@ pub(super) fn tell_next(out: &Out, added: &Value) -> Result {
         note => out.line(clean(note))?,
     }
     out.line(format!("Then: keyholder connect {name}"))
+}
+
+fn tell_upgrade(out: &Out, asked: &Upgrade, reply: &Value) -> Result {
+    let (name, from, to) = (clean(text(&reply["integration"], "name")), text(reply, "from"), text(reply, "to"));
+    if from == to {
+        return out.line(format!("The integration {name} is on version {to} already."));
+    }
+    for line in text(reply, "difference").lines() {
+        let tint = match line.as_bytes().first() {
+            Some(b'+') => Tint::Green,
+            Some(b'-') => Tint::Red,
+            _ => Tint::Dim,
+        };
+        out.line(out.paint(&clean(line), tint))?;
+    }
+    let place = |address: &Value, member: &str| match text(address, member) {
+        "" => "none".to_owned(),
+        place => clean(place),
+    };
+    for address in reply["addresses"].as_array().into_iter().flatten() {
+        let field = clean(text(address, "field"));
+        out.line(format!("{field} changes from {} to {}.", place(address, "before"), place(address, "after")))?;
+    }
+    let told = [
+        ("missing", "must be given with the upgrade, as --var NAME=VALUE"),
+        ("missing_in_connections", "must be given to each connection"),
+        ("dropped", "are not used any more, and their values go"),
+    ];
+    for (member, what) in told {
+        let names = words(&reply[member]);
+        if !names.is_empty() {
+            out.line(format!("Variables that {what}: {names}"))?;
+        }
+    }
+    if asked.dry_run {
+        return out
+            .line(format!("Nothing was changed: {name} is on version {from}; without --dry-run it would be on {to}."));
+    }
+    out.line(format!("The integration {name} was on version {from} and is on {to} now."))
 }
 
 fn row(integration: &Value, now: i64) -> Vec<Cell> {

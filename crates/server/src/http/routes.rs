@@ -33,19 +33,23 @@ pub struct Route {
 pub fn table() -> Vec<Route> {
     use Scope::{Admin, Call, Manage, Read, Token};
     const PAGE: &[(&str, &str)] = &[("after", "Cursor: the `next` of the page before."), ("limit", "Most items, 1 to 200; 50 when not given.")];
+    const VERSION: &[(&str, &str)] = &[("version", "A version of the definition; the newest (for DELETE: all) when not given.")];
     const CONNECTIONS: &[(&str, &str)] = &[("integration", "Only those under this integration (name or id)."), ("state", "Only those in this state."), ("owner", "Only those of this owner."),
         ("after", "Cursor: the `next` of the page before."), ("limit", "Most items, 1 to 200; 50 when not given.")];
     vec![
-        get("/v1/providers", Read, providers::list, "List providers").answers::<providers::ProviderList>(),
-        post("/v1/providers", Manage, providers::add, "Add or replace a definition of your own").takes::<providers::NewDefinition>().creates::<providers::ProviderBody>(),
+        get("/v1/providers", Read, providers::list, "List providers").query(&[("search", "Only those with all these words in id, name or aliases.")]).answers::<providers::ProviderList>(),
+        post("/v1/providers", Manage, providers::add, "Add a definition of your own, or a new version of it").takes::<providers::NewDefinition>().creates::<providers::ProviderBody>(),
         post("/v1/providers/check", Read, providers::check, "Check a definition without storing it").takes::<providers::NewDefinition>().answers::<providers::CheckBody>(),
         post("/v1/providers/discover", Manage, providers::discover, "Draft a definition from an issuer's discovery document").takes::<providers::DiscoverRequest>().answers::<providers::Draft>(),
-        get("/v1/providers/{provider}", Read, providers::show, "Show a provider").answers::<providers::ProviderBody>(),
+        get("/v1/providers/{provider}", Read, providers::show, "Show a provider").query(VERSION).answers::<providers::ProviderBody>(),
+        delete("/v1/providers/{provider}", Manage, providers::remove, "Remove a definition of your own, or one version of it").query(VERSION),
+        get("/v1/providers/{provider}/versions", Read, providers::versions, "The versions of a definition, and how many integrations stay on each").answers::<providers::VersionList>(),
 
         get("/v1/integrations", Read, integrations::list, "List integrations").query(PAGE).answers::<integrations::IntegrationList>(),
         post("/v1/integrations", Manage, integrations::add, "Add an integration").takes::<integrations::NewIntegrationBody>().creates::<integrations::IntegrationBody>(),
         get("/v1/integrations/{integration}", Read, integrations::show, "Show an integration").answers::<integrations::IntegrationBody>(),
         patch("/v1/integrations/{integration}", Manage, integrations::edit, "Change an integration").takes::<integrations::IntegrationEditBody>().answers::<integrations::IntegrationBody>(),
+        post("/v1/integrations/{integration}/upgrade", Manage, integrations::upgrade, "Put an integration on another version of its provider's definition, or tell what that would change").takes::<integrations::UpgradeBody>().answers::<integrations::UpgradeReply>(),
         delete("/v1/integrations/{integration}", Manage, integrations::remove, "Remove an integration that has no connections"),
 
         get("/v1/connections", Read, connections::list, "List connections").query(CONNECTIONS).answers::<connections::ConnectionList>(),

@@ -111,7 +111,7 @@ impl Rehearsal {
     /// Its mistakes.
     pub async fn add(&self, file: &str, text: &str) -> Result<(String, String), String> {
         let mut catalogue = Catalogue::new();
-        self.broker.providers().into_iter().for_each(|definition| drop(catalogue.insert(definition)));
+        self.broker.providers().into_iter().for_each(|it| drop(catalogue.insert(it.definition)));
         let parsed = catalogue.parse(file, text);
         let own = parsed.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?.id;
         let is_taken = catalogue.definition(&own).is_some();
@@ -123,7 +123,7 @@ impl Rehearsal {
 
     /// The ids of all definitions.
     pub fn provider_ids(&self) -> Vec<String> {
-        self.broker.providers().iter().map(|definition| definition.id.clone()).collect()
+        self.broker.providers().iter().map(|it| it.definition.id.clone()).collect()
     }
 
     /// The definition of this id, and as the judge reads it.
@@ -131,9 +131,9 @@ impl Rehearsal {
     /// # Errors
     /// There is none.
     pub fn definition(&self, id: &str) -> Result<(Arc<Definition>, Value), String> {
-        let definition = self.broker.provider(id).map_err(|error| error.to_string())?;
         let mut catalogue = Catalogue::new();
-        self.broker.providers().into_iter().for_each(|definition| drop(catalogue.insert(definition)));
+        self.broker.providers().into_iter().for_each(|it| drop(catalogue.insert(it.definition)));
+        let definition = catalogue.definition(id).ok_or_else(|| format!("there is no provider `{id}`"))?;
         let merged = catalogue.merged(&format!("{id}.toml"), &definition.text);
         let merged = merged.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
         Ok((definition, merged))

@@ -421,3 +421,33 @@ async fn a_head_request_answers_as_get_without_a_body() {
     let reply = app.admin().send(Method::HEAD, &at("m", ""), &[], full("")).await;
     assert_eq!((reply.status, reply.body.len()), (200, 0));
 }
+
+#[tokio::test]
+async fn what_was_learnt_stands_apart_and_choices_can_be_made_beforehand() {
+    let app = App::start().await;
+    let admin = app.admin();
+    let base = app.sandbox.base_url();
+    let definition = format!(
+        "schema = 1\nid = \"sites\"\nname = \"Sites\"\n[[methods]]\ngrant = \"client_credentials\"\n[token]\nurl = \"{base}/token\"\nparams = {{ note = \"{{{{note}}}}\" }}\n\
+         [variables.note]\nasked_of = \"connection\"\npresence = \"optional\"\n[api]\nbase_url = \"{base}/api\"\nheaders = {{ X-Site = \"{{{{lookup.site}}}}\" }}\n\
+         [[after_connect]]\nname = \"sites\"\npath = \"/sites\"\nchoose = {{ value = \"id\", save = \"site\" }}\n"
+    );
+    let shown = admin.post("/v1/providers", json!({"definition": definition})).await.ok(201);
+    assert_eq!(shown["methods"][0]["choices"], json!(["site"]));
+    let mut body = app.integration_body("crm", "client_credentials");
+    body["provider"] = "sites".into();
+    body["variables"] = json!({});
+    admin.post("/v1/integrations", body).await.ok(201);
+    let new =
+        |choices: Value| json!({"name": "m", "integration": "crm", "variables": {"note": "n"}, "choices": choices});
+    admin.post("/v1/connections", new(json!({"sight": "a"}))).await.invalid("choices.sight", "use one of: site");
+    admin.post("/v1/connections", new(json!({"site": "a\nb"}))).await.invalid("choices.site", "control characters");
+    let made = admin.post("/v1/connections", new(json!({"site": "a"}))).await.ok(201);
+    assert_eq!((&made["variables"], &made["learnt"]), (&json!({"note": "n"}), &json!({"lookup.site": "a"})));
+    let reserved = json!({"variables": {"lookup.site": "b"}});
+    admin.patch("/v1/connections/m", reserved).await.invalid("variables.lookup.site", "there is no such variable");
+    let after = admin.patch("/v1/connections/m", json!({"variables": {"note": "x"}})).await.ok(200);
+    assert_eq!((&after["variables"], &after["learnt"]), (&json!({"note": "x"}), &json!({"lookup.site": "a"})));
+    let after = admin.patch("/v1/connections/m", json!({"choices": {"site": ""}})).await.ok(200);
+    assert_eq!((&after["variables"], &after["learnt"]), (&json!({"note": "x"}), &json!({})));
+}

@@ -162,7 +162,10 @@ async fn the_catalogue_is_listed_and_each_of_it_shown() {
     assert!(items.len() >= 14, "{}", items.len());
     for item in items {
         let id = item["id"].as_str().unwrap();
-        assert_eq!(&reader.get(&format!("/v1/providers/{id}")).await.ok(200), item, "{id}");
+        let mut shown = reader.get(&format!("/v1/providers/{id}")).await.ok(200);
+        let text = shown.as_object_mut().unwrap().remove("definition").unwrap();
+        assert!(text.as_str().unwrap().contains(&format!("id = \"{id}\"")), "{id}");
+        assert_eq!(&shown, item, "{id}");
         assert!(!item["methods"].as_array().unwrap().is_empty(), "{id}");
     }
     reader.get("/v1/providers/nobody").await.problem(404, "not_found");
@@ -279,4 +282,218 @@ async fn keys_and_certificates_are_kept_and_only_the_public_part_is_shown() {
 
     let manager = app.key(&["read", "manage"]).await;
     manager.patch(at, json!({"token_key": "/refresh_token"})).await.problem(403, "forbidden");
+}
+
+const WITH_INPUTS: &str = r#"
+schema = 1
+id = "acme"
+aliases = ["acme-crm"]
+name = "Acme CRM"
+
+[[methods]]
+grant = "client_credentials"
+
+[[methods]]
+grant = "authorization_code"
+inputs = { scope = { presence = "fixed" } }
+
+[inputs.audience]
+presence = "required"
+help = "The address of your Acme, as its settings show it."
+pattern = "https://.+"
+
+[inputs.scope]
+label = "Rights"
+choices = { read = "Read", write = "Write" }
+order = 1
+
+[variables.Zone]
+label = "Zone"
+choices = { eu = "Europe", us = "America" }
+order = 2
+
+[variables.Plan]
+default = "free"
+example = "paid"
+order = 1
+
+[scopes]
+default = ["read"]
+
+[authorize]
+url = "https://acme.example/authorize"
+
+[token]
+url = "https://acme.example/token"
+params = { audience = "{{audience}}", zoneName = "{{Zone}}", plan = "{{Plan}}" }
+
+[setup]
+steps = ["Make an app.", "Copy its id."]
+
+[[errors]]
+code = "E1"
+meaning = "No app."
+remedy = "Make one."
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inputs_and_variables_are_told_in_their_order_and_held_to_what_the_definition_says() {
+    let app = App::start().await;
+    let admin = app.admin();
+    admin.post("/v1/providers", json!({"definition": WITH_INPUTS})).await.ok(201);
+    let shown = admin.get("/v1/providers/acme-crm").await.ok(200);
+    assert_eq!((&shown["version"], &shown["built_in"], &shown["checked"]), (&json!("1"), &json!(false), &Value::Null));
+    assert_eq!(shown["definition"], WITH_INPUTS);
+    let inputs = &shown["methods"][0]["inputs"];
+    let names: Vec<&str> = inputs.as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["scope", "client_id", "client_secret", "audience"]);
+    assert_eq!(
+        (&inputs[0]["label"], &inputs[0]["default"], &inputs[0]["choices"][1]),
+        (&json!("Rights"), &json!("read"), &json!({"value": "write", "label": "Write"}))
+    );
+    assert_eq!((&inputs[3]["presence"], &inputs[3]["pattern"]), (&json!("required"), &json!("https://.+")));
+    assert_eq!(shown["methods"][0]["variables"], json!(["Plan", "Zone"]));
+    assert_eq!(
+        (&shown["variables"][0]["example"], &shown["errors"][0]["remedy"]),
+        (&json!("paid"), &json!("Make one."))
+    );
+    assert_eq!(shown["setup"]["steps"][1], "Copy its id.");
+
+    let body = |method: &str, more: Value| {
+        let mut body = json!({"name": "crm", "provider": "acme", "method": method, "client_id": "c", "client_secret": "s",
+            "audience": "https://a.acme.example", "variables": {"Zone": "eu"}});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let machine = |more| body("client_credentials", more);
+    for (wrong, field, words) in [
+        (machine(json!({"audience": null})), "audience", "The address of your Acme"),
+        (machine(json!({"audience": "acme"})), "audience", "does not match"),
+        (machine(json!({"scopes": ["read", "admin"]})), "scopes", "use one of: read, write"),
+        (machine(json!({"variables": {"Zone": "mars"}})), "variables.Zone", "use one of: eu, us"),
+        (machine(json!({"variables": {"zone": "eu"}})), "variables.zone", "there is no such variable"),
+        (machine(json!({"variables": {}})), "variables.Zone", "required"),
+        (body("authorization_code", json!({"scopes": ["write"]})), "scopes", "fixes the scopes"),
+    ] {
+        admin.post("/v1/integrations", wrong).await.invalid(field, words);
+    }
+    admin.post("/v1/integrations", body("authorization_code", json!({"scopes": ["read"]}))).await.ok(201);
+    admin.patch("/v1/integrations/crm", json!({"audience": null})).await.invalid("audience", "required");
+
+    let found = |search: &str| {
+        let path = format!("/v1/providers?search={search}");
+        let admin = admin.clone();
+        async move {
+            let items = admin.get(&path).await.ok(200)["items"].take();
+            items.as_array().unwrap().iter().map(|it| it["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(found("CRM%20acme").await, ["acme"]);
+    assert_eq!(found("crm%20nothing").await, Vec::<String>::new());
+
+    let shown = app.command(&["provider", "show", "acme"]);
+    for words in [
+        "not compared with the provider's pages",
+        "1. Make an app.",
+        "What client_credentials asks for",
+        "One of: eu, us.",
+        "Make one.",
+        "Rights",
+    ] {
+        assert!(shown.out.contains(words), "{words} is missing in\n{}", shown.out);
+    }
+    let listed = app.command(&["provider", "list", "acme", "crm"]);
+    assert!(listed.out.contains("not compared") && !listed.out.contains("oidc"), "{}", listed.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_are_kept_and_upgrades_are_shown() {
+    let app = App::start().await;
+    let admin = app.admin();
+    let file = app.folder.path().join("acme.toml");
+    std::fs::write(&file, WITH_INPUTS).unwrap();
+    let path = file.to_str().unwrap();
+    let added = app.command(&["provider", "add", path]);
+    assert!(added.out.contains("version 1"), "{added:?}");
+    let body = json!({"name": "crm", "provider": "acme", "client_id": "c", "client_secret": "s", "audience": "https://a.acme.example", "variables": {"Zone": "eu"}});
+    assert_eq!(admin.post("/v1/integrations", body).await.ok(201)["provider_version"], "1");
+    std::fs::write(&file, WITH_INPUTS.replace("https://acme.example/token", "https://id.acme.example/token")).unwrap();
+    let added = app.command(&["provider", "add", path]);
+    assert!(added.out.contains("version 2") && added.out.contains("integration upgrade"), "{added:?}");
+    let seen = app.command(&["integration", "upgrade", "crm", "--dry-run"]);
+    for words in [
+        "-url = \"https://acme.example/token\"",
+        "+url = \"https://id.acme.example/token\"",
+        "token.url changes from",
+        "Nothing was changed",
+    ] {
+        assert!(seen.out.contains(words), "{words} is missing in\n{}", seen.out);
+    }
+    assert_eq!(admin.delete("/v1/providers/acme?version=1").await.problem(409, "in_use")["status"], 409);
+    let done = app.command(&["integration", "upgrade", "crm", "--to", "2"]);
+    assert!(done.out.contains("is on 2 now"), "{done:?}");
+    let versions = admin.get("/v1/providers/acme/versions").await.ok(200);
+    let counted: Vec<_> = versions["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["version"].clone(), it["integrations"].clone()))
+        .collect();
+    assert_eq!(counted, [(json!("2"), json!(1)), (json!("1"), json!(0))]);
+    assert!(app.command(&["provider", "rm", "acme@1"]).out.contains("gone"));
+    admin.get("/v1/providers/acme?version=1").await.problem(404, "not_found");
+    assert!(app.command(&["provider", "show", "acme@2", "--text"]).out.contains("https://id.acme.example/token"));
+    let manager = app.key(&["read", "manage"]).await;
+    manager.post("/v1/integrations/crm/upgrade", json!({"dry_run": true, "version": "2"})).await.ok(200);
+}
+
+/// The corpus of broken definitions: the API explains each as the crate does, and stores none.
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_definitions_are_explained_and_not_stored() {
+    let app = App::start().await;
+    let admin = app.admin();
+    let before = admin.get("/v1/providers").await.ok(200);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../provider/tests/corpus");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let expected = keyholder_provider::parse(&file, &text).unwrap_err();
+        let body = json!({"definition": text, "file": file});
+        let checked = admin.post("/v1/providers/check", body.clone()).await.ok(200);
+        assert_eq!(checked["ok"], false, "{file}");
+        let told = &checked["errors"][0];
+        assert_eq!(
+            (&told["line"], &told["column"], &told["reason"]),
+            (&json!(expected[0].line), &json!(expected[0].column), &json!(expected[0].reason)),
+            "{file}"
+        );
+        admin.post("/v1/providers", body).await.problem(422, "invalid_definition");
+        count += 1;
+    }
+    assert!(count > 70);
+    let large = json!({"definition": "#".repeat(10 << 20)});
+    admin.post("/v1/providers", large).await.problem(413, "too_large");
+    assert_eq!(admin.get("/v1/providers").await.ok(200), before);
+
+    let checked = app.command(&["provider", "check", folder.join("value_is_the_host.toml").to_str().unwrap()]);
+    assert_eq!(checked.code, Some(1));
+    assert!(checked.out.contains("7 | url = \"https://{{tenant}}/token\"\n    |       ^"), "{}", checked.out);
+    let checked = app.command(&["provider", "check", folder.join("not_utf8.toml").to_str().unwrap()]);
+    assert!(checked.out.contains("not_utf8.toml:3:11: the text is not UTF-8"), "{}", checked.out);
+    let checked = app.command(&["--json", "provider", "check", folder.join("nul.toml").to_str().unwrap()]);
+    assert_eq!(serde_json::from_str::<Value>(&checked.out).unwrap()["ok"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_definition_extends_is_found_on_the_server() {
+    let app = App::start().await;
+    app.admin().post("/v1/providers", json!({"definition": WITH_INPUTS})).await.ok(201);
+    let child = "schema = 1\nid = \"acme-eu\"\nname = \"Acme EU\"\nextends = \"acme\"\n";
+    assert_eq!(app.admin().post("/v1/providers/check", json!({"definition": child})).await.ok(200)["ok"], true);
+    let file = app.folder.path().join("eu.toml");
+    std::fs::write(&file, child).unwrap();
+    let checked = app.command(&["provider", "check", file.to_str().unwrap()]);
+    assert_eq!((checked.code, checked.out.contains("is sound")), (Some(0), true), "{checked:?}");
 }

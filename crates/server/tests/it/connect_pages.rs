@@ -243,6 +243,51 @@ async fn what_only_the_person_knows_is_asked_for_and_corrected_beside_the_field(
 }
 
 #[tokio::test]
+async fn a_field_has_the_form_that_its_value_needs() {
+    let app = App::start().await;
+    let fields = "[variables.key]\nkind = \"pem\"\nsecret = true\norder = 3\nasked_of = \"connection\"\nexample = \"-----BEGIN <KEY>\"\n\
+        [variables.region]\nasked_of = \"connection\"\norder = 1\nchoices = { eu = \"Europe & more\", us = \"America\" }\n\
+        [variables.seats]\nasked_of = \"connection\"\norder = 2\nkind = \"number\"\nexample = \"25\"\npresence = \"optional\"\n\
+        [variables.hidden]\nasked_of = \"connection\"\npresence = \"hidden\"\n";
+    let definition = SHOP.replace("BASE", app.sandbox.base_url());
+    let (head, tail) = definition.split_once("[variables.shop]").unwrap();
+    let tail = &tail[tail.find("[authorize]").unwrap()..];
+    let tail = tail.replace("{ shop = \"{{shop}}\" }", "{ region = \"{{region}}\", hidden = \"{{hidden}}\" }");
+    let tail =
+        tail.replace("{ pin = \"{{pin}}\", note = \"{{note}}\" }", "{ key = \"{{key}}\", seats = \"{{seats}}\" }");
+    app.admin().post("/v1/providers", json!({"definition": format!("{head}{fields}{tail}")})).await.ok(201);
+    let mut body = app.integration_body("crm", "authorization_code");
+    body["provider"] = "shop".into();
+    body["variables"] = json!({});
+    app.admin().post("/v1/integrations", body).await.ok(201);
+    let session = session(&app, json!({"integration": "crm"})).await;
+    let person = app.person();
+    let page = person.get(link(&session)).await.text();
+    let at = |words: &str| page.find(words).unwrap_or_else(|| panic!("{words} is missing: {page}"));
+    assert!(
+        at("<select id=\"v-region\"") < at("id=\"v-seats\"") && at("id=\"v-seats\"") < at("<textarea id=\"v-key\""),
+        "{page}"
+    );
+    at("<option value=\"eu\">Europe &#38; more</option>");
+    at("inputmode=\"numeric\" placeholder=\"25\"");
+    at("placeholder=\"-----BEGIN &#60;KEY&#62;\"");
+    assert!(!page.contains("v-hidden"), "{page}");
+
+    let typed = [("region", "mars"), ("seats", "many"), ("key", "line-1\r\nline-2-s3cret\r\n")];
+    let wrong = person.post(link(&session), &typed).await;
+    assert_eq!(wrong.status, 422);
+    let text = wrong.text();
+    assert!(
+        text.contains("id=\"w-region\"") && text.contains("id=\"w-seats\"") && !text.contains("id=\"w-key\""),
+        "{text}"
+    );
+    assert!(text.contains("use one of: eu, us") && !text.contains("s3cret"), "{text}");
+    let right = [("region", "us"), ("key", "line-1\r\nline-2-s3cret\r\n")];
+    let left = person.post(link(&session), &right).await;
+    assert_eq!((left.status, left.parameter("region").as_deref()), (303, Some("us")), "{left:?}");
+}
+
+#[tokio::test]
 async fn what_the_session_brings_is_not_asked_for() {
     let app = App::start().await;
     shop(&app).await;

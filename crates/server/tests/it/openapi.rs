@@ -206,6 +206,7 @@ async fn every_success_is_what_the_document_says() {
     on.call("get", "/v1/providers", "", json!(null)).await;
     on.call("get", "/v1/providers/{provider}", "oauth2", json!(null)).await;
     on.call("post", "/v1/providers", "", json!({"definition": OWN})).await;
+    on.call("get", "/v1/providers/{provider}/versions", "oauth2", json!(null)).await;
     on.call("post", "/v1/providers/check", "", json!({"definition": OWN})).await;
     on.call("post", "/v1/providers/check", "", json!({"definition": "schema = 2", "file": "x.toml"})).await;
     on.call("post", "/v1/providers/discover", "", json!({"url": base})).await;
@@ -260,7 +261,9 @@ async fn every_success_is_what_the_document_says() {
     on.call("post", "/v1/instance/live", "", json!({})).await;
 
     on.call("post", "/v1/integrations", "", app.integration_body("spare", "client_credentials")).await;
+    on.call("post", "/v1/integrations/{integration}/upgrade", "spare", json!({"dry_run": true})).await;
     on.call("delete", "/v1/integrations/{integration}", "spare", json!(null)).await;
+    on.call("delete", "/v1/providers/{provider}", "own", json!(null)).await;
 
     let missed: Vec<_> = table()
         .iter()

@@ -33,6 +33,8 @@ pub struct ConnectionBody {
     username: Option<String>,
     tags: BTreeMap<String, String>,
     variables: BTreeMap<String, String>,
+    /// What the provider said when it was connected: `callback.NAME`, `lookup.NAME`.
+    learnt: BTreeMap<String, String>,
     /// `draft`, `pending`, `connected`, `failing`, `reconnect` or `revoked`.
     state: &'static str,
     /// `grey`, `green` or `red`.
@@ -95,11 +97,14 @@ pub struct NewConnectionBody {
     password: Option<String>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
+    /// What would be asked after connecting, by name.
+    #[serde(default)]
+    choices: BTreeMap<String, String>,
     #[serde(default)]
     tags: BTreeMap<String, String>,
 }
 
-/// What shall change; fields left out stay, an empty text takes a variable away.
+/// What shall change; fields left out stay, an empty text takes a variable or a choice away.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionEditBody {
@@ -107,6 +112,9 @@ pub struct ConnectionEditBody {
     password: Option<String>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
+    /// What would be asked after connecting, by name.
+    #[serde(default)]
+    choices: BTreeMap<String, String>,
 }
 
 /// How to authorise.
@@ -288,6 +296,7 @@ pub(crate) async fn add(
         username: new.username,
         password: new.password.map(Secret::new),
         variables: new.variables,
+        choices: new.choices,
         tags: new.tags,
     };
     Ok((StatusCode::CREATED, Json(body(&app.broker.add_connection(&caller, new).await?))))
@@ -307,8 +316,12 @@ pub(crate) async fn edit(
     InPath(name): InPath,
     Input(edit): Input<ConnectionEditBody>,
 ) -> Result<Json<ConnectionBody>, ApiError> {
-    let edit =
-        ConnectionEdit { username: edit.username, password: edit.password.map(Secret::new), variables: edit.variables };
+    let edit = ConnectionEdit {
+        username: edit.username,
+        password: edit.password.map(Secret::new),
+        variables: edit.variables,
+        choices: edit.choices,
+    };
     Ok(Json(body(&app.broker.edit_connection(&caller, &name, edit).await?)))
 }
 
@@ -475,6 +488,7 @@ fn body(shown: &ShownConnection) -> ConnectionBody {
     let it = &shown.connection;
     let status = it.state.status();
     let failure = it.state.failure();
+    let (learnt, variables) = it.variables.clone().into_iter().partition(|(name, _)| name.contains('.'));
     ConnectionBody {
         id: it.id.to_string(),
         name: it.name.clone(),
@@ -484,7 +498,8 @@ fn body(shown: &ShownConnection) -> ConnectionBody {
         owner: it.owner.clone(),
         username: it.username.clone(),
         tags: it.tags.clone(),
-        variables: it.variables.clone(),
+        variables,
+        learnt,
         state: status.as_str(),
         color: match status {
             Status::Draft | Status::Pending | Status::Revoked => "grey",

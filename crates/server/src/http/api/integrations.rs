@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use keyholder_broker::model::Integration;
-use keyholder_broker::{Error, FieldError, IntegrationEdit, NewIntegration};
+use keyholder_broker::{Error, FieldError, IntegrationEdit, NewIntegration, NewVersion};
 use keyholder_oauth::{ClientAuth, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -23,8 +23,10 @@ pub struct IntegrationBody {
     name: String,
     /// Id of the provider.
     provider: String,
-    /// The version of its definition.
+    /// The version of its definition, on which the integration stays until it is upgraded.
     provider_version: String,
+    /// When the definition's facts were compared with the provider's pages; `null`: not yet.
+    provider_checked: Option<String>,
     /// Name of the provider's method.
     method: String,
     /// The method's grant.
@@ -136,6 +138,48 @@ pub struct IntegrationEditBody {
     variables: BTreeMap<String, String>,
 }
 
+/// Which version, and what it needs.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeBody {
+    /// The version; the newest when left out.
+    version: Option<String>,
+    /// Values for variables that it has and the old one has not.
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+    /// Only tell what would change.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// An upgrade, done or only looked at.
+#[derive(Serialize, JsonSchema)]
+pub struct UpgradeReply {
+    /// The integration as it is now.
+    integration: IntegrationBody,
+    from: String,
+    to: String,
+    /// What differs in the texts, as `diff -u` writes it; those of extended definitions too.
+    difference: String,
+    /// Addresses that change.
+    addresses: Vec<AddressBody>,
+    /// Variables that must be given with the upgrade.
+    missing: Vec<String>,
+    /// Variables that each connection must be given.
+    missing_in_connections: Vec<String>,
+    /// Variables whose values go, because nothing uses them any more.
+    dropped: Vec<String>,
+}
+
+/// An address that changes.
+#[derive(Serialize, JsonSchema)]
+pub struct AddressBody {
+    /// The definition's field.
+    field: String,
+    before: Option<String>,
+    after: Option<String>,
+}
+
 /// `null` is not the same as left out.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(from).map(Some)
@@ -152,7 +196,7 @@ pub(crate) async fn list(
     let mut bodies = Vec::with_capacity(items.len());
     for item in items {
         // The list has no secrets; whether there is one is shown all the same.
-        bodies.push(body(&app, &app.broker.integration(&caller, item.id.as_str()).await?));
+        bodies.push(body(&app, &app.broker.integration(&caller, item.id.as_str()).await?).await);
     }
     Ok(Json(IntegrationList { items: bodies, next }))
 }
@@ -162,7 +206,7 @@ pub(crate) async fn show(
     Authenticated(caller): Authenticated,
     InPath(name): InPath,
 ) -> Result<Json<IntegrationBody>, ApiError> {
-    Ok(Json(body(&app, &app.broker.integration(&caller, &name).await?)))
+    Ok(Json(body(&app, &app.broker.integration(&caller, &name).await?).await))
 }
 
 pub(crate) async fn add(
@@ -189,7 +233,7 @@ pub(crate) async fn add(
         variables: new.variables,
     };
     let integration = app.broker.add_integration(&caller, new).await?;
-    Ok((StatusCode::CREATED, Json(body(&app, &integration))))
+    Ok((StatusCode::CREATED, Json(body(&app, &integration).await)))
 }
 
 pub(crate) async fn edit(
@@ -219,7 +263,29 @@ pub(crate) async fn edit(
         token_key: edit.token_key,
         variables: edit.variables,
     };
-    Ok(Json(body(&app, &app.broker.edit_integration(&caller, &name, edit).await?)))
+    Ok(Json(body(&app, &app.broker.edit_integration(&caller, &name, edit).await?).await))
+}
+
+pub(crate) async fn upgrade(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    InPath(name): InPath,
+    Input(wanted): Input<UpgradeBody>,
+) -> Result<Json<UpgradeReply>, ApiError> {
+    let new = NewVersion { version: wanted.version, variables: wanted.variables, dry_run: wanted.dry_run };
+    let upgrade = app.broker.upgrade_integration(&caller, &name, new).await?;
+    let meaning = upgrade.meaning;
+    let address = |(field, before, after)| AddressBody { field, before, after };
+    Ok(Json(UpgradeReply {
+        integration: body(&app, &upgrade.integration).await,
+        from: upgrade.from,
+        to: upgrade.to,
+        difference: upgrade.difference,
+        addresses: meaning.addresses.into_iter().map(address).collect(),
+        missing: meaning.missing,
+        missing_in_connections: meaning.missing_in_connections,
+        dropped: meaning.dropped,
+    }))
 }
 
 pub(crate) async fn remove(
@@ -239,14 +305,15 @@ fn client_auth(word: &str) -> Result<ClientAuth, ApiError> {
     })
 }
 
-fn body(app: &App, it: &Integration) -> IntegrationBody {
-    let definition = app.broker.provider(&it.provider).ok();
+async fn body(app: &App, it: &Integration) -> IntegrationBody {
+    let definition = app.broker.definition_of(it).await.ok();
     let method = definition.as_ref().and_then(|d| d.method(Some(&it.method)).ok());
     IntegrationBody {
         id: it.id.to_string(),
         name: it.name.clone(),
         provider: it.provider.clone(),
         provider_version: it.provider_version.clone(),
+        provider_checked: definition.as_ref().and_then(|d| d.checked.clone()),
         method: it.method.clone(),
         grant: method.map(|m| m.grant.as_str()),
         client_id: it.client_id.clone(),

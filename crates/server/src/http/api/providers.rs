@@ -3,13 +3,14 @@
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
-use keyholder_provider::{Definition, Variable, parse};
+use keyholder_broker::ShownProvider;
+use keyholder_provider::{Definition, ErrorPhase, KnownError, Method, Variable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::App;
 use super::super::caller::Authenticated;
-use super::super::input::{InPath, Input};
+use super::super::input::{InPath, InQuery, Input};
 use super::super::problem::ApiError;
 
 /// A provider.
@@ -17,11 +18,19 @@ use super::super::problem::ApiError;
 pub struct ProviderBody {
     /// Its id.
     id: String,
+    /// Other ids under which it is found.
+    aliases: Vec<String>,
+    /// The version that this is: a number for one of your own, `built-in-…` for one that comes with the program.
+    version: String,
+    /// It comes with the program.
+    built_in: bool,
+    /// The definition that it builds on.
+    extends: Option<String>,
     /// Its name.
     name: String,
     /// Its documentation.
     docs: Option<String>,
-    /// When its facts were compared with their source; `null`: not yet.
+    /// When its facts were compared with the provider's pages; `null`: not yet.
     checked: Option<String>,
     /// Where its facts come from.
     source: Vec<String>,
@@ -33,6 +42,11 @@ pub struct ProviderBody {
     scopes: ScopesBody,
     /// What to register there, and how.
     setup: SetupBody,
+    /// Error codes with their remedy.
+    errors: Vec<KnownErrorBody>,
+    /// The text, in TOML; left out in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    definition: Option<String>,
 }
 
 /// A method.
@@ -42,9 +56,15 @@ pub struct MethodBody {
     label: String,
     /// `authorization_code`, `client_credentials`, `password`, …
     grant: &'static str,
+    /// The standard inputs it has a use for, in the order to ask for them. Their names are those of the API's fields; `scope` is `scopes`.
+    inputs: Vec<VariableBody>,
+    /// Names of the variables it has a use for, in the order to ask for them; they are described in `variables`.
+    variables: Vec<String>,
+    /// What is asked after connecting if there are several, by the name that `choices` has.
+    choices: Vec<String>,
 }
 
-/// A variable.
+/// A variable, or a standard input.
 #[derive(Serialize, JsonSchema)]
 pub struct VariableBody {
     name: String,
@@ -54,14 +74,34 @@ pub struct VariableBody {
     /// `required`, `optional`, `hidden` or `fixed`.
     presence: serde_json::Value,
     secret: bool,
-    /// `text`, `host`, `url` or `number`.
+    /// `text`, `host`, `url`, `number`, `scopes` or `pem`.
     kind: serde_json::Value,
     /// `integration` or `connection`: who gives the value.
     asked_of: serde_json::Value,
     /// A regular expression the whole value must match.
     pattern: Option<String>,
+    /// The values there are; empty: any.
+    choices: Vec<ChoiceBody>,
+    example: Option<String>,
     /// The methods that use it; empty: all.
     methods: Vec<String>,
+}
+
+/// A value to choose.
+#[derive(Serialize, JsonSchema)]
+pub struct ChoiceBody {
+    value: String,
+    label: String,
+}
+
+/// An error code of the provider's.
+#[derive(Serialize, JsonSchema)]
+pub struct KnownErrorBody {
+    code: String,
+    /// `authorize`, `token`, `refresh`, `revoke` or `api`; `null`: anywhere.
+    phase: Option<&'static str>,
+    meaning: Option<String>,
+    remedy: String,
 }
 
 /// Scopes.
@@ -69,6 +109,8 @@ pub struct VariableBody {
 pub struct ScopesBody {
     separator: String,
     default: Vec<String>,
+    /// Asked for beside whatever is asked for.
+    always: Vec<String>,
     known: Vec<KnownScope>,
 }
 
@@ -84,7 +126,40 @@ pub struct KnownScope {
 pub struct SetupBody {
     register_url: Option<String>,
     text: String,
+    /// The same, step by step.
+    steps: Vec<String>,
     redirect_note: Option<String>,
+    /// Whether the redirect URI's letter case counts; `null`: not known.
+    redirect_case_sensitive: Option<bool>,
+}
+
+/// The versions of a definition.
+#[derive(Serialize, JsonSchema)]
+pub struct VersionList {
+    /// The newest first.
+    items: Vec<VersionBody>,
+}
+
+/// A version of a definition.
+#[derive(Serialize, JsonSchema)]
+pub struct VersionBody {
+    version: String,
+    /// New integrations are made with it.
+    newest: bool,
+    /// When it was added, or first used if it comes with the program, Unix milliseconds; `null`: never used.
+    created_at: Option<i64>,
+    /// How many integrations stay on it.
+    integrations: i64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ListQuery {
+    search: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct VersionQuery {
+    version: Option<String>,
 }
 
 /// Providers.
@@ -138,12 +213,44 @@ pub struct Draft {
     definition: String,
 }
 
-pub(crate) async fn list(State(app): State<App>) -> Json<ProviderList> {
-    Json(ProviderList { items: app.broker.providers().iter().map(|it| body(it)).collect(), next: None })
+pub(crate) async fn list(State(app): State<App>, InQuery(query): InQuery<ListQuery>) -> Json<ProviderList> {
+    let search = query.search.unwrap_or_default().to_lowercase();
+    let found = |it: &ShownProvider| {
+        let names = [&it.definition.id, &it.definition.name].into_iter().chain(&it.definition.aliases);
+        let names: Vec<String> = names.map(|name| name.to_lowercase()).collect();
+        search.split_whitespace().all(|word| names.iter().any(|name| name.contains(word)))
+    };
+    let items = app.broker.providers().iter().filter(|it| found(it)).map(body).collect();
+    Json(ProviderList { items, next: None })
 }
 
-pub(crate) async fn show(State(app): State<App>, InPath(id): InPath) -> Result<Json<ProviderBody>, ApiError> {
-    Ok(Json(body(&*app.broker.provider(&id)?)))
+pub(crate) async fn show(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    InPath(id): InPath,
+    InQuery(query): InQuery<VersionQuery>,
+) -> Result<Json<ProviderBody>, ApiError> {
+    let shown = app.broker.provider(&caller, &id, query.version.as_deref()).await?;
+    let definition = Some(shown.definition.text.to_string());
+    Ok(Json(ProviderBody { definition, ..body(&shown) }))
+}
+
+pub(crate) async fn versions(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    InPath(id): InPath,
+) -> Result<Json<VersionList>, ApiError> {
+    let versions = app.broker.provider_versions(&caller, &id).await?;
+    let items = versions
+        .into_iter()
+        .map(|it| VersionBody {
+            version: it.version,
+            newest: it.newest,
+            created_at: it.created_at,
+            integrations: it.integrations,
+        })
+        .collect();
+    Ok(Json(VersionList { items }))
 }
 
 pub(crate) async fn add(
@@ -151,13 +258,24 @@ pub(crate) async fn add(
     Authenticated(caller): Authenticated,
     Input(new): Input<NewDefinition>,
 ) -> Result<(StatusCode, Json<ProviderBody>), ApiError> {
-    let definition = app.broker.add_provider(&caller, &new.file_name(), &new.definition).await?;
-    Ok((StatusCode::CREATED, Json(body(&definition))))
+    let added = app.broker.add_provider(&caller, &new.file_name(), &new.definition).await?;
+    Ok((StatusCode::CREATED, Json(body(&added))))
 }
 
-pub(crate) async fn check(Input(new): Input<NewDefinition>) -> Json<CheckBody> {
-    let errors = parse(&new.file_name(), &new.definition).err().unwrap_or_default();
-    let errors: Vec<_> = errors
+pub(crate) async fn remove(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    InPath(id): InPath,
+    InQuery(query): InQuery<VersionQuery>,
+) -> Result<StatusCode, ApiError> {
+    app.broker.remove_provider(&caller, &id, query.version.as_deref()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn check(State(app): State<App>, Input(new): Input<NewDefinition>) -> Json<CheckBody> {
+    let errors: Vec<_> = app
+        .broker
+        .check_provider(&new.file_name(), &new.definition)
         .into_iter()
         .map(|e| MistakeBody {
             file: e.file,
@@ -184,22 +302,24 @@ impl NewDefinition {
     }
 }
 
-fn body(it: &Definition) -> ProviderBody {
+fn body(shown: &ShownProvider) -> ProviderBody {
+    let it = &shown.definition;
     ProviderBody {
         id: it.id.clone(),
+        aliases: it.aliases.clone(),
+        version: shown.version.clone(),
+        built_in: shown.built_in,
+        extends: it.bases.first().map(|base| base.id.clone()),
         name: it.name.clone(),
         docs: it.docs.clone(),
         checked: it.checked.clone(),
         source: it.source.clone(),
-        methods: it
-            .methods
-            .iter()
-            .map(|m| MethodBody { name: m.name.clone(), label: m.label.clone(), grant: m.grant.as_str() })
-            .collect(),
+        methods: it.methods.iter().map(|of| method(it, of)).collect(),
         variables: it.variables.iter().map(variable).collect(),
         scopes: ScopesBody {
             separator: it.scopes.separator.clone(),
             default: it.scopes.default.clone(),
+            always: it.scopes.always.clone(),
             known: it
                 .scopes
                 .known
@@ -210,12 +330,39 @@ fn body(it: &Definition) -> ProviderBody {
         setup: SetupBody {
             register_url: it.setup.register_url.clone(),
             text: it.setup.text.clone(),
+            steps: it.setup.steps.clone(),
             redirect_note: it.setup.redirect_note.clone(),
+            redirect_case_sensitive: it.setup.redirect_case_sensitive,
         },
+        errors: it.known_errors.iter().map(known_error).collect(),
+        definition: None,
     }
 }
 
+fn method(definition: &Definition, it: &Method) -> MethodBody {
+    MethodBody {
+        name: it.name.clone(),
+        label: it.label.clone(),
+        grant: it.grant.as_str(),
+        inputs: it.inputs.iter().map(variable).collect(),
+        variables: definition.variables_of(it).map(|variable| variable.name.clone()).collect(),
+        choices: it.choices().map(str::to_owned).collect(),
+    }
+}
+
+fn known_error(it: &KnownError) -> KnownErrorBody {
+    let phase = it.phase.map(|phase| match phase {
+        ErrorPhase::Authorize => "authorize",
+        ErrorPhase::Token => "token",
+        ErrorPhase::Refresh => "refresh",
+        ErrorPhase::Revoke => "revoke",
+        ErrorPhase::Api => "api",
+    });
+    KnownErrorBody { code: it.code.clone(), phase, meaning: it.meaning.clone(), remedy: it.remedy.clone() }
+}
+
 fn variable(it: &Variable) -> VariableBody {
+    let choice = |(value, label): &(String, String)| ChoiceBody { value: value.clone(), label: label.clone() };
     VariableBody {
         name: it.name.clone(),
         label: it.label.clone(),
@@ -226,6 +373,8 @@ fn variable(it: &Variable) -> VariableBody {
         kind: serde_json::json!(it.kind),
         asked_of: serde_json::json!(it.asked_of),
         pattern: it.pattern.as_ref().map(|pattern| pattern.as_str().to_owned()),
+        choices: it.choices.iter().map(choice).collect(),
+        example: it.example.clone(),
         methods: it.methods.clone(),
     }
 }

@@ -29,6 +29,9 @@ pub struct NewSessionBody {
     /// Values the person is not asked for.
     #[serde(default)]
     variables: BTreeMap<String, String>,
+    /// What the person is not asked to choose after connecting, by name.
+    #[serde(default)]
+    choices: BTreeMap<String, String>,
     /// Labels of a new connection.
     #[serde(default)]
     tags: BTreeMap<String, String>,
@@ -59,6 +62,7 @@ pub(crate) async fn create(
         owner: new.owner,
         return_url: new.return_url,
         variables: new.variables,
+        choices: new.choices,
         tags: new.tags,
     };
     let link = app.broker.create_session(&caller, new).await?;

@@ -10,6 +10,7 @@ use http::header::{
 };
 use http::{StatusCode, header};
 use keyholder_broker::{DeviceCode, FieldError, OpenSession, Question};
+use keyholder_provider::Kind;
 
 use super::super::{App, assets};
 
@@ -25,6 +26,7 @@ struct Invitation<'a> {
     stays_here: bool,
 }
 
+/// A field of a form, as `field.html` shows it. A secret is never sent back as its value.
 struct Asked<'a> {
     name: &'a str,
     label: &'a str,
@@ -32,6 +34,9 @@ struct Asked<'a> {
     value: &'a str,
     required: bool,
     secret: bool,
+    kind: Kind,
+    choices: &'a [(String, String)],
+    example: Option<&'a str>,
     wrong: Option<String>,
 }
 
@@ -130,6 +135,9 @@ pub(super) fn invitation(
         value: if q.secret { "" } else { typed.get(&q.name).unwrap_or(&q.value) },
         required: q.required,
         secret: q.secret,
+        kind: q.kind,
+        choices: &q.choices,
+        example: q.example.as_deref(),
         wrong: wrong(q),
     });
     let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
@@ -222,13 +230,17 @@ mod tests {
     #[test]
     fn nothing_that_comes_from_outside_becomes_markup() {
         let evil = "<script>alert(1)</script>\"'&".to_owned();
-        let asked = || Asked {
+        let choices = [(evil.clone(), evil.clone()), ("other".to_owned(), evil.clone())];
+        let asked = |kind, choices| Asked {
             name: &evil,
             label: &evil,
             help: &evil,
             value: &evil,
             required: true,
             secret: false,
+            kind,
+            choices,
+            example: Some(&evil),
             wrong: Some(evil.clone()),
         };
         let scopes = [(evil.clone(), Some(evil.clone())), (evil.clone(), None)];
@@ -238,7 +250,7 @@ mod tests {
                 provider: &evil,
                 integration: &evil,
                 scopes: &scopes,
-                questions: vec![asked()],
+                questions: vec![asked(Kind::Text, &[]), asked(Kind::Pem, &[]), asked(Kind::Text, &choices)],
                 failed: Some(&evil),
                 stays_here: true,
             }
