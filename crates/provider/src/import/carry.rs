@@ -221,11 +221,11 @@ pub(super) fn definition(name: &str, beyond: &Table) -> String {
 
 /// Braces would be read as a placeholder.
 fn is_literal(found: &mut Found, field: &str, value: &str) -> bool {
-    let is_placeholder = value.contains("{{") || value.contains("}}");
+    let is_placeholder = [field, value].iter().any(|text| text.contains("{{") || text.contains("}}"));
     if is_placeholder {
         found.note(
             field,
-            "its value has `{{` or `}}`, which would be read as a placeholder",
+            "its name or value has `{{` or `}}`, which would be read as a placeholder",
             "add it to the definition by hand",
         );
     }
