@@ -53,9 +53,8 @@ fn hunks(out: &mut String, before: &[&str], after: &[&str]) {
             next += 1;
         }
         let (from, to) = (first.saturating_sub(CONTEXT), (last + CONTEXT + 1).min(lines.len()));
-        let count = |range: &[Line<'_>], wanted: fn(&Line<'_>) -> bool| range.iter().filter(|it| wanted(it)).count();
-        let old_lines = |range| count(range, |it| !matches!(it, Line::New(_)));
-        let new_lines = |range| count(range, |it| !matches!(it, Line::Old(_)));
+        let old_lines = |range: &[Line<'_>]| range.iter().filter(|line| !matches!(line, Line::New(_))).count();
+        let new_lines = |range: &[Line<'_>]| range.iter().filter(|line| !matches!(line, Line::Old(_))).count();
         let (old_before, new_before) = (old_lines(&lines[..from]), new_lines(&lines[..from]));
         let (old_count, new_count) = (old_lines(&lines[from..to]), new_lines(&lines[from..to]));
         // As `diff` has it: an empty range is named by the line before it.
