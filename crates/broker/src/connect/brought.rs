@@ -22,7 +22,7 @@ impl Broker {
         let connection = self.find_connection(caller, id_or_name).await?;
         self.fence.check()?;
         let integration = self.opened_integration(&connection.integration).await?;
-        if !self.grant_of(&integration)?.needs_a_person() {
+        if !self.grant_of(&integration).await?.needs_a_person() {
             return Err(invalid(REFRESH_TOKEN, "this method needs none: it runs by itself", "leave it out"));
         }
         check(refresh_token)?;
