@@ -112,6 +112,8 @@ impl Broker {
             }
         }
         self.definitions.replace(Newest { catalogue: Arc::new(catalogue), own: Arc::new(own) });
+        // A version may have been removed.
+        self.forget_versions();
         Ok(())
     }
 

@@ -61,8 +61,8 @@ impl Definition {
 /// Standard inputs that anybody may give: they override what a definition says, a client authenticates with them, or (an audience) another method uses them.
 const ALWAYS_TAKEN: [&str; 5] = ["client_secret", "client_key", "audience", "grant_type", "token_key"];
 
-/// Standard inputs whose absence is judged where it is known how the client authenticates.
-const CREDENTIALS: [&str; 2] = ["client_secret", "client_key"];
+/// Standard inputs whose absence is judged elsewhere: where it is known how the client authenticates, and where a refresh token is brought.
+const CREDENTIALS: [&str; 3] = ["client_secret", "client_key", "refresh_token"];
 
 impl Method {
     /// Checks what an integration or a connection gives for the standard inputs: names as in [`Self::inputs`], scopes one by one.

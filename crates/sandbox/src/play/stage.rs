@@ -192,10 +192,11 @@ impl Stage {
         add(Part::Refresh, at("refresh"));
         add(Part::Revoke, at("revoke"));
         add(Part::Introspect, self.script.text("/introspect/url").is_some() && at("introspect"));
-        add(Part::Userinfo, at("userinfo"));
+        // Before userinfo, which may be the same address: a lookup must be made, whoever the account is.
         for index in 0..self.lookups() {
             add(Part::Lookup(index), is_at(self.lookup_address(index)));
         }
+        add(Part::Userinfo, at("userinfo"));
         if let Some(base) = self.base() {
             let below = below(&base, &got.address);
             add(Part::Verify, is_at(self.verify_address()));
