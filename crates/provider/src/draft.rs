@@ -76,10 +76,10 @@ pub fn draft(metadata: &Metadata, api: Option<&ResourceMetadata>, id: &str) -> S
         None => out.push_str("# base_url = \"https://api.example.com\"\n"),
     }
     let methods = api.and_then(|api| api.bearer_methods_supported.as_deref()).unwrap_or_default();
-    if !methods.is_empty() && !methods.iter().any(|method| method == "header") {
-        if let Some(place) = ["body", "query"].into_iter().find(|place| methods.iter().any(|method| method == place)) {
-            let _ = writeln!(out, "token = {{ in = \"{place}\", name = \"access_token\" }}");
-        }
+    let takes = |place: &str| methods.iter().any(|method| method == place);
+    let elsewhere = ["body", "query"].into_iter().find(|place| takes(place));
+    if let Some(place) = elsewhere.filter(|_| !takes("header")) {
+        let _ = writeln!(out, "token = {{ in = \"{place}\", name = \"access_token\" }}");
     }
     out
 }

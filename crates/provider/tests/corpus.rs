@@ -15,6 +15,7 @@ fn errors_of(file: &str, bytes: &[u8]) -> Vec<DefinitionError> {
 
 /// After looking at every line of the difference: `UPDATE=1 cargo test -p keyholder-provider --test corpus`.
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test that writes its own snapshot")]
 fn every_broken_definition_is_explained() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let mut files: Vec<_> =

@@ -1,6 +1,6 @@
 //! Settings of other programs, read into what an integration needs.
 //!
-//! Each reader (`postman`, `bruno`, `insomnia`, `curl`) turns a file into [`Found`]; `carry` turns that into an [`Imported`], with a definition of
+//! Each reader (`postman`, `bruno`, `insomnia`, `curl`) turns a file into `Found`; `carry` turns that into an [`Imported`], with a definition of
 //! its own where the built-in `oauth2` can't say everything. Nothing is lost silently: what can't be carried over is a [`Note`].
 
 use std::collections::BTreeMap;

@@ -125,6 +125,12 @@ fn consented(play: &Play) -> String {
     )
 }
 
+/// What a client does otherwise than it should.
+type Spoilt = fn(String) -> String;
+
+/// Members of a definition that are changed, what the client does otherwise, and what the judge says of it.
+type Judged<'a> = (&'a [(&'static str, &'static str)], Spoilt, &'static str);
+
 #[tokio::test]
 async fn a_provider_is_played_from_consent_to_revocation() {
     let (play, time) = begin("authorization_code");
@@ -166,7 +172,7 @@ async fn a_provider_is_played_from_consent_to_revocation() {
 #[tokio::test]
 async fn what_a_definition_does_not_say_is_refused_and_named() {
     let basic = [("authorization", BASIC), ("x-version", "7")];
-    let cases: [(&[(&str, &str)], fn(String) -> String, &str); 8] = [
+    let cases: [Judged<'_>; 8] = [
         (&[("x-version", "7")], |body| body, "header authorization: expected Basic (client_auth = basic), got none"),
         (
             &[("x-version", "7")],
@@ -197,7 +203,7 @@ async fn what_a_definition_does_not_say_is_refused_and_named() {
 
 #[tokio::test]
 async fn the_authorization_request_is_judged_to_the_letter() {
-    let cases: [(fn(String) -> String, &str); 6] = [
+    let cases: [(Spoilt, &str); 6] = [
         (|url| url + "&prompt=consent", "query, prompt: expected no such parameter"),
         (|url| url.replace("v=2&", ""), "query, v: expected 2, got nothing"),
         (|url| url.replace("app=client", "client_id=client"), "query, app: expected client, got nothing"),
