@@ -118,7 +118,8 @@ fn reset_at(text: &str, unit: ResetUnit, now: i64) -> Option<i64> {
     match unit {
         ResetUnit::Seconds => Some(now.saturating_add(number(1000.0)?)),
         ResetUnit::Ms => Some(now.saturating_add(number(1.0)?)),
-        ResetUnit::Unix => number(1000.0),
+        // Some count in milliseconds; in seconds such a number would be three thousand years away.
+        ResetUnit::Unix => number(1000.0).map(|at| if at > 100_000_000_000_000 { at / 1000 } else { at }),
         ResetUnit::Date => date_ms(text),
     }
 }
@@ -198,6 +199,7 @@ mod tests {
             ("5", ResetUnit::Seconds, Some(NOW + 5000)),
             ("250", ResetUnit::Ms, Some(NOW + 250)),
             ("1790000060", ResetUnit::Unix, Some(NOW + 60_000)),
+            ("1790000060000", ResetUnit::Unix, Some(NOW + 60_000)),
             ("2026-09-21T14:14:20Z", ResetUnit::Date, Some(1_790_000_060_000)),
             ("never", ResetUnit::Seconds, None),
         ] {

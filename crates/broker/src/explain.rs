@@ -260,13 +260,17 @@ fn remedy_for(deed: Deed, refused: &TokenFailure) -> String {
     .to_owned()
 }
 
-/// A known error is an error code, or a word of the description such as a vendor's own number.
+/// A known error is an error code, or words of the description such as a vendor's own number or the sentence that it always says.
 fn names(refused: &TokenFailure, known: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    // At the ends of words, in any letter case.
+    let has_words = |text: &str| {
+        let (text, known) = (text.to_lowercase(), known.to_lowercase());
+        text.match_indices(&known)
+            .any(|(at, found)| !text[..at].ends_with(is_word) && !text[at + found.len()..].starts_with(is_word))
+    };
     refused.code.as_deref() == Some(known)
-        || refused
-            .description
-            .as_deref()
-            .is_some_and(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == known))
+        || (!known.is_empty() && refused.description.as_deref().is_some_and(has_words))
 }
 
 /// First letter large, full stop at the end.
@@ -329,6 +333,17 @@ mod tests {
         let explained = refusal(Deed::Refresh, &echoed, Known::default(), &[&token], 0);
         assert!(explained.failure.message.contains("****"));
         assert!(!explained.failure.message.contains("rt-12345"));
+    }
+
+    #[test]
+    fn a_known_error_is_a_code_or_words_of_the_description() {
+        let said = refused(FailureKind::Grant, "invalid_grant", "AADSTS50011: The Refresh Token was revoked, ask anew");
+        for known in ["invalid_grant", "AADSTS50011", "refresh token was revoked", "ask"] {
+            assert!(names(&said, known), "{known}");
+        }
+        for known in ["", "invalid", "AADSTS5001", "token was", "as", "revoked ask"] {
+            assert_eq!(names(&said, known), known == "token was", "{known}");
+        }
     }
 
     #[test]

@@ -323,13 +323,22 @@ fn all_values(
     let returned = tokens
         .into_iter()
         .flat_map(|tokens| &tokens.extra)
-        .filter_map(|(name, value)| Some((format!("reply.{name}"), value.as_str()?.to_owned())));
+        .filter_map(|(name, value)| Some((format!("reply.{name}"), plain_text(value)?)));
     let mut values = integration.variables.clone();
     values.extend(integration.secret_variables.iter().map(exposed));
     values.extend(variables.clone());
     values.extend(secrets.iter().filter(|(name, _)| !name.starts_with('\u{0}')).map(exposed));
     values.extend(returned);
     values
+}
+
+/// Ids are numbers in many replies.
+fn plain_text(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::String(text) => Some(text.clone()),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 /// Secrets by name as JSON, in memory that is wiped.
