@@ -1,7 +1,5 @@
 //! Ending a connection on purpose, at the provider too where it can be told (RFC 7009).
 
-use std::collections::BTreeMap;
-
 use keyholder_oauth::{Secret, TokenSet, read_revocation_reply, revocation_request};
 use keyholder_provider::RevokedToken;
 
@@ -12,6 +10,7 @@ use crate::manage::{ShownConnection, shown};
 use crate::model::{Caller, Connection};
 use crate::open::Broker;
 use crate::plan::Plan;
+use crate::token_set;
 
 /// What became of the grant at the provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,12 +114,7 @@ impl Broker {
         }
         let mut outcome = main;
         for (name, token) in &tokens.secondary {
-            let as_main = TokenSet {
-                access_token: token.access_token.clone(),
-                refresh_token: token.refresh_token.clone(),
-                secondary: BTreeMap::new(),
-                ..tokens.clone()
-            };
+            let as_main = token_set::as_main(tokens, token);
             // The request may be made of the token.
             let revoked = match self.plan(row, Some(&as_main)).await {
                 Ok(plan) => self.revoke_tokens(&plan, &as_main).await,

@@ -78,6 +78,16 @@ pub(crate) fn write(tokens: &TokenSet) -> Result<Zeroizing<Vec<u8>>> {
     Ok(out)
 }
 
+/// A set whose main token is one of the secondary ones of another, as it is revoked.
+pub(crate) fn as_main(tokens: &TokenSet, secondary: &SecondaryToken) -> TokenSet {
+    TokenSet {
+        access_token: secondary.access_token.clone(),
+        refresh_token: secondary.refresh_token.clone(),
+        secondary: BTreeMap::new(),
+        ..tokens.clone()
+    }
+}
+
 /// Reads what [`write`] wrote.
 pub(crate) fn read(json: &[u8]) -> Result<TokenSet> {
     let read: Read =

@@ -1,8 +1,11 @@
 //! Back from the provider.
 
-use keyholder_oauth::{CallbackError, CallbackRules, Expected, FailureKind, Grant, ReceivedCallback, sha256};
+use keyholder_oauth::{
+    CallbackError, CallbackRules, Expected, FailureKind, Grant, ReceivedCallback, random_token, sha256,
+};
 use keyholder_provider::{ResponseMode, ValueError};
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::leave::{ConsentSecrets, consent_place, hex};
 use crate::error::{Error, Result};
@@ -22,6 +25,11 @@ pub enum Finished {
 const UNKNOWN: Error = Error::Gone(
     "this authorization is unknown, already finished, or took longer than ten minutes; begin again (going back or reloading this page doesn't help)",
 );
+
+/// A posted answer is kept behind the hash of its ticket, of this length.
+const TICKET: usize = 32;
+/// The parameter that brings the ticket back.
+const TICKET_NAME: &str = "keyholder_ticket";
 
 impl Broker {
     /// The callback: checks it, exchanges the code once, seals the tokens as pending.
@@ -57,7 +65,8 @@ impl Broker {
 
     /// A callback that the browser posts (OAuth 2.0 Form Post Response Mode). Such a request comes from another site and without
     /// the binding cookie, so the answer is kept, sealed, and the browser sent to the address that it comes back to by GET, with
-    /// the cookie. That address holds the state only, which is good for one use.
+    /// the cookie. That address holds the state, which is good for one use, and a ticket that only the browser which posted has:
+    /// whoever began the consent and had somebody else consent holds the cookie, but not that.
     ///
     /// The first answer of a state counts.
     pub async fn receive_posted(&self, integration: &str, body: &str) -> Result<Url> {
@@ -74,11 +83,16 @@ impl Broker {
         let consent = self.store.read(move |tx| tx.consent(&state_hash)).await?;
         let consent = consent.filter(|consent| self.is_open(consent, integration)).ok_or(UNKNOWN)?;
         let row = hex(&state_hash);
-        let sealed = self.vault.seal(&self.rng, &answer_place(&consent, &row), body.as_bytes())?;
+        let ticket = random_token(self.rng.bytes());
+        let mut kept = Zeroizing::new(Vec::with_capacity(TICKET + body.len()));
+        kept.extend_from_slice(&sha256(ticket.expose().as_bytes()));
+        kept.extend_from_slice(body.as_bytes());
+        let sealed = self.vault.seal(&self.rng, &answer_place(&consent, &row), &kept)?;
         if !self.store.write(move |tx| tx.keep_answer(&state_hash, &sealed)).await? {
             return Err(UNKNOWN);
         }
-        with_query(&self.redirect_uri(&consent.integration), &[(&rules.state, received.state())])
+        let pairs = [(rules.state.as_str(), received.state()), (TICKET_NAME, ticket.expose())];
+        with_query(&self.redirect_uri(&consent.integration), &pairs)
     }
 
     /// How callbacks of an integration are read, as far as no consent is known yet.
@@ -114,7 +128,14 @@ impl Broker {
             None => None,
         };
         let answer = match &posted {
-            Some(body) => std::str::from_utf8(body).map_err(|_| CallbackError::NotUtf8)?,
+            Some(kept) => {
+                let (ticket, body) = kept.split_at_checked(TICKET).ok_or(UNKNOWN)?;
+                let brought = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == TICKET_NAME);
+                if brought.is_none_or(|(_, brought)| sha256(brought.as_bytes()) != *ticket) {
+                    return Err(Error::WrongBrowser);
+                }
+                std::str::from_utf8(body).map_err(|_| CallbackError::NotUtf8)?
+            }
             None => query,
         };
         let validated = ReceivedCallback::parse(answer, &callback.rules)?.check(&Expected {

@@ -35,7 +35,7 @@ impl Broker {
             let grant = Grant::RefreshToken { refresh_token: &refresh_token };
             let tokens = broker.exchange_grant(&integration, &typed, &grant).await?;
             let tokens = kept(tokens, &refresh_token);
-            let granted = broker.settle(&connection, &integration, typed, tokens, None).await?;
+            let granted = broker.settle_brought(&integration, typed, tokens).await?;
             broker.connect_directly(&connection, granted, Source::Fresh, CompletedBy::RefreshToken).await
         });
         brought.await.map_err(|_| Error::Internal("a refresh token's renewal ended without an answer"))?
@@ -59,7 +59,7 @@ impl Broker {
             let grant = Grant::RefreshToken { refresh_token: &refresh_token };
             let tokens = broker.exchange_grant(&integration, &typed, &grant).await?;
             let tokens = kept(tokens, &refresh_token);
-            let granted = broker.settle(&connection, &integration, typed, tokens, None).await?;
+            let granted = broker.settle_brought(&integration, typed, tokens).await?;
             broker.keep_pending(&connection, &session, browser_hash, granted).await
         });
         brought.await.map_err(|_| Error::Internal("a refresh token's renewal ended without an answer"))?

@@ -14,7 +14,9 @@ use crate::error::{Error, Result, invalid};
 use crate::learn::LEARNT;
 use crate::live::to_live;
 use crate::manage::ShownConnection;
-use crate::model::{Caller, ConnectSession, Connection, ConnectionId, DeviceGrant, PendingGrant, PendingId, Tenant};
+use crate::model::{
+    Caller, ConnectSession, Connection, ConnectionId, ConnectionState, DeviceGrant, PendingGrant, PendingId, Tenant,
+};
 use crate::open::Broker;
 use crate::renew::{endpoint_key, granted_scope};
 use crate::settle::Committed;
@@ -307,7 +309,9 @@ impl Broker {
                 .store
                 .write(move |tx| {
                     tx.lock_connection(&id)?;
-                    if !taken.is_there(tx)? {
+                    // A connection that was ended meanwhile takes nothing any more.
+                    let ended = |row: Connection| matches!(row.state, ConnectionState::Revoked);
+                    if !taken.is_there(tx)? || tx.connection_by_id(&id)?.is_none_or(ended) {
                         return Err(StoreError::Taken);
                     }
                     if !tx.adopt_tokens(&id, generation, &commit, secrets.as_deref(), &variables)? {
@@ -329,7 +333,9 @@ impl Broker {
                     return Ok(row.name);
                 }
                 Err(StoreError::Taken) => {
-                    return Err(Error::Gone("this confirmation was already given"));
+                    return Err(Error::Gone(
+                        "this confirmation was already given, or the connection was ended meanwhile",
+                    ));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -372,14 +378,18 @@ impl Broker {
 
     /// Revokes at the provider a grant that was made for this connection and will not become its own.
     pub(crate) async fn revoke_unwanted(&self, connection: &Connection, typed: Typed, tokens: &TokenSet) {
-        let planned = async {
-            let integration = self.opened_integration(&connection.integration).await?;
-            self.plan_for(&integration, &typed.variables, typed.secrets, Some(tokens)).await
-        };
-        match planned.await {
-            Ok(plan) => self.revoke_orphan(&plan, tokens).await,
-            Err(error) => {
-                tracing::warn!(%error, connection = %connection.id, "an unwanted grant could not be revoked at the provider");
+        // The request may be made of the token, so each has its plan.
+        let secondary = tokens.secondary.values().map(|token| token_set::as_main(tokens, token));
+        for tokens in [tokens.clone()].into_iter().chain(secondary) {
+            let planned = async {
+                let integration = self.opened_integration(&connection.integration).await?;
+                self.plan_for(&integration, &typed.variables, typed.secrets.clone(), Some(&tokens)).await
+            };
+            match planned.await {
+                Ok(plan) => self.revoke_orphan(&plan, &tokens).await,
+                Err(error) => {
+                    tracing::warn!(%error, connection = %connection.id, "an unwanted grant could not be revoked at the provider");
+                }
             }
         }
     }

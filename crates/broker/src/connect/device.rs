@@ -138,14 +138,15 @@ impl Broker {
     /// One question.
     async fn ask_device(&self, seen: DeviceGrant) -> Result<()> {
         let Some(grant) = self.move_device(seen, ASKING, None).await? else { return Ok(()) };
+        // First of all: one that can't be opened must not be asked for for ever.
+        if grant.expires_at <= self.now_ms() {
+            return self.end_device(&grant, expired(self.now_ms())).await;
+        }
         self.know_keys([Some(&grant.sealed)]).await?;
         let plain = self.vault.open_value(&place(&grant.tenant, &grant.id), &grant.sealed)?;
         let (mut typed, _) = Typed::read(&plain)?;
         let device_code =
             typed.secrets.remove(DEVICE_CODE).ok_or(Error::Internal("a sealed device grant has an unknown form"))?;
-        if grant.expires_at <= self.now_ms() {
-            return self.end_device(&grant, expired(self.now_ms())).await;
-        }
         let exchanged = async {
             let integration = self.opened_integration(&grant.integration).await?;
             let tokens =
@@ -323,8 +324,12 @@ impl Broker {
         by: CompletedBy,
     ) -> Result<()> {
         let Granted { held, account } = granted;
+        // What somebody brought may be in use elsewhere, and stays theirs.
+        let is_brought = matches!(source, Source::Fresh);
         if let Some(choice) = held.choice {
-            self.revoke_unwanted(connection, held.typed, &held.tokens).await;
+            if !is_brought {
+                self.revoke_unwanted(connection, held.typed, &held.tokens).await;
+            }
             let open = Learning::Choose {
                 lookup: choice.lookup,
                 saves: choice.saves,
@@ -333,7 +338,11 @@ impl Broker {
             };
             return open.without_a_person(self.now_ms()).map(drop);
         }
-        self.connect(&connection.id, &held, account.as_deref(), &source, by).await.map(drop)
+        let connected = self.connect(&connection.id, &held, account.as_deref(), &source, by).await.map(drop);
+        if connected.is_err() && !is_brought {
+            self.revoke_unwanted(connection, held.typed, &held.tokens).await;
+        }
+        connected
     }
 }
 

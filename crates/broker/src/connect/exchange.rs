@@ -78,6 +78,17 @@ impl Broker {
         })
     }
 
+    /// As [`Self::settle`], of a refresh token that somebody brought: if it fails, the token stays theirs.
+    pub(super) async fn settle_brought(
+        &self,
+        integration: &Integration,
+        typed: Typed,
+        tokens: TokenSet,
+    ) -> Result<Granted> {
+        let (variables, choice, account) = self.learn_all(integration, &typed, &tokens, None).await?;
+        Ok(Granted { held: HeldGrant { tokens, typed: Typed { variables, ..typed }, choice }, account })
+    }
+
     /// Asks the provider for all that has to be known before the grant is used. If that fails, the grant is given back.
     pub(super) async fn settle(
         &self,

@@ -11,6 +11,7 @@ sql! {
     SWEEP_SESSIONS = "DELETE FROM connect_sessions WHERE expires_at <= ?1 \
         AND NOT EXISTS (SELECT 1 FROM consents c WHERE c.session = connect_sessions.id) \
         AND NOT EXISTS (SELECT 1 FROM pending_grants p WHERE p.session = connect_sessions.id) \
+        AND NOT EXISTS (SELECT 1 FROM device_grants d WHERE d.session = connect_sessions.id) \
         RETURNING id, tenant, integration, connection, owner, return_url, direct, made_connection, expires_at, used_at";
     SWEEP_REPLIES = "DELETE FROM idempotency WHERE created_at <= ?1";
     ADD_REPLY = "INSERT INTO idempotency (tenant, caller, idempotency_key, request_hash, created_at) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";

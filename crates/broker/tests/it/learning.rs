@@ -191,7 +191,8 @@ async fn a_posted_answer_waits_for_the_browser_to_come_back_with_its_cookie() {
     };
     assert!(matches!(post("code=c-1&state=made-up".to_owned()).await, Err(Error::Gone(_))));
     let next: Url = post(format!("code=planted-code&state={state}")).await.unwrap();
-    assert_eq!(next.as_str(), format!("{PUBLIC_URL}callback/{integration}?state={state}"));
+    let address = format!("{PUBLIC_URL}callback/{integration}?state={state}&keyholder_ticket=");
+    assert!(next.as_str().strip_prefix(&address).is_some_and(|ticket| ticket.len() == 43), "{next}");
     assert!(matches!(post(format!("code=c-2&state={state}")).await, Err(Error::Gone(_))), "the first one counts");
     let (finished, asked) = stage.back(next.query().unwrap(), &[("/token", 200, TOKENS)]).await;
     assert_eq!(member(&asked[0], "code").as_deref(), Some("planted-code"));
@@ -204,6 +205,13 @@ async fn a_posted_answer_waits_for_the_browser_to_come_back_with_its_cookie() {
     let elsewhere = stage.app.broker.finish_consent(&integration, posted.query().unwrap(), None).await;
     assert!(matches!(elsewhere.err(), Some(Error::WrongBrowser)));
     assert!(matches!(stage.back(posted.query().unwrap(), &[]).await.0.err(), Some(Error::Gone(_))));
+    // Whoever began has the cookie, but not the ticket, which went to the browser that posted: the code was somebody else's.
+    for ticket in ["", "&keyholder_ticket=made-up"] {
+        let state = stage.leave().await;
+        post(format!("code=c-1&state={state}")).await.unwrap();
+        let (raced, asked) = stage.back(&format!("state={state}{ticket}"), &[]).await;
+        assert!(matches!(raced.err(), Some(Error::WrongBrowser)) && asked.is_empty());
+    }
     // A refusal comes the same way.
     let state = stage.leave().await;
     let posted = post(format!("error=access_denied&state={state}")).await.unwrap();
