@@ -77,7 +77,7 @@ impl Broker {
     ) -> Result<HandedToken> {
         let live = self.live(caller, id_or_name).await?;
         self.require_grip(caller, &live.id, &live.name, Grip::Connection)?;
-        let live = self.fresh_secondary(live, name, min_ttl.unwrap_or(FRESH)).await?;
+        let live = self.fresh_secondary(live, name, min_ttl).await?;
         let token = live.secondary.get(name).ok_or_else(|| Error::not_found("token", name))?;
         self.record_in_turn(caller, "token.read", live.id.as_str(), Some(format!("token {name}"))).await?;
         let now = self.now_ms();
@@ -95,10 +95,14 @@ impl Broker {
 
     /// A token set whose secondary token `name` is valid for `min_ttl` more, or as good as can be had. A renewal makes one token; where several have
     /// ended, those that ended before this one come first.
-    async fn fresh_secondary(&self, mut live: Arc<Live>, name: &str, min_ttl: Duration) -> Result<Arc<Live>> {
+    async fn fresh_secondary(&self, mut live: Arc<Live>, name: &str, min_ttl: Option<Duration>) -> Result<Arc<Live>> {
         let unknown = || Error::not_found("token", name);
-        let wanted_at = self.now_ms().saturating_add(millis(min_ttl));
-        let before = live.secondary.get(name).ok_or_else(unknown)?.access_token.clone();
+        let held = live.secondary.get(name).ok_or_else(unknown)?;
+        // As for the main token: no wish can make every reading a renewal.
+        let life = held.expires_at.map_or(i64::MAX, |at| at.saturating_sub(live.renewed_at).max(0));
+        let wanted = min_ttl.map_or(millis(FRESH).min(life / 4), |min_ttl| millis(min_ttl).min(life / 10 * 9));
+        let wanted_at = self.now_ms().saturating_add(wanted);
+        let before = held.access_token.clone();
         for _ in 0..live.secondary.len() {
             let held = live.secondary.get(name).ok_or_else(unknown)?;
             let now = self.now_ms();

@@ -110,7 +110,8 @@ impl Broker {
         let written = self.store.write(move |tx| {
             for it in &changed {
                 let number = tx.newest_provider(&tenant, &it.id)?;
-                if own.get(&it.id).is_some_and(|seen| *seen != number) {
+                // Also one that this process has not seen, or can't read, would be replaced.
+                if own.get(&it.id).copied().unwrap_or(0) != number {
                     return Ok(false);
                 }
             }

@@ -294,8 +294,9 @@ impl Broker {
                     continue;
                 }
             };
-            // What is unknown about the main refresh token is settled before another one is used.
-            let enough = if row.lost_at.is_some() { Enough::ValidAt(now) } else { wish.enough };
+            // What is unknown about the main refresh token is settled before another one is used. Without one, it is another's that is unknown.
+            let main_is_unknown = row.lost_at.is_some() && spent_for_renewal(&plan, old.as_ref()).is_some();
+            let enough = if main_is_unknown { Enough::ValidAt(now) } else { wish.enough };
             let step = match step(&plan, old.as_ref(), enough, run_grant_anew) {
                 Some(step) => step,
                 None => return self.nothing_to_renew_with(&row, dead.as_ref(), wish).await,

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::oneshot;
 
 use super::engine::On;
@@ -108,13 +108,21 @@ fn connect(path: &Path) -> StoreResult<Connection> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    // FULL: a commit that was acknowledged survives a power cut; a token that was spent must not be lost.
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;",
-    )?;
+    // Where several switch a fresh database over at once, SQLite does not wait for its turn.
+    let mut left = 100;
+    while let Err(error) = connection.execute_batch(SETTINGS) {
+        left -= 1;
+        if left == 0 || error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) {
+            return Err(error.into());
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
 }
+
+/// FULL: a commit that was acknowledged survives a power cut; a token that was spent must not be lost.
+const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;";
 
 fn bring_up_to_date(connection: &Connection, clock: &Clock, known: &[Migration]) -> StoreResult<()> {
     connection.execute_batch("BEGIN IMMEDIATE")?;

@@ -16,6 +16,7 @@ pub(super) const BASE: &str = "oauth2";
 pub(super) fn carry(mut found: Found, given: &BTreeMap<String, String>) -> Result<Imported, ImportError> {
     let say = |field: &str| given.get(field).filter(|value| !value.is_empty()).cloned();
     let grant = grant(&mut found)?;
+    queries_apart(&mut found);
     let mut variables = Values::new();
     let token_url = say("token_url").or(found.token_url.take()).ok_or_else(|| missing(&found, "token_url"))?;
     variables.insert("token_url".to_owned(), token_url);
@@ -95,6 +96,29 @@ fn grant(found: &mut Found) -> Result<GrantKind, ImportError> {
         }
     };
     Ok(grant)
+}
+
+/// What stands in the query of an address becomes a parameter: there may be secrets among it, and addresses are shown.
+fn queries_apart(found: &mut Found) {
+    let refreshes_elsewhere = found.refresh_url.is_some();
+    let mut extras = Vec::new();
+    for (url, phase) in [
+        (&mut found.authorization_url, Phase::Authorize),
+        (&mut found.token_url, Phase::Token),
+        (&mut found.refresh_url, Phase::Refresh),
+    ] {
+        let Some((address, query)) = url.as_ref().and_then(|url| url.split_once('?')) else { continue };
+        let pairs = url::form_urlencoded::parse(query.split('#').next().unwrap_or_default().as_bytes());
+        for (name, value) in pairs.into_owned().filter(|(name, _)| !name.is_empty()) {
+            let extra = Extra { phase, place: Place::Query, name, value };
+            if phase == Phase::Token && !refreshes_elsewhere {
+                extras.push(Extra { phase: Phase::Refresh, ..extra.clone() });
+            }
+            extras.push(extra);
+        }
+        *url = Some(address.to_owned());
+    }
+    found.extras.extend(extras);
 }
 
 fn missing(found: &Found, field: &str) -> ImportError {

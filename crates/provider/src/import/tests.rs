@@ -228,6 +228,25 @@ fn requests_with_settings_of_their_own() {
 }
 
 #[test]
+fn what_stands_in_the_query_of_an_address_is_a_parameter() {
+    let file = json!({"info": {"name": "x"}, "auth": {"type": "oauth2", "oauth2": {
+        "grant_type": "client_credentials", "accessTokenUrl": "https://a.example/token?v=1&api_key=k-1", "clientId": "c", "clientSecret": "s", "client_authentication": "body",
+    }}});
+    let imported = one(Format::Postman, &file.to_string(), &[]);
+    assert_eq!(imported.variables["token_url"], "https://a.example/token");
+    assert!(!imported.definition().unwrap().contains("k-1"), "a secret stands in the definition");
+    let body = "grant_type=client_credentials&client_id=c&client_secret=s";
+    assert_eq!(token_bytes(&imported), format!("POST https://a.example/token?api_key=k-1&v=1\n\n{body}"));
+    let refresh = rendered(&imported).refresh;
+    let sent = bytes(&imported, &refresh, &Grant::RefreshToken { refresh_token: &Secret::new("r") });
+    assert!(sent.starts_with("POST https://a.example/token?api_key=k-1&v=1\n"), "{sent}");
+    // A value that grows by naming others is not followed.
+    let huge = format!("curl https://a.example/{} -d grant_type=client_credentials", "{{a}}".repeat(2000));
+    let long = "x".repeat(60_000);
+    assert!(import(Format::Curl, &huge, &given(&[("a", &long)])).err().unwrap().to_string().contains("`a`"));
+}
+
+#[test]
 fn an_environment_of_postman() {
     let text = json!({"name": "prod", "values": [{"key": "a", "value": "1", "enabled": true}, {"key": "b", "value": "2", "enabled": false}]}).to_string();
     assert_eq!(environment(Format::Postman, &text).unwrap(), given(&[("a", "1")]));

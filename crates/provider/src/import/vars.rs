@@ -40,6 +40,9 @@ impl Vars {
             let Some((name, behind)) = after.split_once("}}") else { break };
             let name = plain_name(name);
             let value = self.0.get(name).ok_or_else(|| name.to_owned())?;
+            if filled.len() + before.len() + value.len() > LONGEST {
+                return Err(name.to_owned());
+            }
             filled.push_str(before);
             filled.push_str(value);
             rest = behind;

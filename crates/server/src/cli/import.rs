@@ -166,8 +166,9 @@ fn described(imported: &Imported) -> Value {
 
 /// Those of the built-in definition, which are addresses; others may be secret, and only their names are shown.
 fn plain_variables(imported: &Imported) -> BTreeMap<&str, &str> {
-    let shown = |name: &str| if name.ends_with("_url") { None } else { Some("…") };
-    imported.variables.iter().map(|(name, value)| (name.as_str(), shown(name).unwrap_or(value))).collect()
+    const ADDRESSES: [&str; 4] = ["authorization_url", "token_url", "refresh_url", "api_base_url"];
+    let shown = |name: &str| ADDRESSES.contains(&name);
+    imported.variables.iter().map(|(name, value)| (name.as_str(), if shown(name) { value } else { "…" })).collect()
 }
 
 fn show(out: &Out, imported: &Imported) -> Result {
