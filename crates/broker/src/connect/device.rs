@@ -135,6 +135,15 @@ impl Broker {
         }
     }
 
+    /// Asks for each whose time has come, and waits for the answers: for who runs no scheduler.
+    pub async fn ask_devices_once(&self) -> Result<()> {
+        let due = self.store.read(|tx| tx.device_grants_due(tx.now_ms()?, i64::from(u8::MAX))).await?.0;
+        for seen in due {
+            self.ask_device(seen).await?;
+        }
+        Ok(())
+    }
+
     /// One question.
     async fn ask_device(&self, seen: DeviceGrant) -> Result<()> {
         let Some(grant) = self.move_device(seen, ASKING, None).await? else { return Ok(()) };

@@ -7,7 +7,7 @@ use url::form_urlencoded;
 
 use super::keys::{self, Claim};
 use super::received::{BodyKind, Params, Received, escaped, taken_apart};
-use super::script::{Address, Known, Script, milliseconds};
+use super::script::{Address, Known, SECONDARY, Script, milliseconds};
 
 /// In what a request differs from what the definition says.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -392,6 +392,7 @@ pub(super) fn shown(script: &Script, known: &Known, text: &str) -> String {
     for name in ["access_token", "refresh_token", "id_token", "code"] {
         secrets.extend(known.get(name).map(String::as_str));
     }
+    secrets.extend(known.iter().filter(|(name, _)| name.starts_with(SECONDARY)).map(|(_, token)| token.as_str()));
     let text = secrets
         .iter()
         .filter(|secret| !secret.is_empty())

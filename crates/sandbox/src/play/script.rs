@@ -30,6 +30,9 @@ pub struct Registration {
     pub refresh_token: Option<String>,
 }
 
+/// Before the name of a secondary token among what is known.
+pub(super) const SECONDARY: &str = "secondary.";
+
 /// What a value is filled in from besides the registration: what was said and issued so far.
 pub(super) type Known = BTreeMap<String, String>;
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::judge::{Complaint, Judge, Want, Wants};
 use super::received::Received;
+use super::script::SECONDARY;
 use super::shape;
 use super::stage::{Access, Fresh, Part, Refresh, Stage};
 use crate::reply::Reply;
@@ -244,6 +245,8 @@ impl Stage {
             if let Some(place) = place("expires_in").filter(|_| expiry != "never") {
                 shape::put(reply, &place, lifetime(LIFE, now, expiry));
             }
+            // Kept there too so that it is masked where it is shown.
+            self.known.insert(format!("{SECONDARY}{name}"), token.clone());
             self.secondary.insert(name.clone(), token);
         }
     }

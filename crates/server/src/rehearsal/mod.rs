@@ -19,7 +19,7 @@ use keyholder_broker::store::Location;
 use keyholder_broker::vault::RootKeySource;
 use keyholder_broker::{Broker, Error, Pace, ProxyRequest, RevocationOutcome, Settings};
 use keyholder_oauth::Secret;
-use keyholder_provider::{Catalogue, Definition, GrantKind, Method};
+use keyholder_provider::{Catalogue, Definition, Method};
 use keyholder_sandbox::play::{Exchange, Play};
 use serde::Serialize;
 use serde_json::Value;
@@ -158,7 +158,9 @@ impl Rehearsal {
             Report { provider: definition.id.clone(), method: method.name.clone(), ok: true, steps: Vec::new() };
         let made = self.values.of(definition, method, part);
         let stage = &*self;
-        let mut run = Run { stage, method, part, name: format!("rehearsal-{}", stage.count), secret: String::new() };
+        let brought = made.registration().refresh_token;
+        let name = format!("rehearsal-{}", stage.count);
+        let mut run = Run { stage, method, part, name, brought, secret: String::new() };
         let set_up = run.set_up(definition, &made).await;
         if !report.add("set up", set_up, stage.play.take_exchanges()) {
             return report;
@@ -229,6 +231,8 @@ struct Run<'a> {
     method: &'a Method,
     part: &'a Value,
     name: String,
+    /// The refresh token that somebody brings.
+    brought: Option<String>,
     secret: String,
 }
 
@@ -283,11 +287,7 @@ impl Run<'_> {
     }
 
     async fn connect(&mut self) -> Outcome {
-        let grant = self.method.grant;
-        if matches!(grant, GrantKind::DeviceCode | GrantKind::RefreshToken) {
-            return Err(format!("In a rehearsal, this version does not run the grant {}.", grant.as_str()));
-        }
-        person::connect(self.stage, &self.name).await?;
+        person::connect(self.stage, &self.name, self.brought.as_deref()).await?;
         self.check_token().await
     }
 

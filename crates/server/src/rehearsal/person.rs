@@ -1,16 +1,36 @@
 //! The person who connects: follows the link, agrees at the provider, comes back and confirms.
 
-use keyholder_broker::{Authorize, Completed, Finished, View};
+use keyholder_broker::model::ConnectionState;
+use keyholder_broker::{Authorize, Completed, DeviceCode, Finished, View};
+use keyholder_oauth::Secret;
 
 use super::Rehearsal;
 
-/// Connects, in the way of the method's grant.
-pub(super) async fn connect(stage: &Rehearsal, name: &str) -> Result<(), String> {
+/// Connects, in the way of the method's grant; `brought` is the refresh token of whoever brings one.
+pub(super) async fn connect(stage: &Rehearsal, name: &str, brought: Option<&str>) -> Result<(), String> {
+    if let Some(brought) = brought {
+        let done = stage.broker.bring_refresh_token(&stage.admin, name, &Secret::new(brought)).await;
+        return done.map_err(|error| error.to_string());
+    }
     let begun = stage.broker.authorize(&stage.admin, name, None, None).await.map_err(|error| error.to_string())?;
     match begun {
         Authorize::Done(_) => Ok(()),
         Authorize::Person(link) => consent(stage, &link.url).await,
-        Authorize::Device(_) => Err("In a rehearsal, this version does not run the grant device_code.".to_owned()),
+        Authorize::Device(code) => on_another_device(stage, name, &code).await,
+    }
+}
+
+/// The person types the code; then the provider is asked.
+async fn on_another_device(stage: &Rehearsal, name: &str, code: &DeviceCode) -> Result<(), String> {
+    if !stage.play.approve_device() {
+        return Err("The provider knows of no device.".to_owned());
+    }
+    stage.clock.advance(code.interval);
+    stage.broker.ask_devices_once().await.map_err(|error| error.to_string())?;
+    let shown = stage.broker.connection(&stage.admin, name).await.map_err(|error| error.to_string())?;
+    match &shown.connection.state {
+        ConnectionState::Connected => Ok(()),
+        state => Err(state.failure().map_or("The code was not exchanged.".to_owned(), |why| why.message.clone())),
     }
 }
 
