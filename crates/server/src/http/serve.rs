@@ -1,8 +1,10 @@
 //! The loop that serves: bounded header time, a cap on connections, a graceful end.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -11,7 +13,8 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use keyholder_broker::Broker;
 use keyholder_broker::clock::{Clock, millis};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{App, routes};
@@ -24,6 +27,9 @@ const CONNECTIONS: usize = 16_384;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Such failures are logged no more often than this.
 const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(1);
+/// A client that is still sending when its answer is there gets this long, and may send this much more, before the connection is closed.
+const LINGER_WITHIN: Duration = Duration::from_secs(30);
+const LINGER_BYTES: usize = 64 << 20;
 /// Requests under way at a stop get this long.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
@@ -103,12 +109,76 @@ async fn accept_until(
             accepted = accepted => accepted,
         };
         let _ = stream.set_nodelay(true);
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service.clone()));
+        let connection =
+            graceful.watch(builder.serve_connection(TokioIo::new(Lingering::new(stream)), service.clone()));
         tokio::spawn(async move {
             // A client that goes away, or speaks no HTTP, is its own affair.
             let _ = connection.await;
             drop(slot);
         });
+    }
+}
+
+/// A connection that is closed in a way that its last answer arrives: what the client is still sending is read and dropped. Closed at once, the
+/// system would reset the connection, and a client that is in the middle of a body that was refused would never see why (RFC 9112 §9.6).
+struct Lingering {
+    stream: TcpStream,
+    left: usize,
+    /// Set when the last answer was sent.
+    until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Lingering {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, left: LINGER_BYTES, until: None }
+    }
+}
+
+impl AsyncRead for Lingering {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Lingering {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.until.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        let until = this.until.get_or_insert_with(|| Box::pin(async { Clock::System.sleep(LINGER_WITHIN).await }));
+        let mut dropped = [0; 16 << 10];
+        loop {
+            let mut buf = ReadBuf::new(&mut dropped);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() && this.left > buf.filled().len() => {
+                    this.left -= buf.filled().len();
+                }
+                // The end, too much, or a connection that is gone: there is nobody to wait for.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return until.as_mut().poll(cx).map(Ok),
+            }
+        }
     }
 }
 

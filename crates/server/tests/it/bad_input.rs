@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use keyholder_sandbox::Options;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::app::{App, auto_approving, full};
 
@@ -335,6 +336,28 @@ async fn a_body_over_the_limit() {
     let page = app.person().post(session["url"].as_str().unwrap(), &[("x", &"x".repeat(1 << 20))]).await;
     assert_eq!(page.status, 413);
     assert!(page.text().contains("larger than 1048576 bytes"), "{page:?}");
+}
+
+/// Whoever sends all before reading still learns why it was refused: the connection isn't reset under the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_late_is_told() {
+    let app = App::start().await;
+    let key = app.key(&["manage"]).await.key.unwrap();
+    for authorization in [format!("Bearer {key}"), "Bearer khk_nobody".to_owned()] {
+        let mut stream = TcpStream::connect(app.url.trim_start_matches("http://")).await.unwrap();
+        let (length, piece) = (10 << 20, vec![b'#'; 1 << 20]);
+        let head = format!(
+            "POST /v1/providers HTTP/1.1\r\nhost: x\r\nauthorization: {authorization}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..10 {
+            stream.write_all(&piece).await.unwrap();
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let expected = if authorization.ends_with("nobody") { "HTTP/1.1 401 " } else { "HTTP/1.1 413 " };
+        assert!(answer.starts_with(expected), "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
