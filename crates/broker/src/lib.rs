@@ -61,7 +61,7 @@ pub use doctor::{Check, Verdict};
 pub use endpoints::Pace;
 pub use error::{Error, FieldError, Result};
 pub use fence::Instance;
-pub use gateway::ProxyRequest;
+pub use gateway::{ProxyRequest, Reply};
 pub use idempotency::{Idempotency, KeptReply};
 pub use manage::{
     ConnectionEdit, IntegrationEdit, Meaning, NewConnection, NewIntegration, NewVersion, Page, ProviderVersion,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::egress::{Body, full};
 use crate::error::{Error, Result};
 use crate::explain::{known_error, sentence};
-use crate::gateway::{ApiAccess, Asked, Outgoing, target};
+use crate::gateway::{ApiAccess, Asked, Outgoing, build};
 use crate::live::Live;
 use crate::model::{Caller, Failure};
 use crate::open::Broker;
@@ -122,7 +122,7 @@ impl Broker {
     /// Makes the definition's cheap call.
     async fn verified(&self, live: &Live, api: &ApiAccess, verify: &Verify) -> Result<Called> {
         let (path, query) = verify.path.split_once('?').map_or((verify.path.as_str(), None), |(p, q)| (p, Some(q)));
-        let uri = target(api, Asked { path, query, host: None })?;
+        let uri = build(api, &api.base, Asked { path, query, host: None })?;
         let _turn = self.turn(live, api).await?;
         let mut headers: HeaderMap = verify.headers.iter().cloned().collect();
         let mut sent = Bytes::new();
@@ -130,8 +130,9 @@ impl Broker {
             headers.insert(header::CONTENT_TYPE, content_type);
             sent = Bytes::copy_from_slice(body.expose());
         }
-        let outgoing = Outgoing { method: &verify.method, headers: &headers, kept: Some(&sent) };
-        let (response, expired) = self.call(api, &outgoing, uri, full(sent.clone())).await?;
+        let outgoing = Outgoing { method: &verify.method, headers, kept: Some(&sent) };
+        let response = self.send_once(outgoing.request(api, uri, full(sent.clone()))?).await?;
+        let (response, expired) = self.judged(api, &verify.method, response).await?;
         let status = response.status();
         let body = match read(response.into_body()).await {
             Some(body) => body,

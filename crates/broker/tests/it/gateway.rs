@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use keyholder_broker::egress::{Body, BoxError, empty, full};
 use keyholder_broker::model::{Limits, Scope, Status};
-use keyholder_broker::{Error, ProxyRequest};
+use keyholder_broker::{Error, ProxyRequest, Reply};
 use keyholder_sandbox::Which;
 use serde_json::{Value, json};
 
@@ -16,15 +16,15 @@ use crate::fake::Fake;
 use crate::renewal::with_fake;
 
 pub fn get(path: &str) -> ProxyRequest {
-    request(Method::GET, path, empty(), Some(0))
+    request(Method::GET, path, empty())
 }
 
 fn post(path: &str, body: &'static str) -> ProxyRequest {
-    request(Method::POST, path, full(body), Some(body.len() as u64))
+    request(Method::POST, path, full(body))
 }
 
-fn request(method: Method, path: &str, body: Body, length: Option<u64>) -> ProxyRequest {
-    ProxyRequest { method, path: path.to_owned(), query: None, headers: HeaderMap::new(), body, length }
+fn request(method: Method, path: &str, body: Body) -> ProxyRequest {
+    ProxyRequest { body, ..ProxyRequest::new(method, path).unwrap() }
 }
 
 fn with_headers<const N: usize>(mut request: ProxyRequest, headers: [(&'static str, &'static str); N]) -> ProxyRequest {
@@ -35,7 +35,7 @@ fn with_headers<const N: usize>(mut request: ProxyRequest, headers: [(&'static s
 }
 
 impl App {
-    async fn proxy(&self, request: ProxyRequest) -> Result<Response<Body>, Error> {
+    async fn proxy(&self, request: ProxyRequest) -> Result<Response<Reply>, Error> {
         self.broker.proxy(&self.admin, "crm", request).await
     }
 
@@ -47,7 +47,7 @@ impl App {
     }
 }
 
-async fn read(response: Response<Body>) -> Bytes {
+async fn read(response: Response<Reply>) -> Bytes {
     response.into_body().collect().await.unwrap().to_bytes()
 }
 
@@ -68,7 +68,7 @@ async fn a_call_arrives_with_the_token_and_as_it_was_written() {
     let app = App::start().await;
     app.machine("crm").await;
     let call = with_headers(
-        ProxyRequest { query: Some("q=a%20b&q=c".to_owned()), ..post("/echo/a%2Fb", "hello") },
+        post("/echo/a%2Fb?q=a%20b&q=c", "hello"),
         [("accept", "text/csv"), ("content-type", "text/plain")],
     );
     let seen = app.echoed(call).await;
@@ -144,7 +144,8 @@ async fn the_providers_cookies_and_hop_headers_stay_there() {
 async fn the_caller_chooses_neither_host_nor_a_way_out_of_the_base_path() {
     let app = App::start().await;
     app.machine("crm").await;
-    for path in ["/../admin/counters", "/echo/..%2f..", "/%2e%2e/admin", "/echo\\..", "echo"] {
+    assert!(ProxyRequest::new(Method::GET, "echo").is_err());
+    for path in ["/../admin/counters", "/echo/..%2f..", "/%2e%2e/admin", "/echo\\.."] {
         let refused = app.proxy(get(path)).await.err().unwrap();
         assert!(matches!(refused, Error::Invalid(_)), "{path}: {refused}");
     }
@@ -154,7 +155,7 @@ async fn the_caller_chooses_neither_host_nor_a_way_out_of_the_base_path() {
         assert_eq!((told.as_str(), allowed.as_slice()), (host, ["127.0.0.1".to_owned()].as_slice()));
     }
     for method in [Method::TRACE, Method::CONNECT] {
-        let refused = app.proxy(request(method, "/echo", empty(), Some(0))).await.err().unwrap();
+        let refused = app.proxy(request(method, "/echo", empty())).await.err().unwrap();
         assert!(matches!(&refused, Error::Invalid(errors) if errors[0].field == "method"), "{refused}");
     }
     assert_eq!(app.seen("api"), 0);
@@ -231,7 +232,7 @@ async fn a_401_renews_once_and_repeats_once_with_the_same_body() {
 
     // A call without a body says nothing of its length.
     app.sandbox.expire_access_tokens();
-    let response = app.proxy(request(Method::GET, "/me", empty(), None)).await.unwrap();
+    let response = app.proxy(request(Method::GET, "/me", empty())).await.unwrap();
     assert_eq!((response.status(), app.seen("api")), (StatusCode::OK, 4));
 }
 
@@ -280,12 +281,11 @@ async fn big_bodies_stream_both_ways() {
         (0..SIZE >> 16).map(|_| Ok::<_, BoxError>(http_body::Frame::data(Bytes::from_static(&[7; 1 << 16])))),
     );
     let body = http_body_util::StreamBody::new(frames).boxed_unsync();
-    let sent = app.proxy(request(Method::POST, "/upload", body, None)).await.unwrap();
+    let sent = app.proxy(request(Method::POST, "/upload", body)).await.unwrap();
     let told: Value = serde_json::from_slice(&read(sent).await).unwrap();
     assert_eq!((told["bytes"].as_u64(), app.sandbox.counters().uploaded_bytes), (Some(SIZE), SIZE));
 
-    let download = ProxyRequest { query: Some(format!("bytes={SIZE}")), ..get("/stream") };
-    let response = app.proxy(download).await.unwrap();
+    let response = app.proxy(get(&format!("/stream?bytes={SIZE}"))).await.unwrap();
     assert_eq!(response.headers()[header::CONTENT_LENGTH], SIZE.to_string().as_str());
     let mut body = response.into_body();
     let mut received = 0;
@@ -303,7 +303,7 @@ async fn a_streamed_body_that_is_refused_is_not_sent_twice() {
     let body = http_body_util::StreamBody::new(futures_util::stream::iter([Ok::<_, BoxError>(
         http_body::Frame::data(Bytes::from_static(b"once")),
     )]));
-    let response = app.proxy(request(Method::POST, "/upload", body.boxed_unsync(), None)).await.unwrap();
+    let response = app.proxy(request(Method::POST, "/upload", body.boxed_unsync())).await.unwrap();
     assert_eq!((response.status(), app.seen("api")), (StatusCode::UNAUTHORIZED, 1));
 }
 
@@ -368,6 +368,6 @@ async fn a_slow_upload_that_moves_is_not_given_up() {
         app.clock.advance(Duration::from_secs(100));
         arrived.json(200, json!({}));
     };
-    let (response, ()) = tokio::join!(app.proxy(request(Method::POST, "/upload", body, None)), answer);
+    let (response, ()) = tokio::join!(app.proxy(request(Method::POST, "/upload", body)), answer);
     assert_eq!(response.unwrap().status(), StatusCode::OK);
 }

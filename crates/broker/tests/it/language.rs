@@ -5,9 +5,9 @@ use std::time::Duration;
 use axum::http::{HeaderMap, Method, Response, StatusCode};
 use base64::Engine;
 use http_body_util::BodyExt;
-use keyholder_broker::egress::{Body, full};
+use keyholder_broker::egress::full;
 use keyholder_broker::model::Status;
-use keyholder_broker::{Error, NewIntegration, ProxyRequest};
+use keyholder_broker::{Error, NewIntegration, ProxyRequest, Reply};
 use keyholder_oauth::FailureKind;
 use serde_json::{Value, json};
 
@@ -66,7 +66,7 @@ impl App {
         Ok(handed.access_token.expose().to_owned())
     }
 
-    async fn called(&self, request: ProxyRequest) -> Response<Body> {
+    async fn called(&self, request: ProxyRequest) -> Response<Reply> {
         self.broker.proxy(&self.admin, "crm", request).await.unwrap()
     }
 }
@@ -75,15 +75,14 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers[name].to_str().unwrap()
 }
 
-async fn read(response: Response<Body>) -> Vec<u8> {
+async fn read(response: Response<Reply>) -> Vec<u8> {
     response.into_body().collect().await.unwrap().to_bytes().to_vec()
 }
 
 fn post(body: &'static str, kind: &'static str) -> ProxyRequest {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", kind.parse().unwrap());
-    let length = Some(body.len() as u64);
-    ProxyRequest { method: Method::POST, path: "/x".to_owned(), query: None, headers, body: full(body), length }
+    ProxyRequest { headers, body: full(body), ..ProxyRequest::new(Method::POST, "/x").unwrap() }
 }
 
 #[tokio::test]
@@ -305,8 +304,7 @@ async fn tokens_go_where_the_definition_says_and_a_token_in_the_query_is_shown_n
         let response = Response::builder().status(302).header("location", to).header("x-echo", "canary+Xq81");
         request.respond(response.body(axum::body::Body::empty()).unwrap());
     };
-    let asked = ProxyRequest { path: "/x".to_owned(), query: Some("q=%20&access_token=mine".to_owned()), ..get("/x") };
-    let (response, ()) = tokio::join!(app.called(asked), answer);
+    let (response, ()) = tokio::join!(app.called(get("/x?q=%20&access_token=mine")), answer);
     let mut shown = format!("{response:?}");
     assert_eq!((response.status(), text(response.headers(), "location")), (StatusCode::FOUND, "/elsewhere?q=%20&v=2"));
 

@@ -83,14 +83,7 @@ async fn a_look_brings_every_kind_of_change() {
 async fn how_an_api_is_called_follows_its_integration_and_definition() {
     let (one, other, _) = two().await;
     let call = async |app: &App| {
-        let request = ProxyRequest {
-            method: http::Method::GET,
-            path: "/me".to_owned(),
-            query: None,
-            headers: http::HeaderMap::new(),
-            body: keyholder_broker::egress::full(bytes::Bytes::new()),
-            length: Some(0),
-        };
+        let request = ProxyRequest::new(http::Method::GET, "/me").unwrap();
         app.broker.proxy(&app.admin, "crm", request).await.map(|reply| reply.status().as_u16())
     };
     assert_eq!(call(&other).await.unwrap(), 200);

@@ -3,8 +3,8 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::uri::PathAndQuery;
 use http_body_util::BodyExt;
-use hyper::body::Body as _;
 use keyholder_broker::ProxyRequest;
 
 use super::App;
@@ -19,12 +19,12 @@ pub(super) async fn proxy(
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let connection = connection_of(head.uri.path())?;
+    let target = head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
     let proxied = ProxyRequest {
         method: head.method,
-        path: raw_tail(head.uri.path()).to_owned(),
-        query: head.uri.query().map(str::to_owned),
+        tail: tail(target.path()),
+        target,
         headers: head.headers,
-        length: body.size_hint().exact(),
         body: body.map_err(Into::into).boxed_unsync(),
     };
     let response = app.broker.proxy(&caller, &connection, proxied).await?;
@@ -36,15 +36,15 @@ fn connection_of(path: &str) -> Result<String, ApiError> {
     decoded(path.split('/').nth(3).unwrap_or_default())
 }
 
-/// What stands behind `/proxy`, still percent-encoded: decoding and encoding again could change what the API sees.
-fn raw_tail(path: &str) -> &str {
+/// Where what stands behind `/proxy` begins. It stays percent-encoded: decoding and encoding again could change what the API sees.
+fn tail(path: &str) -> usize {
     // `/v1/connections/{connection}/proxy/…`: the fifth slash begins the tail.
-    path.match_indices('/').nth(4).map_or("/", |(at, _)| &path[at..])
+    path.match_indices('/').nth(4).map_or(path.len(), |(at, _)| at)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{connection_of, raw_tail};
+    use super::{connection_of, tail};
 
     #[test]
     fn the_connections_name_is_decoded_and_nothing_else() {
@@ -54,7 +54,10 @@ mod tests {
 
     #[test]
     fn the_tail_stays_as_it_was_sent() {
-        assert_eq!(raw_tail("/v1/connections/a%2Fb/proxy/x%2Fy//z"), "/x%2Fy//z");
-        assert_eq!(raw_tail("/v1/connections/proxy/proxy/proxy/"), "/proxy/");
+        for (path, expected) in
+            [("/v1/connections/a%2Fb/proxy/x%2Fy//z", "/x%2Fy//z"), ("/v1/connections/proxy/proxy/proxy/", "/proxy/")]
+        {
+            assert_eq!(&path[tail(path)..], expected);
+        }
     }
 }

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method as HttpMethod};
+use http::Method as HttpMethod;
 use keyholder_broker::clock::{Clock, ManualClock, Rng};
-use keyholder_broker::egress::{Egress, empty};
+use keyholder_broker::egress::Egress;
 use keyholder_broker::model::{Caller, PlainKey};
 use keyholder_broker::points::Points;
 use keyholder_broker::store::Location;
@@ -343,14 +343,7 @@ impl Run<'_> {
             stage.clock.advance(stage.play.min_age());
             stage.play.expire_access_tokens();
         }
-        let request = ProxyRequest {
-            method: HttpMethod::GET,
-            path: "/rehearsal".to_owned(),
-            query: Some("page=1".to_owned()),
-            headers: HeaderMap::new(),
-            body: empty(),
-            length: Some(0),
-        };
+        let request = ProxyRequest::new(HttpMethod::GET, "/rehearsal?page=1").map_err(|error| error.to_string())?;
         let response =
             stage.broker.proxy(&stage.admin, &self.name, request).await.map_err(|error| error.to_string())?;
         let status = response.status();

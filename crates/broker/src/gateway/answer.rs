@@ -1,0 +1,181 @@
+//! Sixth phase: what the reply means, and what of it the caller gets.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use keyholder_provider::{Api, Credentials};
+
+use super::credential::remove_hop_by_hop;
+use super::target::without;
+use super::{ApiAccess, Call};
+use crate::clock::millis;
+use crate::egress::{Body, full};
+use crate::endpoints::Urgency;
+use crate::error::{Error, Result};
+use crate::live::Live;
+use crate::open::Broker;
+use crate::renew::{Enough, Wish};
+
+/// Answers up to this size are looked at for what means that the token has expired.
+const JUDGED_BODY: u64 = 64 << 10;
+const RENEWAL: Duration = Duration::from_secs(45);
+
+/// After a renewal that made nothing of a 401, the next 401 may renew again: some paths answer 401 to every token.
+const UNHELPED: Duration = Duration::from_secs(60);
+
+/// What becomes of a reply.
+pub(super) enum Answer {
+    /// It is the caller's.
+    Passed(Response<Body>),
+    /// The call is sent once more, with these tokens.
+    Again(Arc<Live>),
+}
+
+impl Broker {
+    /// Judges a reply: the first that says that the token has expired makes one renewal and one repetition, if the body was kept.
+    pub(super) async fn answer(
+        &self,
+        call: &mut Call<'_>,
+        live: &Arc<Live>,
+        api: &ApiAccess,
+        response: Response<Body>,
+    ) -> Result<Answer> {
+        let (response, expired) = self.judged(api, &call.request.method, response).await?;
+        if expired && call.sent > 1 {
+            live.unhelped_at.store(self.now_ms(), Ordering::Relaxed);
+        } else if expired
+            && call.body.kept().is_some()
+            && let Some(renewed) = self.renewed_after_401(live).await
+        {
+            return Ok(Answer::Again(renewed));
+        }
+        Ok(Answer::Passed(response))
+    }
+
+    /// A reply as the caller may have it; and whether it means that the token has expired.
+    pub(crate) async fn judged(
+        &self,
+        api: &ApiAccess,
+        method: &Method,
+        response: Response<Body>,
+    ) -> Result<(Response<Body>, bool)> {
+        api.allowance.hear(response.status().as_u16(), response.headers(), self.now_ms());
+        let (response, expired) = judged(&api.api, method, response).await?;
+        Ok((clean_response(response, &api.credentials), expired))
+    }
+
+    /// A 401 with a token that should be valid: it was revoked, or its life wasn't known. One renewal; `None` when that fails too, or has just made no difference, and the API's own 401 is the answer.
+    async fn renewed_after_401(&self, live: &Arc<Live>) -> Option<Arc<Live>> {
+        let unhelped_at = live.unhelped_at.load(Ordering::Relaxed);
+        if self.now_ms().saturating_sub(unhelped_at) < millis(UNHELPED) {
+            return None;
+        }
+        let wish = Wish { enough: Enough::NewerThan(live.generation), urgency: Urgency::Reader };
+        self.wait_for(RENEWAL, self.renew(&live.id, wish)).await.ok()
+    }
+}
+
+fn clean_response(mut response: Response<Body>, credentials: &Credentials) -> Response<Body> {
+    let headers = response.headers_mut();
+    remove_hop_by_hop(headers);
+    // A provider's session cookie would be a credential that bypasses Keyholder.
+    headers.remove(header::SET_COOKIE);
+    if !credentials.query.is_empty() || !credentials.body.is_empty() {
+        hide_tokens(headers, credentials);
+    }
+    response
+}
+
+/// A redirect repeats the query that led to it: the token is taken out of it, and every other header goes that holds one.
+fn hide_tokens(headers: &mut HeaderMap, credentials: &Credentials) {
+    let placed = || credentials.query.iter().chain(credentials.body.iter());
+    let holds_token = |text: &[u8]| {
+        placed().any(|(_, token)| {
+            let encoded: String = url::form_urlencoded::byte_serialize(token.as_bytes()).collect();
+            [token, &encoded].iter().any(|form| text.windows(form.len().max(1)).any(|part| part == form.as_bytes()))
+        })
+    };
+    if let Some(text) = headers.get(header::LOCATION).and_then(|value| value.to_str().ok())
+        && let Some((path, query)) = text.split_once('?')
+    {
+        let (query, fragment) = query.split_once('#').map_or((query, None), |(query, rest)| (query, Some(rest)));
+        let kept = without(query, |name| placed().any(|(own, _)| own == name));
+        let fragment = fragment.map(|rest| format!("#{rest}")).unwrap_or_default();
+        let mark = if kept.is_empty() { "" } else { "?" };
+        if let Ok(value) = HeaderValue::from_str(&format!("{path}{mark}{kept}{fragment}")) {
+            headers.insert(header::LOCATION, value);
+        }
+    }
+    let names: Vec<_> =
+        headers.iter().filter(|(_, value)| holds_token(value.as_bytes())).map(|(name, _)| name.clone()).collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Whether an answer means that the token has expired. A body is only looked at where the definition asks for it, and it is small, JSON and of known length; it goes on
+/// byte for byte.
+async fn judged(api: &Api, method: &Method, response: Response<Body>) -> Result<(Response<Body>, bool)> {
+    let status = response.status().as_u16();
+    let fitting = || api.expired_when.iter().filter(|when| when.status.is_none_or(|wanted| wanted == status));
+    if status == 401 || fitting().any(|when| when.body.is_none()) {
+        return Ok((response, true));
+    }
+    if fitting().next().is_none() || *method == Method::HEAD {
+        return Ok((response, false));
+    }
+    if !may_be_judged(&response) {
+        return Ok((response, false));
+    }
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.map_err(|_| Error::Gone("the API's answer broke off; try again"))?.to_bytes();
+    let expired = api.has_expired(status, &body);
+    Ok((Response::from_parts(head, full(body)), expired))
+}
+
+fn may_be_judged(response: &Response<Body>) -> bool {
+    let text = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let kind = text(header::CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default();
+    let is_json = kind.trim().to_ascii_lowercase().ends_with("json") && text(header::CONTENT_ENCODING).is_none();
+    is_json && response.body().size_hint().exact().is_some_and(|length| length <= JUDGED_BODY)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use keyholder_oauth::Params;
+
+    use super::*;
+
+    fn params(pairs: &[(&str, &str)]) -> Params {
+        let mut params = Params::new();
+        pairs.iter().for_each(|(name, value)| params.push(*name, *value));
+        params
+    }
+
+    #[test]
+    fn a_token_does_not_come_back_in_a_header() {
+        let credentials = Credentials { query: params(&[("access_token", "a+b")]), ..Credentials::default() };
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("location", "https://api.example.com/y?access_token=a%2Bb&q=1#top"),
+            ("link", "<https://api.example.com/x?access_token=a%2Bb&page=2>; rel=next"),
+            ("x-echo", "a+b"),
+            ("x-kept", "a b"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        hide_tokens(&mut headers, &credentials);
+        let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        left.sort_unstable();
+        assert_eq!(left, [("location", "https://api.example.com/y?q=1#top"), ("x-kept", "a b")]);
+        headers.insert(header::LOCATION, HeaderValue::from_static("/y?access_token=other"));
+        hide_tokens(&mut headers, &credentials);
+        assert_eq!(headers[header::LOCATION], "/y");
+    }
+}

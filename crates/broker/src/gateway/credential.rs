@@ -1,0 +1,289 @@
+//! Fourth phase: the request as it goes out, cleaned of what ends here (RFC 9110 §7.6), with the tokens in their places.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Uri};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use keyholder_oauth::Params;
+
+use super::target::{with_query, without};
+use super::{ApiAccess, Call, Via};
+use crate::egress::{Body, empty, full};
+use crate::error::{Error, Result, invalid};
+use crate::model::Limits;
+
+/// Bodies up to this size are kept, so that they can be sent again.
+const KEPT_BODY: u64 = 256 << 10;
+
+/// A request's body, as far as it is kept.
+pub(crate) enum KeptBody {
+    /// Not looked at yet.
+    Unread,
+    /// Small enough to be sent again.
+    Kept(Bytes),
+    /// It streams through, and can't be repeated.
+    Streamed,
+}
+
+impl KeptBody {
+    /// The body, where it is kept.
+    pub(super) fn kept(&self) -> Option<&Bytes> {
+        match self {
+            KeptBody::Kept(body) => Some(body),
+            KeptBody::Unread | KeptBody::Streamed => None,
+        }
+    }
+}
+
+/// What belongs to the request that goes out, apart from its target and the body to send now.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) headers: HeaderMap,
+    /// The body, where it is kept.
+    pub(crate) kept: Option<&'a Bytes>,
+}
+
+/// The request that goes out for a call.
+pub(super) async fn place(call: &mut Call<'_>, api: &ApiAccess, target: Uri) -> Result<Request<Body>> {
+    let body = match &call.body {
+        KeptBody::Kept(body) => full(body.clone()),
+        KeptBody::Unread | KeptBody::Streamed => {
+            let (body, kept) = keep_small(std::mem::replace(&mut call.request.body, empty())).await?;
+            call.body = kept;
+            body
+        }
+    };
+    let mut headers = passed(&call.request.headers, &call.caller.limits);
+    if let Via::Source(source) = call.via {
+        for (name, value) in &source.headers {
+            headers.entry(name).or_insert_with(|| value.clone());
+        }
+    }
+    Outgoing { method: &call.request.method, headers, kept: call.body.kept() }.request(api, target, body)
+}
+
+impl Outgoing<'_> {
+    /// The request with the tokens in their places.
+    pub(crate) fn request(self, api: &ApiAccess, uri: Uri, body: Body) -> Result<Request<Body>> {
+        let credentials = &api.credentials;
+        let mut request = Request::new(body);
+        let mut query = api.api.query.clone();
+        for (name, value) in credentials.query.iter() {
+            query.set(name, value);
+        }
+        let mut content_type = None;
+        if !credentials.body.is_empty() {
+            if matches!(*self.method, Method::GET | Method::HEAD) {
+                for (name, value) in credentials.body.iter() {
+                    query.set(name, value);
+                }
+            } else {
+                let (body, kind) = with_tokens(self.kept, &self.headers, &credentials.body)?;
+                *request.body_mut() = full(body);
+                content_type = Some(kind);
+            }
+        }
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.headers;
+        let headers = request.headers_mut();
+        if let Some(kind) = content_type {
+            headers.remove(header::CONTENT_LENGTH);
+            headers.insert(header::CONTENT_TYPE, kind);
+        }
+        for (name, value) in api.api.headers.iter().chain(&credentials.headers) {
+            headers.insert(name, value.clone());
+        }
+        *request.uri_mut() = if query.is_empty() { uri } else { with_query(uri, &query)? };
+        Ok(request)
+    }
+}
+
+/// A small body of known length is read and kept; any other streams through and can't be repeated.
+async fn keep_small(body: Body) -> Result<(Body, KeptBody)> {
+    match body.size_hint().exact() {
+        Some(length) if length <= KEPT_BODY => {
+            let kept = body.collect().await.map_err(|_| Error::Gone("the request's body broke off"))?.to_bytes();
+            Ok((full(kept.clone()), KeptBody::Kept(kept)))
+        }
+        _ => Ok((body, KeptBody::Streamed)),
+    }
+}
+
+/// The caller's headers without what ends at this hop, or is between the caller and Keyholder.
+fn passed(headers: &HeaderMap, limits: &Limits) -> HeaderMap {
+    let is_limited = !limits.methods.is_empty() || !limits.paths.is_empty();
+    let named = named_by_connection(headers);
+    let mut passed = HeaderMap::with_capacity(headers.len() + 2);
+    for (name, value) in headers {
+        let text = name.as_str();
+        let stays = ends_at_hop(text) || is_callers_own(text) || (is_limited && overrides(text));
+        if !stays && !named.contains(name) {
+            passed.append(name.clone(), value.clone());
+        }
+    }
+    // RFC 9110 §7.6.3: a gateway names itself to the server.
+    passed.append(header::VIA, HeaderValue::from_static("1.1 keyholder"));
+    passed
+}
+
+/// The fields that `Connection` names.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // A caller must not strip what frames the message.
+        .filter(|name| *name != header::CONTENT_LENGTH)
+        .collect()
+}
+
+/// Takes out what ends at this hop: connection-specific fields, and those that `Connection` names.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named = named_by_connection(headers);
+    for name in &named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Connection-specific fields (RFC 9110 §7.6.1).
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+fn ends_at_hop(name: &str) -> bool {
+    HOP_BY_HOP.contains(&name)
+}
+
+/// What belongs between the caller and Keyholder and is no business of the provider's.
+fn is_callers_own(name: &str) -> bool {
+    matches!(
+        name,
+        "authorization"
+            | "proxy-authorization"
+            | "cookie"
+            | "host"
+            | "expect"
+            | "forwarded"
+            | "x-forwarded-for"
+            | "x-forwarded-host"
+            | "x-forwarded-proto"
+            | "x-real-ip"
+            | "keyholder-host"
+    )
+}
+
+/// With these some servers take a request for another than it says it is, which would slip past a key's limits on methods and paths.
+fn overrides(name: &str) -> bool {
+    matches!(
+        name,
+        "x-http-method" | "x-http-method-override" | "x-method-override" | "x-original-url" | "x-rewrite-url"
+    )
+}
+
+/// Puts tokens into a form or a JSON object, and leaves the rest as it was written.
+fn with_tokens(body: Option<&Bytes>, headers: &HeaderMap, tokens: &Params) -> Result<(Bytes, HeaderValue)> {
+    let refused = |reason: &str| {
+        let remedy = "send a form or a JSON object of at most 256 KiB, of known length and without that member";
+        invalid("body", format!("this API takes the token in the body, and {reason}"), remedy)
+    };
+    let body = body.ok_or_else(|| refused("this one is too large, or of unknown length"))?;
+    let text = std::str::from_utf8(body).map_err(|_| refused("this one is no text"))?;
+    let content_type = headers.get(header::CONTENT_TYPE).filter(|_| !body.is_empty());
+    let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+    let Some(content_type) = content_type else {
+        let empty = body.is_empty().then(|| Bytes::from(tokens.to_form()));
+        return empty.map(|body| (body, form)).ok_or_else(|| refused("this one has no content type"));
+    };
+    let kind = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let written = if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        let own = without(text, |name| tokens.contains(name));
+        let separator = if own.is_empty() { "" } else { "&" };
+        format!("{own}{separator}{}", tokens.to_form())
+    } else if kind.to_ascii_lowercase().ends_with("json") {
+        let members: std::collections::HashMap<String, serde::de::IgnoredAny> =
+            serde_json::from_str(text).map_err(|_| refused("this one is no JSON object"))?;
+        if members.keys().any(|name| tokens.contains(name)) {
+            return Err(refused("this one has a member of its name"));
+        }
+        let rest = text.trim_start().strip_prefix('{').unwrap_or_default();
+        let own = tokens.to_json();
+        let own = own.strip_suffix('}').unwrap_or_default();
+        let separator = if members.is_empty() { "" } else { "," };
+        format!("{own}{separator}{rest}")
+    } else {
+        return Err(refused("this one is neither a form nor JSON"));
+    };
+    Ok((Bytes::from(written), content_type.clone()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hop_by_hop_and_the_callers_credentials_end_here() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Internal, content-length"),
+            ("x-internal", "1"),
+            ("content-length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("te", "trailers"),
+            ("authorization", "Bearer khk_secret"),
+            ("cookie", "a=b"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("host", "keyholder"),
+            ("accept", "text/csv"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let passed = passed(&headers, &Limits::default());
+        let mut left: Vec<_> = passed.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "content-length", "via"]);
+    }
+
+    fn params(pairs: &[(&str, &str)]) -> Params {
+        let mut params = Params::new();
+        pairs.iter().for_each(|(name, value)| params.push(*name, *value));
+        params
+    }
+
+    #[test]
+    fn a_token_goes_into_forms_and_json_objects_only() {
+        let put = |kind: &'static str, body: &'static str| {
+            let mut headers = HeaderMap::new();
+            if !kind.is_empty() {
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+            }
+            let body = Bytes::from_static(body.as_bytes());
+            with_tokens(Some(&body), &headers, &params(&[("token", "a\"b")]))
+                .map(|(body, kind)| (String::from_utf8(body.to_vec()).unwrap(), kind.to_str().unwrap().to_owned()))
+        };
+        let json = "application/json; charset=utf-8";
+        let text = |kind, body| put(kind, body).unwrap().0;
+        assert_eq!(text(json, "{\"n\":1.10}"), "{\"token\":\"a\\\"b\",\"n\":1.10}");
+        assert_eq!(text(json, " { } "), "{\"token\":\"a\\\"b\" } ");
+        let form = "application/x-www-form-urlencoded";
+        assert_eq!(text(form, "token=mine&a=%20"), "a=%20&token=a%22b");
+        assert_eq!(put("", "").unwrap(), ("token=a%22b".to_owned(), form.to_owned()));
+        for (kind, body) in [(json, "[1]"), (json, "{\"token\":1}"), ("text/plain", "x"), ("", "x")] {
+            assert!(put(kind, body).is_err(), "{kind} {body}");
+        }
+        assert!(with_tokens(None, &HeaderMap::new(), &params(&[("token", "x")])).is_err());
+    }
+}
