@@ -1,7 +1,7 @@
 # What people and CI run. `make help` lists it.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz model torture replicas simulate scale prepare lint
+.PHONY: help demo test fuzz model torture replicas simulate scale bench prepare lint
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -38,6 +38,10 @@ simulate: ## renewal in a simulated world: SEEDS=100000 runs as many, SEED=17 re
 
 scale: ## minutes: the scheduler at a million connections, and an outage with 100,000
 	cargo nextest run --release -p keyholder-broker --locked --run-ignored only --no-capture scale:: 100_000
+
+bench: ## beside nginx and Envoy: writes bench/RESULTS.md, 15 minutes; QUICK=1 one minute, ONLY="handout gateway-small-32" some cases
+	@bench/prepare.sh
+	@python3 bench/bench.py
 
 prepare: ## install what the tests need: cargo-nextest, Chromium, PostgreSQL, two authorization servers
 	@tests/prepare.sh
