@@ -43,7 +43,7 @@ bench: ## beside nginx and Envoy: writes bench/RESULTS.md, 15 minutes; QUICK=1 o
 	@bench/prepare.sh
 	@python3 bench/bench.py
 
-prepare: ## install what the tests need: cargo-nextest, Chromium, PostgreSQL, two authorization servers
+prepare: ## install what the tests need: cargo-nextest, Chromium, PostgreSQL, nginx, authorization servers, HTTP clients
 	@tests/prepare.sh
 
 lint: ## formatting, clippy and the documentation's links; a warning is an error

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside the Rust toolchain, and nothing that is there already: cargo-nextest, Chromium,
-# PostgreSQL and PgBouncer (by apt), the peers' packages (by npm and pip, pinned). A second run only looks. `make prepare` and `make test` call it.
+# PostgreSQL, PgBouncer, nginx and curl (by apt), the packages of peers and clients (by npm and pip, pinned). A second run only looks. `make prepare` and `make test` call it.
 set -euo pipefail
 
 tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -18,7 +18,9 @@ main() {
   fi
   node_modules "$tests/peers/oidc-provider"
   node_modules "$tests/browser"
+  node_modules "$tests/clients"
   python_environment "$tests/.venv" "$tests/peers/nanoidp/requirements.txt"
+  python_environment "$tests/clients/.venv" "$tests/clients/requirements.txt"
 }
 
 # Two runs in one checkout would install over each other.
@@ -51,6 +53,8 @@ need_packages() {
   local postgres=(/usr/lib/postgresql/*/bin/initdb)
   has initdb && has postgres || [ -x "${postgres[-1]}" ] || wanted+=(postgresql)
   has pgbouncer || [ -x /usr/sbin/pgbouncer ] || wanted+=(pgbouncer)
+  has nginx || [ -x /usr/sbin/nginx ] || wanted+=(nginx)
+  has curl || wanted+=(curl)
   has openssl || wanted+=(openssl)
   if has python3 && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then wanted+=(python3-venv); fi
   ((${#wanted[@]})) || return 0

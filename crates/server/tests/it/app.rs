@@ -72,23 +72,30 @@ impl App {
 
     /// A sandbox with these options.
     pub async fn with(options: Options) -> Self {
-        Self::on(options, Clock::System).await
+        Self::on(options, Clock::System, |_| ()).await
+    }
+
+    /// A server with other settings.
+    pub async fn configured(set: impl FnOnce(&mut Config)) -> Self {
+        Self::on(auto_approving(), Clock::System, set).await
     }
 
     /// A server whose clock moves only when the test moves it. The sandbox goes by the machine's, from which it starts.
     pub async fn on_a_clock() -> (Self, ManualClock) {
         let clock = ManualClock::starting_at(Clock::System.now_ms());
-        (Self::on(auto_approving(), Clock::Manual(clock.clone())).await, clock)
+        (Self::on(auto_approving(), Clock::Manual(clock.clone()), |_| ()).await, clock)
     }
 
-    async fn on(options: Options, clock: Clock) -> Self {
+    async fn on(options: Options, clock: Clock, set: impl FnOnce(&mut Config)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sandbox = Sandbox::with_system(options.at(&listener).unwrap());
         let serving = sandbox.clone();
         tokio::spawn(async move { serving.serve(listener, std::future::pending()).await });
 
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        let (url, admin_key) = serve(config_of(folder.path()), clock).await;
+        let mut config = config_of(folder.path());
+        set(&mut config);
+        let (url, admin_key) = serve(config, clock).await;
         Self { url, sandbox, admin_key, folder, wire: wire(), names: AtomicU64::new(0) }
     }
 

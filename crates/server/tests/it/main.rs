@@ -14,6 +14,7 @@ mod browser;
 mod canary;
 mod connect_pages;
 mod gateway;
+mod gateway_clients;
 mod house_rules;
 mod import;
 mod openapi;

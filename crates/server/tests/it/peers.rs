@@ -1,9 +1,10 @@
-//! Authorization servers that we did not write, as child processes (`tests/peers`).
+//! Authorization servers and APIs that we did not write, as child processes (`tests/peers`).
 //!
 //! Everything here blocks. An async test that runs the server under test in its own process needs a runtime with more
 //! than one thread (`#[tokio::test(flavor = "multi_thread")]`), or nobody is left to answer.
 #![allow(dead_code, reason = "helpers: no test needs all of them")]
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -138,6 +139,77 @@ impl NanoIdp {
     }
 }
 
+/// nginx as an API: files with validators and ranges, compression, uploads, refusals, and the request as it came (`tests/peers/nginx/nginx.conf`).
+pub struct Nginx {
+    /// `http://127.0.0.1:PORT`.
+    pub plain: String,
+    /// `https://127.0.0.1:PORT`: HTTP/2, and HTTP/1.1 for who asks for no other. Its certificate is [`certificate`].
+    pub tls: String,
+    process: Peer,
+}
+
+impl Nginx {
+    /// Starts one on free ports.
+    pub fn start() -> Self {
+        let script = tests_folder().join("peers/nginx/serve.py");
+        let (process, ready) = Peer::start(Command::new("python3").arg(script), &tls_files());
+        Self { plain: text(&ready, "plain"), tls: text(&ready, "tls"), process }
+    }
+}
+
+/// An API in Python behind `hypercorn`: server-sent events, WebSockets, the request as it came (`tests/peers/api/serve.py`).
+pub struct PythonApi {
+    /// `http://127.0.0.1:PORT`.
+    pub plain: String,
+    /// `https://127.0.0.1:PORT`: HTTP/2, and HTTP/1.1 for who asks for no other.
+    pub tls: String,
+    process: Peer,
+}
+
+impl PythonApi {
+    /// Starts one on free ports.
+    pub fn start() -> Self {
+        let script = tests_folder().join("peers/api/serve.py");
+        let (process, ready) = Peer::start(Command::new(client_python()).arg(script), &tls_files());
+        Self { plain: text(&ready, "plain"), tls: text(&ready, "tls"), process }
+    }
+}
+
+/// An API on Node's HTTP servers: trailers, interim responses, early answers, odd headers, cut calls (`tests/peers/api/server.mjs`).
+pub struct NodeApi {
+    /// `http://127.0.0.1:PORT`.
+    pub plain: String,
+    /// `https://127.0.0.1:PORT`: HTTP/2, and HTTP/1.1 for who asks for no other.
+    pub tls: String,
+    process: Peer,
+}
+
+impl NodeApi {
+    /// Starts one on free ports.
+    pub fn start() -> Self {
+        let script = tests_folder().join("peers/api/server.mjs");
+        let (process, ready) = Peer::start(Command::new("node").arg(script), &tls_files());
+        Self { plain: text(&ready, "plain"), tls: text(&ready, "tls"), process }
+    }
+}
+
+/// The certificate, valid for 127.0.0.1, that the APIs show; who trusts it trusts them.
+pub fn certificate() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../broker/tests/it/tls.crt")
+}
+
+fn tls_files() -> [(&'static str, String); 2] {
+    let path = |path: PathBuf| path.to_str().expect("a path in UTF-8").to_owned();
+    [("CERTIFICATE", path(certificate())), ("KEY", path(certificate().with_extension("key")))]
+}
+
+/// Python with the packages of `tests/clients`.
+pub fn client_python() -> PathBuf {
+    let python = tests_folder().join("clients/.venv/bin/python");
+    require(&python);
+    python
+}
+
 /// A child process that says with one JSON line that it is ready, and ends when its stdin closes.
 struct Peer {
     child: Child,
@@ -146,10 +218,10 @@ struct Peer {
 }
 
 impl Peer {
-    fn start(command: &mut Command, env: &[(&str, &str)]) -> (Self, Value) {
+    fn start(command: &mut Command, env: &[(&str, impl AsRef<OsStr>)]) -> (Self, Value) {
         let scratch = tempfile::tempdir().expect("a folder for the peer");
         let mut child = command
-            .envs(env.iter().copied())
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .env("TMPDIR", scratch.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
