@@ -74,6 +74,7 @@ CREATE TABLE integrations (
     client_certificate TEXT,
     grant_type TEXT,
     token_key TEXT,
+    content_type TEXT,
     variables TEXT NOT NULL,
     generation BIGINT NOT NULL,
     created_at BIGINT NOT NULL,

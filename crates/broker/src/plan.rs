@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Request;
 use keyholder_oauth::{
-    Client, ClientAuth, Metadata, Moment, Secret, SecretBytes, TokenEndpoint, TokenSet, read_metadata,
+    BodyFormat, Client, ClientAuth, Metadata, Moment, Secret, SecretBytes, TokenEndpoint, TokenSet, read_metadata,
 };
 use keyholder_provider::{Choice, ConsentRequest, Definition, Discovery, Rendered};
 
@@ -137,6 +137,7 @@ impl Broker {
             audience: integration.audience.clone(),
             scopes: integration.scopes.clone(),
             grant_type: integration.grant_type.clone(),
+            body: integration.content_type.as_deref().map(body_format),
             token_key: integration.token_key.clone(),
             client: Some(client.clone()),
             password: secrets.get(PASSWORD).cloned(),
@@ -339,6 +340,11 @@ fn plain_text(value: &serde_json::Value) -> Option<String> {
         serde_json::Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
+}
+
+/// An integration's `content_type`, which was checked when it was set.
+fn body_format(content_type: &str) -> BodyFormat {
+    if content_type == "json" { BodyFormat::Json } else { BodyFormat::Form }
 }
 
 /// Secrets by name as JSON, in memory that is wiped.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use keyholder_oauth::{
-    CallbackRules, Client, ClientAuth, Metadata, Moment, Params, Pointer, ReplyRules, ScopeFormat, Secret,
+    BodyFormat, CallbackRules, Client, ClientAuth, Metadata, Moment, Params, Pointer, ReplyRules, ScopeFormat, Secret,
     TokenEndpoint, TokenSet, discovery_urls, issuer_of,
 };
 use url::Url;
@@ -40,6 +40,8 @@ pub struct Choice {
     pub scopes: Vec<String>,
     /// Instead of the grant's own `grant_type`.
     pub grant_type: Option<String>,
+    /// Instead of the definition's body of token and refresh requests, [`BodyFormat::Form`] or [`BodyFormat::Json`]; a body that the definition writes itself stays.
+    pub body: Option<BodyFormat>,
     /// Where the access token stands in the reply, instead of the definition's.
     pub token_key: Option<String>,
     /// For `{{client_id}}`, `{{client_secret}}` and `{{client_key}}`.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::definition::{AskedOf, Capture, Definition, Kind, Method, Presence, RequestPhase, Values, Variable};
+use crate::definition::{
+    AskedOf, BodyPhase, Capture, Definition, Kind, Method, Presence, RequestPhase, Values, Variable,
+};
 use crate::endpoint::{is_host_text, read_endpoint};
 use crate::error::ValueError;
 
@@ -65,6 +67,11 @@ const ALWAYS_TAKEN: [&str; 5] = ["client_secret", "client_key", "audience", "gra
 const CREDENTIALS: [&str; 3] = ["client_secret", "client_key", "refresh_token"];
 
 impl Method {
+    /// The body of token requests is a text of the definition's own, which nobody can choose another type for.
+    pub fn writes_own_body(&self) -> bool {
+        matches!(self.phases.token.body, Some(BodyPhase::Template(..)))
+    }
+
     /// Checks what an integration or a connection gives for the standard inputs: names as in [`Self::inputs`], scopes one by one.
     ///
     /// All errors are returned: a value for an input that the method has no use for, one that does not fit pattern or choices or

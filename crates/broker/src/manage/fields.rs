@@ -17,6 +17,7 @@ pub(super) fn check_fields(integration: &Integration) -> Result<()> {
     check_client_id(&integration.client_id)?;
     check_header_prefix(integration.header_prefix.as_deref())?;
     check_time(integration.client_secret_expires_at)?;
+    check_content_type(integration.content_type.as_deref())?;
     if let Some(key) = &integration.client_key {
         check_key(key)?;
     }
@@ -46,7 +47,11 @@ pub(super) fn check_inputs(method: &Method, integration: &Integration) -> Result
         ("grant_type", integration.grant_type.iter().map(String::as_str).collect()),
         ("token_key", integration.token_key.iter().map(String::as_str).collect()),
     ];
-    method.check_inputs(AskedOf::Integration, &given).map_err(unfit)
+    method.check_inputs(AskedOf::Integration, &given).map_err(unfit)?;
+    if integration.content_type.is_some() && method.writes_own_body() {
+        return Err(invalid("content_type", "this provider's definition writes the body itself", "leave it out"));
+    }
+    Ok(())
 }
 
 /// The same for what a connection gives.
@@ -109,6 +114,17 @@ fn check_client_id(client_id: &str) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+fn check_content_type(content_type: Option<&str>) -> Result<()> {
+    match content_type {
+        None | Some("form" | "json") => Ok(()),
+        Some(_) => Err(invalid(
+            "content_type",
+            "token requests are `form` or `json`",
+            "use one of these; for another type write a definition whose [token] has a body of that type",
+        )),
+    }
 }
 
 /// The prefix stands in a header, before a space and the token.

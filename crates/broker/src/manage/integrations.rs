@@ -44,6 +44,8 @@ pub struct NewIntegration {
     pub client_auth: Option<ClientAuth>,
     /// Sent as `grant_type` instead of the grant's own name.
     pub grant_type: Option<String>,
+    /// What the body of token and refresh requests is: `form` or `json`.
+    pub content_type: Option<String>,
     /// Where the access token stands in the reply.
     pub token_key: Option<String>,
     /// Values for the definition's variables.
@@ -77,6 +79,8 @@ pub struct IntegrationEdit {
     pub client_auth: Option<Option<ClientAuth>>,
     /// New `grant_type`; `Some(None)` takes it away.
     pub grant_type: Option<Option<String>>,
+    /// New `content_type`; `Some(None)` takes it away.
+    pub content_type: Option<Option<String>>,
     /// New place of the access token in the reply; `Some(None)` takes it away.
     pub token_key: Option<Option<String>>,
     /// Variables to set; an empty value takes one away.
@@ -115,6 +119,7 @@ impl Broker {
             header_prefix: new.header_prefix,
             client_auth: new.client_auth,
             grant_type: new.grant_type.filter(|text| !text.is_empty()),
+            content_type: new.content_type.filter(|text| !text.is_empty()),
             token_key: new.token_key.filter(|text| !text.is_empty()),
             variables,
             secret_variables,
@@ -308,6 +313,8 @@ fn apply(integration: &mut Integration, edit: IntegrationEdit, definition: &Defi
     integration.header_prefix = edit.header_prefix.unwrap_or(integration.header_prefix.take());
     integration.client_auth = edit.client_auth.unwrap_or(integration.client_auth);
     integration.grant_type = edit.grant_type.unwrap_or(integration.grant_type.take()).filter(|text| !text.is_empty());
+    integration.content_type =
+        edit.content_type.unwrap_or(integration.content_type.take()).filter(|text| !text.is_empty());
     integration.token_key = edit.token_key.unwrap_or(integration.token_key.take()).filter(|text| !text.is_empty());
     Ok(())
 }

@@ -41,6 +41,8 @@ pub struct Integration {
     pub client_auth: Option<ClientAuth>,
     /// Sent as `grant_type` instead of the grant's own name.
     pub grant_type: Option<String>,
+    /// What the body of token and refresh requests is instead of what the definition says: `form` or `json`.
+    pub content_type: Option<String>,
     /// Where the access token stands in the reply, instead of where the definition says.
     pub token_key: Option<String>,
     /// Values of the variables that belong to the integration and are no secrets.

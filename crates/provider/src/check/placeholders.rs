@@ -25,6 +25,11 @@ impl Checker {
         let refused = |remedy: &str| self.error(path, format!("{} may not stand here", placeholder.shown()), remedy);
         // What is computed is judged where it is used.
         let anywhere = phase == "computed";
+        let in_address = CLIENT_REQUESTS.contains(&phase) && path.last() == Some(&"url");
+        if in_address && self.is_secret(placeholder) {
+            // Addresses of token endpoints are kept and shown.
+            return refused("an address is no place for a secret: use it in params, query or headers");
+        }
         match placeholder {
             Placeholder::Variable(name) => self.variable_placeholder(path, name, place),
             Placeholder::Choice(name) => self.choice_placeholder(path, name, place),
@@ -71,6 +76,17 @@ impl Checker {
             Placeholder::Computed(name) => self.computed_placeholder(path, name, steers),
             Placeholder::Param(_) if path.last() == Some(&"template") => {}
             Placeholder::Param(_) => refused("use it in the template of a body"),
+        }
+    }
+
+    fn is_secret(&self, placeholder: &Placeholder) -> bool {
+        match placeholder {
+            Placeholder::Variable(name) => self.variables.iter().any(|it| it.name == *name && it.secret),
+            Placeholder::Input(_) => {
+                matches!(placeholder.name(), "client_secret" | "client_key" | "password" | "refresh_token")
+            }
+            Placeholder::Token(_) => true,
+            _ => false,
         }
     }
 

@@ -150,10 +150,9 @@ fn variables() {
         "kind = \"host\"\npresence = \"fixed\"",
         "8:12: variables.region.default: a fixed variable",
     );
-    assert_error(
-        "kind = \"host\"",
-        "kind = \"host\"\nsecret = true\ndefault = \"eu\"",
-        "11:11: variables.region.default: a secret in a definition",
+    assert_appended(
+        "[variables.extra]\nsecret = true\ndefault = \"eu\"\n[token.params]\nextra = \"{{extra}}\"",
+        "21:11: variables.extra.default: a secret in a definition",
     );
     assert_error(
         "kind = \"host\"",
@@ -495,6 +494,21 @@ fn where_values_of_the_provider_may_stand() {
             .to_owned(),
     ] {
         parse("acme.toml", &format!("{RIGHT}\n{text}\n")).unwrap();
+    }
+}
+
+#[test]
+fn an_address_of_the_token_endpoint_holds_no_secret() {
+    for (url, shown) in [
+        ("https://acme.example/{{client_secret}}/token", "{{client_secret}}"),
+        ("https://acme.example/token?pin={{pin}}", "{{pin}}"),
+    ] {
+        let text = RIGHT
+            .replace("[token]\nurl = \"https://{{region}}.acme.example/token\"", &format!("[token]\nurl = \"{url}\""))
+            + "\n[variables.pin]\nsecret = true\n";
+        let expected = format!("{shown} may not stand here; an address is no place for a secret");
+        let errors = errors(&text);
+        assert!(errors.iter().any(|error| error.contains(&expected)), "{errors:?}");
     }
 }
 

@@ -642,6 +642,22 @@ fn how_replies_are_read() {
 }
 
 #[test]
+fn an_integration_chooses_what_the_body_of_token_requests_is() {
+    let body = |text: &str, body: Option<BodyFormat>| {
+        let rendered = rendered_with("client_credentials", text, &[], &Choice { body, ..choice() });
+        (rendered.token.body, rendered.refresh.body)
+    };
+    let (form, json) = (BodyFormat::Form, BodyFormat::Json);
+    assert_eq!(body(TOKEN, None), (form.clone(), form.clone()));
+    assert_eq!(body(TOKEN, Some(json.clone())), (json.clone(), json.clone()));
+    let text = format!("{TOKEN}body = \"json\"\n");
+    assert_eq!(body(&text, Some(form.clone())), (form.clone(), form.clone()));
+    let text =
+        format!("{TOKEN}body = {{ content_type = \"text/xml\", template = \"<a>{{{{params.grant_type}}}}</a>\" }}\n");
+    assert!(matches!(body(&text, Some(json)).0, BodyFormat::Template(_)));
+}
+
+#[test]
 fn where_the_token_goes() {
     let text = format!(
         "{TOKEN}[token.secondary.user]\naccess_token = \"/u\"\n[api]\nbase_url = \"https://api.example/v1\"\n\

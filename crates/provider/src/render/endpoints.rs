@@ -81,7 +81,7 @@ impl Endpoints<'_, '_> {
             Some(client_auth) => client_auth,
             None => self.discovered.map_or(Ok(ClientAuth::Basic), |document| self.offered_client_auth(document))?,
         };
-        let mut endpoint = self.request(phase, url, client_auth)?;
+        let mut endpoint = self.exchange(phase, url, client_auth)?;
         if let Some(grant_type) = self.inputs.grant_type() {
             endpoint.params.set("grant_type", grant_type);
         }
@@ -101,7 +101,7 @@ impl Endpoints<'_, '_> {
 
     pub fn refresh(&self, token: &TokenEndpoint) -> Result<TokenEndpoint, RenderError> {
         let phase = &self.inputs.method.phases.refresh.request;
-        self.request(phase, self.url_or("refresh.url", phase, token)?, self.client_auth_of(phase, token))
+        self.exchange(phase, self.url_or("refresh.url", phase, token)?, self.client_auth_of(phase, token))
     }
 
     pub fn follow_up(&self, token: &TokenEndpoint) -> Result<Option<FollowUp>, RenderError> {
@@ -186,6 +186,17 @@ impl Endpoints<'_, '_> {
 
     fn client_auth_of(&self, phase: &RequestPhase, token: &TokenEndpoint) -> ClientAuth {
         self.client_auth.or(phase.client_auth).unwrap_or(token.client_auth)
+    }
+
+    /// A request that brings tokens: an integration may choose what its body is.
+    fn exchange(&self, phase: &RequestPhase, url: Url, client_auth: ClientAuth) -> Result<TokenEndpoint, RenderError> {
+        let mut endpoint = self.request(phase, url, client_auth)?;
+        if let Some(body) = &self.inputs.choice.body
+            && !matches!(endpoint.body, BodyFormat::Template(_))
+        {
+            endpoint.body = body.clone();
+        }
+        Ok(endpoint)
     }
 
     fn request(&self, phase: &RequestPhase, url: Url, client_auth: ClientAuth) -> Result<TokenEndpoint, RenderError> {

@@ -95,6 +95,9 @@ struct OwnFlags {
     /// grant_type to send [default: as the provider says]
     #[arg(long, value_name = "NAME")]
     grant_type: Option<String>,
+    /// What the body of token requests is, form or json [default: as the provider says]
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
     /// Where the access token stands in the reply, a name or a JSON pointer [default: as the provider says]
     #[arg(long, value_name = "PLACE")]
     token_key: Option<String>,
@@ -109,6 +112,7 @@ impl OwnFlags {
             ("client_certificate", read(&self.client_certificate)?),
             ("client_certificate_key", read(&self.client_certificate_key)?),
             ("grant_type", self.grant_type.clone()),
+            ("content_type", self.content_type.clone()),
             ("token_key", self.token_key.clone()),
         ];
         Ok(fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), json!(value?)))).collect())
@@ -388,6 +392,7 @@ fn show(out: &Out, integration: &Value) -> Result {
         ("client key", if integration["has_client_key"] == true { "kept, never shown" } else { "" }.into()),
         ("certificate", if integration["client_certificate"].is_string() { "kept" } else { "" }.into()),
         ("grant type", text(integration, "grant_type").into()),
+        ("content type", text(integration, "content_type").into()),
         ("token key", text(integration, "token_key").into()),
         ("client auth", text(integration, "client_auth").into()),
         ("scopes", words(&integration["scopes"]).into()),

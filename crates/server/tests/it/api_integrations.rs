@@ -260,11 +260,16 @@ async fn keys_and_certificates_are_kept_and_only_the_public_part_is_shown() {
     body["client_key"] = r#"{"kty":"oct","k":"planted-key"}"#.into();
     body["grant_type"] = "account_credentials".into();
     body["token_key"] = "/data/token".into();
+    body["content_type"] = "xml".into();
+    let problem = admin.post("/v1/integrations", body.clone()).await.problem(422, "invalid");
+    assert_eq!(problem["errors"][0]["field"], "content_type", "{problem}");
+    body["content_type"] = "json".into();
     let made = admin.post("/v1/integrations", body).await;
     assert!(!made.text().contains("planted-key"));
     let made = made.ok(201);
     assert_eq!((&made["has_client_key"], &made["has_client_secret"]), (&json!(true), &json!(false)));
     assert_eq!((&made["grant_type"], &made["token_key"]), (&json!("account_credentials"), &json!("/data/token")));
+    assert_eq!(made["content_type"], "json");
     assert!(made["provider_version"].as_str().unwrap().starts_with("built-in-"), "{made}");
 
     let at = "/v1/integrations/crm";

@@ -45,6 +45,8 @@ pub struct IntegrationBody {
     client_auth: Option<String>,
     /// Sent as `grant_type` instead of the grant's own name.
     grant_type: Option<String>,
+    /// What the body of token and refresh requests is instead of what the provider's definition says.
+    content_type: Option<String>,
     /// Where the access token stands in the reply, instead of where the provider's definition says.
     token_key: Option<String>,
     variables: BTreeMap<String, String>,
@@ -98,13 +100,15 @@ pub struct NewIntegrationBody {
     client_auth: Option<String>,
     /// Instead of the grant's own name.
     grant_type: Option<String>,
+    /// What the body of token and refresh requests is: `form` or `json`.
+    content_type: Option<String>,
     /// Where the access token stands in the reply: a member's name, or a JSON pointer.
     token_key: Option<String>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
 
-/// What shall change; fields left out stay. `null` takes `audience`, `header_prefix`, `client_auth`, `grant_type`, `token_key`, `client_certificate` or `client_secret_expires_at` away, an empty text a key or a variable.
+/// What shall change; fields left out stay. `null` takes `audience`, `header_prefix`, `client_auth`, `grant_type`, `content_type`, `token_key`, `client_certificate` or `client_secret_expires_at` away, an empty text a key or a variable.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IntegrationEditBody {
@@ -131,6 +135,8 @@ pub struct IntegrationEditBody {
     client_auth: Option<Option<String>>,
     #[serde(default, deserialize_with = "given")]
     grant_type: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    content_type: Option<Option<String>>,
     /// A new one takes `admin`.
     #[serde(default, deserialize_with = "given")]
     token_key: Option<Option<String>>,
@@ -229,6 +235,7 @@ pub(crate) async fn add(
         header_prefix: new.header_prefix,
         client_auth: new.client_auth.as_deref().map(client_auth).transpose()?,
         grant_type: new.grant_type,
+        content_type: new.content_type,
         token_key: new.token_key,
         variables: new.variables,
     };
@@ -260,6 +267,7 @@ pub(crate) async fn edit(
         header_prefix: edit.header_prefix,
         client_auth,
         grant_type: edit.grant_type,
+        content_type: edit.content_type,
         token_key: edit.token_key,
         variables: edit.variables,
     };
@@ -326,6 +334,7 @@ async fn body(app: &App, it: &Integration) -> IntegrationBody {
         header_prefix: it.header_prefix.clone(),
         client_auth: it.client_auth.map(|auth| auth.to_string()),
         grant_type: it.grant_type.clone(),
+        content_type: it.content_type.clone(),
         token_key: it.token_key.clone(),
         variables: it.variables.clone(),
         secret_variables: it.secret_variables.keys().cloned().collect(),
