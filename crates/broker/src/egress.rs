@@ -5,20 +5,22 @@
 //! the server has just closed, nobody could say whether a refresh token was used.
 
 mod address;
+mod alarm;
+mod body;
+mod circuit;
 mod connector;
+mod http1;
 mod identity;
-mod idle;
-mod sending;
+mod upstream;
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri, header};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http::uri::Authority;
+use http::{Request, Response, Uri, header};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -27,20 +29,21 @@ use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
 pub use address::{AllowRule, BadRule, Policy, Rules};
+pub use body::Body;
 use connector::{Connector, Refused};
 pub(crate) use identity::{Identity, certificate_ends_at};
-pub use idle::IDLE;
-use idle::IdleTimeout;
-use sending::Sending;
+pub use upstream::Upstream;
+use upstream::Upstreams;
 
-use crate::clock::{Clock, millis};
+use crate::clock::Clock;
 use crate::trust;
 pub use crate::trust::BadTrust;
 
 /// Any error of a streamed body.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
-/// A streamed body, outbound or back.
-pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Longest silence within a reply's body. Long enough for event streams that send a heartbeat a minute.
+pub const IDLE: Duration = Duration::from_secs(180);
 
 /// How long and how large an exchange may be.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +95,11 @@ pub enum EgressFault {
     Lost(String),
     /// The reply is larger than the bound.
     TooLarge(usize),
+    /// It has failed so often in a row that it is not called for a while; nothing was sent.
+    CircuitOpen {
+        /// When it is called again.
+        retry_after: Duration,
+    },
 }
 
 impl EgressFault {
@@ -118,21 +126,28 @@ impl fmt::Display for EgressError {
             EgressFault::TooLarge(limit) => {
                 write!(f, "the reply of {origin} is larger than {limit} bytes")
             }
+            EgressFault::CircuitOpen { retry_after } => {
+                let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+                write!(
+                    f,
+                    "{origin} was not called, since it could not be reached several times in a row; it is tried again in {seconds} s"
+                )
+            }
         }
     }
 }
 
 impl StdError for EgressError {}
 
-/// The client. Clones share its pool.
+/// The client. Clones share its connections.
 #[derive(Clone)]
 pub struct Egress {
     clock: Clock,
     policy: std::sync::Arc<Policy>,
     /// One connection a request, never sent twice.
     once: Client<Connector, Body>,
-    /// Pooled, for API calls.
-    pooled: Client<Connector, Body>,
+    /// The servers of API calls, whose connections are kept.
+    upstreams: std::sync::Arc<Upstreams>,
     /// What connections with a certificate of the client's own begin with; `None` in a rehearsal, which has no TLS.
     tls: Option<rustls::ClientConfig>,
     /// The machine of a simulation whose network this is.
@@ -169,17 +184,12 @@ impl Egress {
         connector: Connector,
         tls: Option<rustls::ClientConfig>,
     ) -> Self {
-        let builder = builder();
-        let pooled = builder
-            .clone()
-            .pool_idle_timeout(Duration::from_secs(30))
-            .pool_max_idle_per_host(128)
-            .build(connector.clone());
+        let upstreams = Upstreams::new(clock.clone(), connector.clone());
         Self {
             clock,
             policy,
             once: once(connector),
-            pooled,
+            upstreams: std::sync::Arc::new(upstreams),
             tls,
             #[cfg(test)]
             simulated: None,
@@ -236,33 +246,32 @@ impl Egress {
         self.clock.timeout(bounds.time, exchange).await.unwrap_or(Err(EgressFault::Timeout(bounds.time))).map_err(fault)
     }
 
-    /// Sends an API call and answers as soon as the reply's head is there, which must be within `head_within` of the last part of the request's body that
-    /// was sent: an upload may take its time as long as it moves. The reply's body streams, and breaks off when nothing comes for [`IDLE`].
+    /// The server of API calls to `scheme://authority`, with the connections to it that are kept. Its addresses are checked whenever one is made.
+    pub fn upstream(&self, scheme: &str, authority: &Authority) -> Result<std::sync::Arc<Upstream>, EgressError> {
+        let uri = Uri::builder().scheme(scheme).authority(authority.clone()).path_and_query("/").build();
+        let uri = uri.map_err(|error| EgressError {
+            origin: format!("{scheme}://{}", authority.host()),
+            what: EgressFault::Refused(error.to_string()),
+        })?;
+        self.policy
+            .check_uri(&uri)
+            .map_err(|why| EgressError { origin: origin_of(&uri), what: EgressFault::Refused(why) })?;
+        Ok(self.upstreams.of(&uri))
+    }
+
+    /// Sends an API call to the server that its URL names, as [`Upstream::send`].
     pub async fn send(&self, request: Request<Body>, head_within: Duration) -> Result<Response<Body>, EgressError> {
-        let origin = origin_of(request.uri());
-        let fault = |what| EgressError { origin: origin.clone(), what };
-        self.policy.check_uri(request.uri()).map_err(|why| fault(EgressFault::Refused(why)))?;
-        let (head, body) = request.into_parts();
-        let (body, moved_at) = Sending::new(body, self.clock.clone());
-        let mut exchange = std::pin::pin!(self.pooled.request(Request::from_parts(head, body.boxed_unsync())));
-        loop {
-            let left = moved_at.load(Ordering::Relaxed) + millis(head_within) - self.clock.now_ms();
-            if left <= 0 {
-                return Err(fault(EgressFault::Timeout(head_within)));
-            }
-            match self.clock.timeout(Duration::from_millis(left.unsigned_abs()), exchange.as_mut()).await {
-                // Perhaps the body has moved meanwhile.
-                None => {}
-                Some(Err(error)) => return Err(fault(classify(&error))),
-                Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    let why = "it switched to another protocol, which nobody had asked for";
-                    return Err(fault(EgressFault::Lost(why.to_owned())));
-                }
-                Some(Ok(response)) => {
-                    return Ok(response.map(|body| IdleTimeout::new(body, self.clock.clone()).boxed_unsync()));
-                }
-            }
-        }
+        let uri = request.uri();
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            let why = "the URL has no scheme or no host".to_owned();
+            return Err(EgressError { origin: origin_of(uri), what: EgressFault::Refused(why) });
+        };
+        self.upstream(scheme, authority)?.send(request, head_within).await
+    }
+
+    /// Forgets servers that nobody calls any more.
+    pub(crate) fn drop_idle(&self) {
+        self.upstreams.drop_idle();
     }
 }
 
@@ -279,12 +288,12 @@ fn once(connector: Connector) -> Client<Connector, Body> {
 
 /// An empty body.
 pub fn empty() -> Body {
-    full(Bytes::new())
+    Body::empty()
 }
 
 /// A body that is there already.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Body::full(bytes)
 }
 
 /// Scheme, host and port: all of a URL that may be shown.
@@ -315,6 +324,14 @@ fn with_length(request: Request<SecretBytes>) -> Request<Body> {
 }
 
 fn classify(error: &hyper_util::client::legacy::Error) -> EgressFault {
+    match connect_fault(error) {
+        EgressFault::Connect(innermost) if !error.is_connect() => EgressFault::Lost(innermost),
+        fault => fault,
+    }
+}
+
+/// Why there is no connection.
+fn connect_fault(error: &(dyn StdError + 'static)) -> EgressFault {
     for cause in causes(error) {
         if let Some(refused) = cause.downcast_ref::<Refused>() {
             return match refused {
@@ -326,8 +343,11 @@ fn classify(error: &hyper_util::client::legacy::Error) -> EgressFault {
             return EgressFault::Tls(tls);
         }
     }
-    let innermost = causes(error).last().map_or_else(String::new, ToString::to_string);
-    if error.is_connect() { EgressFault::Connect(innermost) } else { EgressFault::Lost(innermost) }
+    EgressFault::Connect(innermost(error))
+}
+
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    causes(error).last().map_or_else(String::new, ToString::to_string)
 }
 
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {

@@ -114,7 +114,7 @@ pub(crate) fn unreachable(error: &EgressError, now: i64) -> Explained {
             FailureKind::Transient,
             "Check the host name of the endpoint, and this machine's DNS. It is tried again by itself.",
         ),
-        EgressFault::Connect(_) => (
+        EgressFault::Connect(_) | EgressFault::CircuitOpen { .. } => (
             FailureKind::Transient,
             "Check that the provider is up and that a firewall lets this machine reach it. It is tried again by itself.",
         ),

@@ -174,9 +174,11 @@ const AGAIN: &str = "Connect again in a while.";
 fn unanswered(lookup: &Lookup, error: &EgressError, now: i64) -> Error {
     let (kind, remedy) = match &error.what {
         EgressFault::Refused(_) | EgressFault::Tls(_) | EgressFault::TooLarge(_) => (FailureKind::Setup, CORRECT),
-        EgressFault::Dns(_) | EgressFault::Connect(_) | EgressFault::Timeout(_) | EgressFault::Lost(_) => {
-            (FailureKind::Transient, AGAIN)
-        }
+        EgressFault::Dns(_)
+        | EgressFault::Connect(_)
+        | EgressFault::Timeout(_)
+        | EgressFault::Lost(_)
+        | EgressFault::CircuitOpen { .. } => (FailureKind::Transient, AGAIN),
     };
     failed(kind, format!("the request `{}` was not answered: {error}", lookup.name), remedy.to_owned(), now)
 }

@@ -18,7 +18,10 @@ use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use super::address::port_of;
-use super::{BoxError, Policy};
+use super::{BoxError, EgressFault, Policy, connect_fault};
+
+/// A connection to a server.
+pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// How connections are made.
 #[derive(Clone)]
@@ -40,10 +43,15 @@ impl Connector {
                 .wrap_connector(GuardedTcp(Arc::clone(policy))),
         )
     }
+
+    /// A connection to the server of `uri`.
+    pub(super) async fn connect(&self, uri: Uri) -> Result<Stream, EgressFault> {
+        self.clone().oneshot(uri).await.map_err(|error| connect_fault(error.as_ref()))
+    }
 }
 
 impl tower::Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = Stream;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 

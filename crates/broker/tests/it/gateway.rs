@@ -280,7 +280,7 @@ async fn big_bodies_stream_both_ways() {
     let frames = futures_util::stream::iter(
         (0..SIZE >> 16).map(|_| Ok::<_, BoxError>(http_body::Frame::data(Bytes::from_static(&[7; 1 << 16])))),
     );
-    let body = http_body_util::StreamBody::new(frames).boxed_unsync();
+    let body = Body::boxed(http_body_util::StreamBody::new(frames));
     let sent = app.proxy(request(Method::POST, "/upload", body)).await.unwrap();
     let told: Value = serde_json::from_slice(&read(sent).await).unwrap();
     assert_eq!((told["bytes"].as_u64(), app.sandbox.counters().uploaded_bytes), (Some(SIZE), SIZE));
@@ -303,7 +303,7 @@ async fn a_streamed_body_that_is_refused_is_not_sent_twice() {
     let body = http_body_util::StreamBody::new(futures_util::stream::iter([Ok::<_, BoxError>(
         http_body::Frame::data(Bytes::from_static(b"once")),
     )]));
-    let response = app.proxy(request(Method::POST, "/upload", body.boxed_unsync())).await.unwrap();
+    let response = app.proxy(request(Method::POST, "/upload", Body::boxed(body))).await.unwrap();
     assert_eq!((response.status(), app.seen("api")), (StatusCode::UNAUTHORIZED, 1));
 }
 
@@ -361,7 +361,7 @@ async fn a_slow_upload_that_moves_is_not_given_up() {
         clock.advance(Duration::from_secs(100));
         Ok::<_, BoxError>(http_body::Frame::data(Bytes::from_static(b"part")))
     }));
-    let body = http_body_util::StreamBody::new(frames).boxed_unsync();
+    let body = Body::boxed(http_body_util::StreamBody::new(frames));
     let answer = async {
         let arrived = fake.next().await;
         assert_eq!(arrived.body.len(), 20);

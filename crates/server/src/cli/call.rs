@@ -143,10 +143,10 @@ fn pieces(from: impl AsyncRead + Send + Unpin + 'static) -> Body {
         match from.read_buf(&mut piece).await {
             Ok(0) => None,
             Ok(_) => Some((Ok(Frame::data(Bytes::from(piece))), Some(from))),
-            Err(error) => Some((Err(error.into()), None)),
+            Err(error) => Some((Err(error), None)),
         }
     });
-    StreamBody::new(frames).boxed_unsync()
+    Body::boxed(StreamBody::new(frames))
 }
 
 fn head(response: &Response<Body>) -> String {

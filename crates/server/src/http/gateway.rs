@@ -4,7 +4,6 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::uri::PathAndQuery;
-use http_body_util::BodyExt;
 use keyholder_broker::ProxyRequest;
 
 use super::App;
@@ -25,7 +24,7 @@ pub(super) async fn proxy(
         tail: tail(target.path()),
         target,
         headers: head.headers,
-        body: body.map_err(Into::into).boxed_unsync(),
+        body: keyholder_broker::egress::Body::boxed(body),
     };
     let response = app.broker.proxy(&caller, &connection, proxied).await?;
     Ok(response.map(Body::new))

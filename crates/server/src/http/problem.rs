@@ -300,6 +300,15 @@ fn unreachable_provider(fault: &EgressFault, code: &'static str, detail: String)
         EgressFault::Timeout(_) => {
             Problem::new(StatusCode::GATEWAY_TIMEOUT, "provider_timeout", "The provider didn't answer", detail)
         }
+        EgressFault::CircuitOpen { retry_after } => Problem {
+            retry_after: Some(retry_after.as_secs().max(1)),
+            ..Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "circuit_open",
+                "The provider could not be reached several times in a row",
+                detail,
+            )
+        },
         EgressFault::Dns(_)
         | EgressFault::Connect(_)
         | EgressFault::Tls(_)
