@@ -46,7 +46,7 @@ impl Follower {
     }
 
     /// One load: this stands in front of every hand-out.
-    fn is_current(&self, now: i64) -> bool {
+    pub(crate) fn is_current(&self, now: i64) -> bool {
         // A clock that was set back has said nothing about how long ago the look was.
         !self.shared || (0..millis(TRUSTED)).contains(&now.saturating_sub(self.looked_at.load(Ordering::Acquire)))
     }

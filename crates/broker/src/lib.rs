@@ -52,7 +52,7 @@ mod token_set;
 mod trust;
 pub mod vault;
 
-pub use access::MadeKey;
+pub use access::{LastKey, MadeKey};
 pub use connect::{
     Authorize, Begun, Completed, CompletedBy, DeviceCode, Finished, NewConnectSession, OpenSession, Question,
     SessionLink, View,
@@ -72,4 +72,4 @@ pub use renew::RenewalNote;
 pub use revoke::RevocationOutcome;
 pub use seal::SealStatus;
 pub use test::{TestReport, TestStep};
-pub use token::HandedToken;
+pub use token::{AtHand, HandedToken};

@@ -1,10 +1,11 @@
 //! Tokens in memory: what the fresh path reads. No SQL, no deciphering, no lock that another connection shares.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, OnceLock};
 
-use keyholder_oauth::{SecondaryToken, Secret, TokenSet};
+use keyholder_oauth::{SecondaryToken, Secret, SecretBytes, TokenSet};
+use papaya::Equivalent;
 use tokio::sync::OnceCell;
 
 use crate::error::Result;
@@ -31,6 +32,8 @@ pub(crate) struct Live {
     pub(crate) unhelped_at: AtomicI64,
     /// How its API is called; made at the first gateway call.
     pub(crate) api: OnceCell<ApiAccess>,
+    /// What is written for whoever asks for the token; made at the first hand-out.
+    pub(crate) written: OnceLock<SecretBytes>,
 }
 
 /// A secondary token, opened.
@@ -70,16 +73,26 @@ pub(crate) struct LiveTokens {
     names: papaya::HashMap<(String, String), ConnectionId>,
 }
 
+/// Tenant and name, as a look-up has them: nothing is copied for it.
+#[derive(Hash)]
+struct NameKey<'a>(&'a str, &'a str);
+
+impl Equivalent<(String, String)> for NameKey<'_> {
+    fn equivalent(&self, key: &(String, String)) -> bool {
+        (self.0, self.1) == (key.0.as_str(), key.1.as_str())
+    }
+}
+
 impl LiveTokens {
     /// The token of this id or name.
     pub(crate) fn find(&self, tenant: &Tenant, id_or_name: &str) -> Option<Arc<Live>> {
         let by_id = self.by_id.pin();
-        if let Ok(id) = id_or_name.parse::<ConnectionId>() {
-            return by_id.get(&id).filter(|live| live.tenant == *tenant).cloned();
+        if ConnectionId::is(id_or_name) {
+            return by_id.get(id_or_name).filter(|live| live.tenant == *tenant).cloned();
         }
-        let key = (tenant.as_str().to_owned(), id_or_name.to_owned());
         let names = self.names.pin();
-        by_id.get(names.get(&key)?).filter(|live| live.name == id_or_name && live.tenant == *tenant).cloned()
+        let id = names.get(&NameKey(tenant.as_str(), id_or_name))?;
+        by_id.get(id).filter(|live| live.name == id_or_name && live.tenant == *tenant).cloned()
     }
 
     /// Puts a token set in, unless a newer one is there.
@@ -163,6 +176,7 @@ pub(crate) fn to_live(
         scope,
         unhelped_at: AtomicI64::new(i64::MIN),
         api: OnceCell::new(),
+                written: OnceLock::new(),
     }
 }
 
@@ -204,6 +218,7 @@ mod tests {
                 scope: None,
                 unhelped_at: AtomicI64::new(i64::MIN),
                 api: OnceCell::new(),
+                written: OnceLock::new(),
             })
         };
         let tokens = LiveTokens::default();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyholder_oauth::Secret;
+use keyholder_oauth::{Secret, SecretBytes};
 
 use crate::clock::millis;
 use crate::endpoints::Urgency;
@@ -43,7 +43,41 @@ pub struct HandedToken {
     pub token: Option<String>,
 }
 
+/// A fresh token that memory holds, written down and on its way out: what nearly every hand-out is.
+pub struct AtHand {
+    live: Arc<Live>,
+    now: i64,
+}
+
+impl AtHand {
+    /// What `write` makes of the token, once for a token set: it is kept, and wiped, with it.
+    pub fn written(&self, write: impl FnOnce(HandedToken) -> SecretBytes) -> &SecretBytes {
+        self.live.written.get_or_init(|| write(handed(&self.live, self.now)))
+    }
+
+    /// Whole seconds left, rounded down.
+    pub fn expires_in(&self) -> Option<i64> {
+        expires_in(self.live.expires_at, self.now)
+    }
+}
+
 impl Broker {
+    /// As [`Self::token`], at once, if memory alone can give a fresh token to a caller who may have it; `None` has recorded nothing.
+    pub fn token_at_hand(&self, caller: &Arc<Caller>, id_or_name: &str) -> Option<AtHand> {
+        let now = self.now_ms();
+        if !self.follower.is_current(now) {
+            return None;
+        }
+        let live = self.live.find(&caller.tenant, id_or_name)?;
+        let may = caller.limits.refusal(&live.id, &live.name, Grip::Connection).is_none();
+        if !may || !live.is_valid_at(wanted_at(&live, None, now)) || !live.is_valid_at(now) {
+            return None;
+        }
+        // Written down before it leaves.
+        self.record(caller, "token.read", live.id.as_str(), "ok", None).ok()?;
+        Some(AtHand { live, now })
+    }
+
     /// An access token of a connection, renewed first when less than `min_ttl` (when not given: 30 s, or a quarter of a shorter life) of it is left.
     ///
     /// A token that is still valid is handed out while its renewal fails or is slow. No `min_ttl` asks for more than nine tenths of a token's
@@ -54,17 +88,7 @@ impl Broker {
         let live = self.fresh(live, min_ttl).await?;
         // Written down before it leaves; when that can't be, it doesn't leave.
         self.record_in_turn(caller, "token.read", live.id.as_str(), None).await?;
-        let now = self.now_ms();
-        Ok(HandedToken {
-            access_token: live.access_token.clone(),
-            token_type: live.token_type.clone(),
-            expires_at: live.expires_at,
-            expires_in: live.expires_at.map(|at| (at - now).max(0) / 1000),
-            scope: live.scope.clone(),
-            connection: live.id.clone(),
-            generation: live.generation,
-            token: None,
-        })
+        Ok(handed(&live, self.now_ms()))
     }
 
     /// The secondary token `name` of a connection, as [`Self::token`].
@@ -85,7 +109,7 @@ impl Broker {
             access_token: token.access_token.clone(),
             token_type: token.token_type.clone(),
             expires_at: token.expires_at,
-            expires_in: token.expires_at.map(|at| (at - now).max(0) / 1000),
+            expires_in: expires_in(token.expires_at, now),
             scope: token.scope.clone(),
             connection: live.id.clone(),
             generation: live.generation,
@@ -165,14 +189,12 @@ impl Broker {
     /// token that lives ten seconds must not be renewed at every use. Who has no wish and a valid token doesn't wait: its renewal runs beside.
     pub(crate) async fn fresh(&self, live: Arc<Live>, min_ttl: Option<Duration>) -> Result<Arc<Live>> {
         let now = self.now_ms();
-        let life = live.expires_at.map_or(i64::MAX, |at| at - live.renewed_at).max(0);
-        let wanted = min_ttl.map_or(millis(FRESH).min(life / 4), |min_ttl| millis(min_ttl).min(life / 10 * 9));
-        let wanted_at = now.saturating_add(wanted);
+        let wanted_at = wanted_at(&live, min_ttl, now);
         if live.is_valid_at(wanted_at) && live.is_valid_at(now) {
             return Ok(live);
         }
         let wish = Wish { enough: Enough::ValidAt(wanted_at), urgency: Urgency::Reader };
-        if min_ttl.is_none() && live.is_valid_at(now.saturating_add(millis(USABLE).min(life / 10))) {
+        if min_ttl.is_none() && live.is_valid_at(now.saturating_add(millis(USABLE).min(life(&live) / 10))) {
             self.begin_renewal(&live.id, wish);
             return Ok(live);
         }
@@ -191,6 +213,35 @@ impl Broker {
     ) -> Result<Arc<Live>> {
         self.clock.timeout(patience, renewal).await.unwrap_or(Err(Error::StillRenewing))
     }
+}
+
+/// Until when a token must be valid to be fresh.
+fn wanted_at(live: &Live, min_ttl: Option<Duration>, now: i64) -> i64 {
+    let life = life(live);
+    let wanted = min_ttl.map_or(millis(FRESH).min(life / 4), |min_ttl| millis(min_ttl).min(life / 10 * 9));
+    now.saturating_add(wanted)
+}
+
+/// A token's whole life, in milliseconds.
+fn life(live: &Live) -> i64 {
+    live.expires_at.map_or(i64::MAX, |at| at - live.renewed_at).max(0)
+}
+
+fn handed(live: &Live, now: i64) -> HandedToken {
+    HandedToken {
+        access_token: live.access_token.clone(),
+        token_type: live.token_type.clone(),
+        expires_at: live.expires_at,
+        expires_in: expires_in(live.expires_at, now),
+        scope: live.scope.clone(),
+        connection: live.id.clone(),
+        generation: live.generation,
+        token: None,
+    }
+}
+
+fn expires_in(expires_at: Option<i64>, now: i64) -> Option<i64> {
+    expires_at.map(|at| (at - now).max(0) / 1000)
 }
 
 /// Not after somebody ended the connection on purpose.

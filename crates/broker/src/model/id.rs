@@ -1,5 +1,6 @@
 //! Typed, sortable ids: a readable prefix, then 48 bits of time and 80 random bits in Crockford's base 32.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -32,6 +33,12 @@ macro_rules! id {
                 Self(format!("{}_{}", $prefix, sortable(clock.now_ms(), rng.bytes())))
             }
 
+            /// Is `text` an id of this kind?
+            pub fn is(text: &str) -> bool {
+                let rest = text.strip_prefix(concat!($prefix, "_")).unwrap_or("");
+                rest.len() == LENGTH && rest.bytes().all(|b| ALPHABET.contains(&b))
+            }
+
             /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -42,12 +49,18 @@ macro_rules! id {
             type Err = NotAnId;
 
             fn from_str(text: &str) -> Result<Self, NotAnId> {
-                let rest = text.strip_prefix(concat!($prefix, "_")).unwrap_or("");
-                if rest.len() == LENGTH && rest.bytes().all(|b| ALPHABET.contains(&b)) {
+                if Self::is(text) {
                     Ok(Self(text.to_owned()))
                 } else {
                     Err(NotAnId { text: text.chars().take(60).collect(), prefix: $prefix })
                 }
+            }
+        }
+
+        // Maps are asked by text that came in.
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
             }
         }
 

@@ -100,6 +100,12 @@ pub(crate) struct Context {
     data_dir: Option<PathBuf>,
 }
 
+impl Common {
+    fn context(&self) -> Context {
+        Context { out: Out::new(self.json), config_file: self.config.clone(), data_dir: self.data_dir.clone() }
+    }
+}
+
 impl Context {
     /// The configuration, with these flags over it.
     pub(crate) fn config(&self, flags: Overrides) -> Result<Config> {
@@ -138,7 +144,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2));
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = workers(&cli) {
+        runtime.worker_threads(workers);
+    }
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             note(format!("error: no threads can be started: {error}"));
@@ -159,9 +169,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// How many threads the server shall have. A configuration that can't be read is refused by the command itself.
+fn workers(cli: &Cli) -> Option<usize> {
+    match cli.command {
+        Command::Serve(_) => cli.common.context().config(Overrides::default()).ok()?.workers,
+        _ => None,
+    }
+}
+
 async fn dispatch(cli: Cli) -> Result {
-    let Common { json, config, data_dir } = cli.common;
-    let context = Context { out: Out::new(json), config_file: config, data_dir };
+    let context = cli.common.context();
     match cli.command {
         Command::Demo(command) => command.run(&context).await,
         Command::Serve(command) => command.run(&context).await,

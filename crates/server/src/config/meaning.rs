@@ -39,6 +39,8 @@ pub struct Config {
     pub stop_delay: Duration,
     /// How fast one token endpoint is asked.
     pub pace: Pace,
+    /// Threads that answer requests; `None`: as many as there are cores.
+    pub workers: Option<usize>,
     /// Filter of the log.
     pub log: String,
     /// Write the log as JSON lines.
@@ -80,6 +82,7 @@ pub(super) fn understand(
         ca_file: text(&written, "ca_file").map(PathBuf::from),
         stop_delay: stop_delay(&written)?,
         pace: pace(&written)?,
+        workers: workers(&written)?,
         log,
         log_json,
         client: ClientConfig {
@@ -171,6 +174,15 @@ fn pace(written: &Written) -> Result<Pace, ConfigError> {
         _ => Err(bad(key, &written[key], "it is out of range".to_owned(), remedy)),
     };
     Ok(Pace { at_once: number("renewals_per_endpoint")?.into(), per_second: number("renewals_per_second")?.into() })
+}
+
+fn workers(written: &Written) -> Result<Option<usize>, ConfigError> {
+    let Some(placed) = written.get("workers") else { return Ok(None) };
+    let remedy = "write a whole number from 1 to 1000";
+    match parse::<u16>(written, "workers", remedy)? {
+        number @ 1..=1000 => Ok(Some(number.into())),
+        _ => Err(bad("workers", placed, "it is out of range".to_owned(), remedy)),
+    }
 }
 
 fn bad(key: &'static str, placed: &Placed, reason: String, remedy: &str) -> ConfigError {
@@ -294,6 +306,7 @@ mod tests {
         let variables = [("KEYHOLDER_LISTEN", "127.0.0.1:1"), ("KEYHOLDER_LOG", "debug,json")];
         let config = with(&variables, &none).unwrap();
         assert_eq!((config.listen.port(), config.log.as_str(), config.log_json), (1, "debug", true));
+        assert_eq!((config.workers, with(&[("KEYHOLDER_WORKERS", "1")], &none).unwrap().workers), (None, Some(1)));
         let flags = Overrides { listen: Some(([127, 0, 0, 1], 2).into()), ..Overrides::default() };
         assert_eq!(with(&variables, &flags).unwrap().listen.port(), 2);
     }
@@ -307,6 +320,8 @@ mod tests {
             ("KEYHOLDER_PUBLIC_URL", "http://192.0.2.1:8787"),
             ("KEYHOLDER_DATABASE_URL", "mysql://x"),
             ("KEYHOLDER_EGRESS_ALLOW", "10.0.0.0/99"),
+            ("KEYHOLDER_WORKERS", "0"),
+            ("KEYHOLDER_WORKERS", "many"),
         ];
         for (variable, value) in wrong {
             let error = with(&[(variable, value)], &Overrides::default()).unwrap_err();

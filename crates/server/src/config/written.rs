@@ -36,7 +36,7 @@ pub(super) struct Placed {
 pub(super) type Written = BTreeMap<&'static str, Placed>;
 
 /// The keys and the environment variables behind them.
-pub(super) const KEYS: [(&str, &str); 12] = [
+pub(super) const KEYS: [(&str, &str); 13] = [
     ("listen", "KEYHOLDER_LISTEN"),
     ("public_url", "KEYHOLDER_PUBLIC_URL"),
     ("data_dir", "KEYHOLDER_DATA_DIR"),
@@ -48,6 +48,7 @@ pub(super) const KEYS: [(&str, &str); 12] = [
     ("stop_delay", "KEYHOLDER_STOP_DELAY"),
     ("renewals_per_endpoint", "KEYHOLDER_RENEWALS_PER_ENDPOINT"),
     ("renewals_per_second", "KEYHOLDER_RENEWALS_PER_SECOND"),
+    ("workers", "KEYHOLDER_WORKERS"),
     ("log", "KEYHOLDER_LOG"),
 ];
 
@@ -65,6 +66,7 @@ struct File {
     stop_delay: Option<Spanned<String>>,
     renewals_per_endpoint: Option<Spanned<i64>>,
     renewals_per_second: Option<Spanned<i64>>,
+    workers: Option<Spanned<i64>>,
     log: Option<Spanned<String>>,
 }
 
@@ -133,6 +135,7 @@ fn read(text: &str, place: &str) -> Result<Written, ConfigError> {
         file.stop_delay,
         file.renewals_per_endpoint.map(number),
         file.renewals_per_second.map(number),
+        file.workers.map(number),
         file.log,
     ];
     Ok(KEYS

@@ -16,23 +16,33 @@ use super::problem::{ApiError, Refusal};
 
 /// Authenticates the caller and checks the route's scope. No reply may be kept on the way, unless a called API says otherwise of its own.
 pub(super) async fn layer(State((app, scope)): State<(App, Scope)>, request: Request, next: Next) -> Response {
-    let mut response = authenticated(&app, scope, request, next).await.into_response();
-    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    let mut response = checked(&app, scope, request, next).await.into_response();
+    not_kept(response.headers_mut());
     response
 }
 
-async fn authenticated(app: &App, scope: Scope, mut request: Request, next: Next) -> Result<Response, ApiError> {
-    let key = shown_key(request.headers()).ok_or(Refusal::NoKey)?;
-    let caller = app.broker.authenticate(&key).await?;
+async fn checked(app: &App, scope: Scope, mut request: Request, next: Next) -> Result<Response, ApiError> {
+    let caller = authenticated(app, request.headers()).await?;
     app.broker.require(&caller, scope)?;
     request.extensions_mut().insert(Authenticated(caller));
     Ok(next.run(request).await)
 }
 
+/// The caller whose key a request shows.
+pub(super) async fn authenticated(app: &App, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError> {
+    let key = PlainKey(Secret::new(shown_key(headers).ok_or(Refusal::NoKey)?));
+    Ok(app.broker.authenticate(&key).await?)
+}
+
 /// `Authorization: Bearer khk_…` (RFC 6750 §2.1).
-fn shown_key(headers: &HeaderMap) -> Option<PlainKey> {
+pub(super) fn shown_key(headers: &HeaderMap) -> Option<&str> {
     let (scheme, key) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| PlainKey(Secret::new(key.trim())))
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+/// Unless the reply says otherwise itself.
+pub(super) fn not_kept(headers: &mut HeaderMap) {
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 
 /// The caller, for handlers.

@@ -1,10 +1,13 @@
 //! `ANY /v1/connections/{connection}/proxy/{path}`.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::uri::PathAndQuery;
-use keyholder_broker::ProxyRequest;
+use keyholder_broker::model::Caller;
+use keyholder_broker::{ProxyRequest, Reply, egress};
 
 use super::App;
 use super::caller::Authenticated;
@@ -16,18 +19,28 @@ pub(super) async fn proxy(
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let connection = connection_of(request.uri().path())?;
+    let request = request.map(egress::Body::boxed);
+    Ok(call(&app, &caller, &connection, request).await?.map(Body::new))
+}
+
+/// Hands a request to the gateway, and its reply back.
+pub(super) async fn call(
+    app: &App,
+    caller: &Arc<Caller>,
+    connection: &str,
+    request: http::Request<egress::Body>,
+) -> Result<http::Response<Reply>, ApiError> {
     let (head, body) = request.into_parts();
-    let connection = connection_of(head.uri.path())?;
     let target = head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
     let proxied = ProxyRequest {
         method: head.method,
         tail: tail(target.path()),
         target,
         headers: head.headers,
-        body: keyholder_broker::egress::Body::boxed(body),
+        body,
     };
-    let response = app.broker.proxy(&caller, &connection, proxied).await?;
-    Ok(response.map(Body::new))
+    Ok(app.broker.proxy(caller, connection, proxied).await?)
 }
 
 /// Only this segment is decoded: what stands behind it belongs to the API, which may mean other bytes than UTF-8.

@@ -131,8 +131,15 @@ pub(super) struct InQuery<T>(pub(super) T);
 impl<T: DeserializeOwned + 'static, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        match Query::<T>::from_request_parts(parts, state).await {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Self::of(&parts.uri)
+    }
+}
+
+impl<T: DeserializeOwned> InQuery<T> {
+    /// The query of this target.
+    pub(super) fn of(uri: &http::Uri) -> Result<Self, ApiError> {
+        match Query::<T>::try_from_uri(uri) {
             Ok(Query(value)) => Ok(Self(value)),
             Err(rejection) => {
                 let why = format!("the query can't be read: {}", rejection.body_text());

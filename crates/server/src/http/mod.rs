@@ -4,6 +4,7 @@ mod api;
 mod assets;
 mod caller;
 mod connect;
+mod front;
 mod gateway;
 mod health;
 mod idempotency;

@@ -2,13 +2,16 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use keyholder_broker::egress::EgressFault;
 use keyholder_broker::model::{Failure, Status};
 use keyholder_broker::{Error, FieldError};
 use keyholder_oauth::FailureKind;
 use schemars::JsonSchema;
 use serde::Serialize;
+
+/// On every problem document, with its code, and on no reply of a called API.
+const ERROR: HeaderName = HeaderName::from_static("keyholder-error");
 
 /// A problem document (RFC 9457).
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -337,10 +340,12 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         self.log();
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after = self.retry_after;
+        let (code, retry_after) = (self.code, self.retry_after);
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        // Tells our errors from those of a called API, which pass unchanged.
+        headers.insert(ERROR, HeaderValue::from_static(code));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -4,6 +4,7 @@ use axum::Router;
 use axum::handler::Handler;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, on};
+use http::Method;
 use keyholder_broker::model::Scope;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -94,6 +95,44 @@ pub fn table() -> Vec<Route> {
     ]
 }
 
+/// A request that goes past the router: these routes are most of all that is asked.
+pub(super) enum Hot<'a> {
+    /// The token of this connection.
+    Token(&'a str),
+    /// A call of this connection's API.
+    Proxy(&'a str),
+}
+
+/// Whether a request goes past the router. What is seldom doesn't: encoded names, other methods, what the router refuses.
+pub(super) fn hot<'a>(method: &Method, path: &'a str) -> Option<Hot<'a>> {
+    let (name, rest) = path.strip_prefix("/v1/connections/")?.split_once('/')?;
+    if name.is_empty() || name.contains('%') {
+        return None;
+    }
+    match rest {
+        "token" => (*method == Method::GET).then_some(Hot::Token(name)),
+        _ => rest.starts_with("proxy/").then_some(Hot::Proxy(name)),
+    }
+}
+
+/// The scopes of those routes.
+pub(super) struct HotScopes {
+    pub(super) token: Scope,
+    pub(super) proxy: Scope,
+}
+
+impl HotScopes {
+    /// What the table says of them; what it doesn't have takes the scope that holds all.
+    pub(super) fn of_table() -> Self {
+        let table = table();
+        let scope = |path| table.iter().find(|route| route.path == path).and_then(|route| route.scope);
+        Self {
+            token: scope("/v1/connections/{connection}/token").unwrap_or(Scope::Admin),
+            proxy: scope("/v1/connections/{connection}/proxy/{*path}").unwrap_or(Scope::Admin),
+        }
+    }
+}
+
 /// The router over the table.
 pub(super) fn router(app: App) -> Router {
     let mut router = Router::new();
@@ -182,4 +221,27 @@ fn route(
     summary: &'static str,
 ) -> Route {
     Route { method, path, scope, summary, input: None, output: None, query: &[], success: 204, handler }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_past_the_router_is_in_the_table() {
+        let shown = |method: Method, path| match hot(&method, path) {
+            Some(Hot::Token(name)) => format!("token {name}"),
+            Some(Hot::Proxy(name)) => format!("proxy {name}"),
+            None => String::new(),
+        };
+        assert_eq!(shown(Method::GET, "/v1/connections/crm/token"), "token crm");
+        assert_eq!(shown(Method::DELETE, "/v1/connections/crm/proxy/token"), "proxy crm");
+        assert_eq!(shown(Method::GET, "/v1/connections/crm/proxy//"), "proxy crm");
+        for path in ["crm/token/", "%63rm/token", "/token", "crm", "crm/proxy", "crm/tokens", ""] {
+            assert_eq!(shown(Method::GET, &format!("/v1/connections/{path}")), "", "{path}");
+        }
+        assert_eq!(shown(Method::HEAD, "/v1/connections/crm/token"), "");
+        let scopes = HotScopes::of_table();
+        assert_eq!((scopes.token, scopes.proxy), (Scope::Token, Scope::Call));
+    }
 }

@@ -10,14 +10,14 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use keyholder_broker::Broker;
 use keyholder_broker::clock::{Clock, millis};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{App, routes};
+use super::App;
+use super::front::Front;
 
 /// A client must send its headers within this.
 const HEADERS_WITHIN: Duration = Duration::from_secs(15);
@@ -92,7 +92,7 @@ async fn accept_until(
     app: &App,
     graceful: &GracefulShutdown,
 ) {
-    let service = TowerToHyperService::new(routes::router(app.clone()));
+    let front = Front::new(app.clone());
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
     let slots = Arc::new(Semaphore::new(most_connections()));
@@ -110,7 +110,7 @@ async fn accept_until(
         };
         let _ = stream.set_nodelay(true);
         let connection =
-            graceful.watch(builder.serve_connection(TokioIo::new(Lingering::new(stream)), service.clone()));
+            graceful.watch(builder.serve_connection(TokioIo::new(Lingering::new(stream)), front.connection()));
         tokio::spawn(async move {
             // A client that goes away, or speaks no HTTP, is its own affair.
             let _ = connection.await;

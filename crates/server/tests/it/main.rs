@@ -13,6 +13,7 @@ mod bad_input;
 mod browser;
 mod canary;
 mod connect_pages;
+mod front;
 mod gateway;
 mod gateway_clients;
 mod house_rules;

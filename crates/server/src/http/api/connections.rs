@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use http::{HeaderName, StatusCode, header};
-use keyholder_broker::model::Status;
+use keyholder_broker::model::{Caller, Status};
 use keyholder_broker::store::Filter;
 use keyholder_broker::{
-    Authorize, ConnectionEdit, DeviceCode, Error, FieldError, NewConnection, RevocationOutcome, ShownConnection,
+    Authorize, ConnectionEdit, DeviceCode, Error, FieldError, HandedToken, NewConnection, RevocationOutcome,
+    ShownConnection,
 };
 use keyholder_oauth::Secret;
 use schemars::JsonSchema;
@@ -178,8 +179,6 @@ pub struct TokenReply {
     token_type: String,
     /// Unix milliseconds; `null`: the provider doesn't say.
     expires_at: Option<i64>,
-    /// Whole seconds left.
-    expires_in: Option<i64>,
     scope: Option<String>,
     /// The connection's id.
     connection: String,
@@ -188,6 +187,8 @@ pub struct TokenReply {
     /// The name of the secondary token that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
+    /// Whole seconds left. Last, because only this changes from one reply to the next.
+    expires_in: Option<i64>,
 }
 
 /// A renewal's outcome.
@@ -414,22 +415,46 @@ pub(crate) async fn token(
     InPath(name): InPath,
     InQuery(query): InQuery<TokenQuery>,
 ) -> Result<(NotCached, Json<TokenReply>), ApiError> {
+    read_token(&app, &caller, &name, query).await
+}
+
+/// The same, however the request came here.
+pub(crate) async fn read_token(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    query: TokenQuery,
+) -> Result<(NotCached, Json<TokenReply>), ApiError> {
     let min_ttl = query.min_ttl.as_deref().map(|text| duration("min_ttl", text)).transpose()?;
     let token = match query.token.as_deref() {
-        None => app.broker.token(&caller, &name, min_ttl).await?,
-        Some(token) => app.broker.secondary_token(&caller, &name, token, min_ttl).await?,
+        None => app.broker.token(caller, name, min_ttl).await?,
+        Some(token) => app.broker.secondary_token(caller, name, token, min_ttl).await?,
     };
-    let reply = TokenReply {
-        access_token: token.access_token.expose().to_owned(),
-        token_type: token.token_type,
-        expires_at: token.expires_at,
-        expires_in: token.expires_in,
-        scope: token.scope,
-        connection: token.connection.to_string(),
-        generation: token.generation,
-        token: token.token,
-    };
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(reply)))
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(token.into())))
+}
+
+impl From<HandedToken> for TokenReply {
+    fn from(token: HandedToken) -> Self {
+        Self {
+            access_token: token.access_token.expose().to_owned(),
+            token_type: token.token_type,
+            expires_at: token.expires_at,
+            scope: token.scope,
+            connection: token.connection.to_string(),
+            generation: token.generation,
+            token: token.token,
+            expires_in: token.expires_in,
+        }
+    }
+}
+
+/// A reply without its end, the value of `expires_in`: all of it that stays the same as long as the token does.
+pub(crate) fn written_up_to_expires_in(token: HandedToken) -> Vec<u8> {
+    let reply = TokenReply { expires_in: None, ..token.into() };
+    // Text and numbers, which can always be written.
+    let mut text = serde_json::to_vec(&reply).unwrap_or_default();
+    text.truncate(text.len().saturating_sub("null}".len()));
+    text
 }
 
 pub(crate) async fn refresh(

@@ -1,0 +1,229 @@
+//! In front of the router: the routes that nearly all requests are for are answered without it, and without its layers. What memory alone can
+//! answer is answered at once, in place; everything else is a future.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body as RouterBody;
+use axum::{BoxError, Router};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Request, Response};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use keyholder_broker::model::Caller;
+use keyholder_broker::{AtHand, LastKey, egress};
+use keyholder_oauth::SecretBytes;
+
+use super::api::connections;
+use super::input::InQuery;
+use super::problem::{ApiError, Refusal};
+use super::routes::{self, Hot, HotScopes};
+use super::{App, caller, gateway};
+
+/// Answers requests; clones share all.
+#[derive(Clone)]
+pub(super) struct Front(Arc<Inner>);
+
+struct Inner {
+    app: App,
+    router: TowerToHyperService<Router>,
+    scopes: HotScopes,
+}
+
+impl Front {
+    pub(super) fn new(app: App) -> Self {
+        Self(Arc::new(Inner { router: TowerToHyperService::new(routes::router(app.clone())), scopes: HotScopes::of_table(), app }))
+    }
+
+    /// The service of one client's connection.
+    pub(super) fn connection(&self) -> Connection {
+        Connection { front: Arc::clone(&self.0), last_key: RefCell::default() }
+    }
+}
+
+/// One client's connection.
+pub(super) struct Connection {
+    front: Arc<Inner>,
+    last_key: RefCell<LastKey>,
+}
+
+impl Service<Request<Incoming>> for Connection {
+    type Response = Response<Reply>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        let Some(hot) = routes::hot(request.method(), request.uri().path()) else {
+            return self.routed(request);
+        };
+        let caller = caller::shown_key(request.headers())
+            .and_then(|key| self.front.app.broker.recognise(key, &mut self.last_key.borrow_mut()));
+        let at_hand = match (&hot, &caller) {
+            (Hot::Token(connection), Some(caller)) if request.uri().query().is_none() => {
+                self.at_hand(caller, connection)
+            }
+            _ => None,
+        };
+        match at_hand {
+            Some(at_hand) => Answer::Now(Some(handed_out(&at_hand, request.into_parts().0.headers))),
+            None => self.in_turn(caller, request),
+        }
+    }
+}
+
+impl Connection {
+    fn at_hand(&self, caller: &Arc<Caller>, connection: &str) -> Option<AtHand> {
+        if !caller.may(self.front.scopes.token) {
+            return None;
+        }
+        self.front.app.broker.token_at_hand(caller, connection)
+    }
+
+    /// What has to wait, or to be refused.
+    fn in_turn(&self, caller: Option<Arc<Caller>>, request: Request<Incoming>) -> Answer {
+        let front = Arc::clone(&self.front);
+        Answer::Later(Box::pin(async move {
+            let mut response = match front.hot(caller, request).await {
+                Ok(response) => response,
+                Err(error) => error.into_response().map(Reply::Routed),
+            };
+            caller::not_kept(response.headers_mut());
+            response
+        }))
+    }
+
+    fn routed(&self, request: Request<Incoming>) -> Answer {
+        let answer = self.front.router.call(request);
+        Answer::Later(Box::pin(async move {
+            match answer.await {
+                Ok(response) => response.map(Reply::Routed),
+                Err(never) => match never {},
+            }
+        }))
+    }
+}
+
+impl Inner {
+    /// As the router's way: who calls, what they may, the handler.
+    async fn hot(
+        &self,
+        caller: Option<Arc<Caller>>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Reply>, ApiError> {
+        let Some(hot) = routes::hot(request.method(), request.uri().path()) else {
+            return Err(Refusal::NoRoute.into());
+        };
+        let caller = match caller {
+            Some(caller) => caller,
+            None => caller::authenticated(&self.app, request.headers()).await?,
+        };
+        match hot {
+            Hot::Token(connection) => {
+                self.app.broker.require(&caller, self.scopes.token)?;
+                let InQuery(query) = InQuery::of(request.uri())?;
+                let reply = connections::read_token(&self.app, &caller, connection, query).await?;
+                Ok(reply.into_response().map(Reply::Routed))
+            }
+            Hot::Proxy(connection) => {
+                self.app.broker.require(&caller, self.scopes.proxy)?;
+                let connection = connection.to_owned();
+                let request = request.map(egress::Body::from_incoming);
+                let response = gateway::call(&self.app, &caller, &connection, request).await?;
+                Ok(response.map(Reply::Called))
+            }
+        }
+    }
+}
+
+/// The reply with a token at hand. Its text is written once for a token set, up to the seconds that are left.
+fn handed_out(at_hand: &AtHand, mut headers: HeaderMap) -> Response<Reply> {
+    let begun = at_hand.written(|token| SecretBytes::new(connections::written_up_to_expires_in(token)));
+    let mut rest = [0; 24];
+    let mut room = &mut rest[..];
+    // Twenty digits at most fit.
+    let _ = match at_hand.expires_in() {
+        Some(seconds) => write!(room, "{seconds}}}"),
+        None => write!(room, "null}}"),
+    };
+    let rest_length = 24 - room.len();
+    let mut body = Vec::with_capacity(begun.len() + rest_length);
+    body.extend_from_slice(begun.expose());
+    body.extend_from_slice(&rest[..rest_length]);
+    let mut response = Response::new(Reply::Whole(Some(body.into())));
+    // The request's map serves again, so that none is made.
+    headers.clear();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    *response.headers_mut() = headers;
+    response
+}
+
+/// A reply's body.
+pub(super) enum Reply {
+    /// There already.
+    Whole(Option<Bytes>),
+    /// A called API's.
+    Called(keyholder_broker::Reply),
+    /// A handler's behind the router.
+    Routed(RouterBody),
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Reply::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Reply::Called(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Reply::Routed(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Reply::Whole(bytes) => bytes.is_none(),
+            Reply::Called(body) => body.is_end_stream(),
+            Reply::Routed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Reply::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Reply::Called(body) => body.size_hint(),
+            Reply::Routed(body) => body.size_hint(),
+        }
+    }
+}
+
+/// A reply, or the way to it.
+pub(super) enum Answer {
+    Now(Option<Response<Reply>>),
+    Later(Pin<Box<dyn Future<Output = Response<Reply>> + Send>>),
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Reply>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Answer::Now(response) => match response.take() {
+                Some(response) => Poll::Ready(Ok(response)),
+                // Asked again after its end, which no future has to answer.
+                None => Poll::Pending,
+            },
+            Answer::Later(response) => response.as_mut().poll(context).map(Ok),
+        }
+    }
+}
