@@ -176,7 +176,7 @@ pub(crate) fn to_live(
         scope,
         unhelped_at: AtomicI64::new(i64::MIN),
         api: OnceCell::new(),
-                written: OnceLock::new(),
+        written: OnceLock::new(),
     }
 }
 

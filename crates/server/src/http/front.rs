@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body as RouterBody;
-use axum::{BoxError, Router};
 use axum::response::IntoResponse;
+use axum::{BoxError, Router};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response};
@@ -22,6 +22,7 @@ use keyholder_broker::{AtHand, LastKey, egress};
 use keyholder_oauth::SecretBytes;
 
 use super::api::connections;
+use super::clients::{Client, UnderWay};
 use super::input::InQuery;
 use super::problem::{ApiError, Refusal};
 use super::routes::{self, Hot, HotScopes};
@@ -39,18 +40,23 @@ struct Inner {
 
 impl Front {
     pub(super) fn new(app: App) -> Self {
-        Self(Arc::new(Inner { router: TowerToHyperService::new(routes::router(app.clone())), scopes: HotScopes::of_table(), app }))
+        Self(Arc::new(Inner {
+            router: TowerToHyperService::new(routes::router(app.clone())),
+            scopes: HotScopes::of_table(),
+            app,
+        }))
     }
 
     /// The service of one client's connection.
-    pub(super) fn connection(&self) -> Connection {
-        Connection { front: Arc::clone(&self.0), last_key: RefCell::default() }
+    pub(super) fn connection(&self, client: &Arc<Client>) -> Connection {
+        Connection { front: Arc::clone(&self.0), client: Arc::clone(client), last_key: RefCell::default() }
     }
 }
 
 /// One client's connection.
 pub(super) struct Connection {
     front: Arc<Inner>,
+    client: Arc<Client>,
     last_key: RefCell<LastKey>,
 }
 
@@ -60,6 +66,7 @@ impl Service<Request<Incoming>> for Connection {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
+        self.client.asks();
         let Some(hot) = routes::hot(request.method(), request.uri().path()) else {
             return self.routed(request);
         };
@@ -88,22 +95,24 @@ impl Connection {
 
     /// What has to wait, or to be refused.
     fn in_turn(&self, caller: Option<Arc<Caller>>, request: Request<Incoming>) -> Answer {
-        let front = Arc::clone(&self.front);
+        let (front, under_way) = (Arc::clone(&self.front), UnderWay::new(&self.client));
         Answer::Later(Box::pin(async move {
             let mut response = match front.hot(caller, request).await {
                 Ok(response) => response,
-                Err(error) => error.into_response().map(Reply::Routed),
+                Err(error) => error.into_response().map(Content::Routed),
             };
             caller::not_kept(response.headers_mut());
-            response
+            response.map(|content| Reply { content, under_way: Some(under_way) })
         }))
     }
 
     fn routed(&self, request: Request<Incoming>) -> Answer {
-        let answer = self.front.router.call(request);
+        let (answer, under_way) = (self.front.router.call(request), UnderWay::new(&self.client));
         Answer::Later(Box::pin(async move {
             match answer.await {
-                Ok(response) => response.map(Reply::Routed),
+                Ok(response) => {
+                    response.map(|body| Reply { content: Content::Routed(body), under_way: Some(under_way) })
+                }
                 Err(never) => match never {},
             }
         }))
@@ -116,7 +125,7 @@ impl Inner {
         &self,
         caller: Option<Arc<Caller>>,
         request: Request<Incoming>,
-    ) -> Result<Response<Reply>, ApiError> {
+    ) -> Result<Response<Content>, ApiError> {
         let Some(hot) = routes::hot(request.method(), request.uri().path()) else {
             return Err(Refusal::NoRoute.into());
         };
@@ -129,14 +138,14 @@ impl Inner {
                 self.app.broker.require(&caller, self.scopes.token)?;
                 let InQuery(query) = InQuery::of(request.uri())?;
                 let reply = connections::read_token(&self.app, &caller, connection, query).await?;
-                Ok(reply.into_response().map(Reply::Routed))
+                Ok(reply.into_response().map(Content::Routed))
             }
             Hot::Proxy(connection) => {
                 self.app.broker.require(&caller, self.scopes.proxy)?;
                 let connection = connection.to_owned();
                 let request = request.map(egress::Body::from_incoming);
                 let response = gateway::call(&self.app, &caller, &connection, request).await?;
-                Ok(response.map(Reply::Called))
+                Ok(response.map(Content::Called))
             }
         }
     }
@@ -156,7 +165,7 @@ fn handed_out(at_hand: &AtHand, mut headers: HeaderMap) -> Response<Reply> {
     let mut body = Vec::with_capacity(begun.len() + rest_length);
     body.extend_from_slice(begun.expose());
     body.extend_from_slice(&rest[..rest_length]);
-    let mut response = Response::new(Reply::Whole(Some(body.into())));
+    let mut response = Response::new(Reply { content: Content::Whole(Some(body.into())), under_way: None });
     // The request's map serves again, so that none is made.
     headers.clear();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -166,7 +175,13 @@ fn handed_out(at_hand: &AtHand, mut headers: HeaderMap) -> Response<Reply> {
 }
 
 /// A reply's body.
-pub(super) enum Reply {
+pub(super) struct Reply {
+    content: Content,
+    /// `None` where it is there already.
+    under_way: Option<UnderWay>,
+}
+
+enum Content {
     /// There already.
     Whole(Option<Bytes>),
     /// A called API's.
@@ -179,30 +194,32 @@ impl Body for Reply {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.get_mut() {
-            Reply::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Reply::Called(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
-            Reply::Routed(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.content {
+            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Called(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Content::Routed(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+        };
+        if let Some(under_way) = &mut this.under_way {
+            under_way.gives(matches!(polled, Poll::Ready(Some(Ok(_)))));
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Reply::Whole(bytes) => bytes.is_none(),
-            Reply::Called(body) => body.is_end_stream(),
-            Reply::Routed(body) => body.is_end_stream(),
+        match &self.content {
+            Content::Whole(bytes) => bytes.is_none(),
+            Content::Called(body) => body.is_end_stream(),
+            Content::Routed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Reply::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Reply::Called(body) => body.size_hint(),
-            Reply::Routed(body) => body.size_hint(),
+        match &self.content {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Content::Called(body) => body.size_hint(),
+            Content::Routed(body) => body.size_hint(),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod api;
 mod assets;
 mod caller;
+mod clients;
 mod connect;
 mod front;
 mod gateway;
@@ -13,11 +14,12 @@ mod openapi;
 mod problem;
 mod routes;
 mod serve;
+mod stream;
 
 pub use openapi::document;
 pub use problem::Problem;
 pub use routes::{Route, table};
-pub use serve::run;
+pub use serve::{run, run_by};
 
 use keyholder_broker::Broker;
 

@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_goes_past_the_router_is_in_the_table() {
-        let shown = |method: Method, path| match hot(&method, path) {
+        let shown = |method: Method, path: &str| match hot(&method, path) {
             Some(Hot::Token(name)) => format!("token {name}"),
             Some(Hot::Proxy(name)) => format!("proxy {name}"),
             None => String::new(),

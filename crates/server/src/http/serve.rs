@@ -1,41 +1,56 @@
-//! The loop that serves: bounded header time, a cap on connections, a graceful end.
+//! The loop that serves: a cap on connections, HTTP/1.1 and HTTP/2 with bounds on what a client may send, a graceful end.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use keyholder_broker::Broker;
 use keyholder_broker::clock::{Clock, millis};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::App;
-use super::front::Front;
+use super::clients::{Clients, Entered, Finish, LOOK_EVERY, Slot, watched};
+use super::front::{Connection, Front};
+use super::stream::Stream;
 
-/// A client must send its headers within this.
-const HEADERS_WITHIN: Duration = Duration::from_secs(15);
+/// Most bytes of a request's head (HTTP/1.1), of a decoded one (HTTP/2), and of what is buffered of a message. A hundred headers are the most.
+const HEAD_BYTES: u32 = 64 << 10;
+/// Most requests at once on an HTTP/2 connection, and what it may send ahead of what is read of all of them.
+const STREAMS: u32 = 128;
+const WINDOW: u32 = 1 << 20;
+/// Streams that a client opened and reset before they were looked at, and that we reset for its faults: with more, the connection ends.
+const RESETS: usize = 20;
+const FAULTS: usize = 64;
+/// An HTTP/2 client that answers no ping for this long has gone. (By HTTP/1.1 only what it doesn't take tells.)
+const PING: Duration = Duration::from_secs(20);
 /// Most connections at once, where the process may have that many open files; more wait in the kernel's queue.
 const CONNECTIONS: usize = 16_384;
 /// After a connection that could not be accepted: those that end meanwhile make room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Such failures are logged no more often than this.
 const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(1);
-/// A client that is still sending when its answer is there gets this long, and may send this much more, before the connection is closed.
-const LINGER_WITHIN: Duration = Duration::from_secs(30);
-const LINGER_BYTES: usize = 64 << 20;
 /// Requests under way at a stop get this long.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
 /// Serves until `shutdown`, which says how long to go on accepting while the readiness probe says that it stops: whoever sends requests here needs
 /// that long to notice. Then finishes requests and renewals under way.
 pub async fn run(
+    broker: Broker,
+    listener: TcpListener,
+    shutdown: impl Future<Output = Duration> + Send + 'static,
+) -> io::Result<()> {
+    run_by(Clock::System, broker, listener, shutdown).await
+}
+
+/// As [`run`]; clients that are silent or slow are judged by this clock.
+pub async fn run_by(
+    clock: Clock,
     broker: Broker,
     listener: TcpListener,
     shutdown: impl Future<Output = Duration> + Send + 'static,
@@ -64,21 +79,30 @@ pub async fn run(
                 .await;
         })
     };
-    let graceful = GracefulShutdown::new();
+    let clients = Clients::new(most_connections());
+    let looking = {
+        let clients = Arc::clone(&clients);
+        tokio::spawn(async move {
+            loop {
+                clock.sleep(LOOK_EVERY).await;
+                clients.look();
+            }
+        })
+    };
     let stopping = async {
         let delay = shutdown.await;
         serving.store(false, Ordering::Relaxed);
         Clock::System.sleep(delay).await;
     };
-    accept_until(stopping, &listener, &app, &graceful).await;
+    accept_until(stopping, &listener, &Front::new(app), &clients).await;
 
     drop(listener);
     let _ = stop_scheduler.send(());
     let _ = scheduler.await;
-    let requests = tokio::time::timeout(STOP_WITHIN, graceful.shutdown());
-    if requests.await.is_err() {
+    if Clock::System.timeout(STOP_WITHIN, clients.finish()).await.is_none() {
         tracing::warn!("some requests were still under way when the time for stopping was over");
     }
+    looking.abort();
     broker.finish_renewals().await;
     let _ = stop_follower.send(());
     let _ = follower.await;
@@ -89,96 +113,82 @@ pub async fn run(
 async fn accept_until(
     shutdown: impl Future<Output = ()>,
     listener: &TcpListener,
-    app: &App,
-    graceful: &GracefulShutdown,
+    front: &Front,
+    clients: &Arc<Clients>,
 ) {
-    let front = Front::new(app.clone());
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
-    let slots = Arc::new(Semaphore::new(most_connections()));
+    let protocols = Protocols::new();
     let mut acceptor = Acceptor { clock: Clock::System, logged_at: i64::MIN };
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = async {
-            // The semaphore is never closed.
-            let slot = Arc::clone(&slots).acquire_owned().await;
+            let slot = clients.slot().await;
             (acceptor.next(|| listener.accept()).await, slot)
         };
-        let ((stream, _), slot) = tokio::select! {
+        let ((socket, _), slot) = tokio::select! {
             () = &mut shutdown => return,
             accepted = accepted => accepted,
         };
-        let _ = stream.set_nodelay(true);
-        let connection =
-            graceful.watch(builder.serve_connection(TokioIo::new(Lingering::new(stream)), front.connection()));
-        tokio::spawn(async move {
-            // A client that goes away, or speaks no HTTP, is its own affair.
-            let _ = connection.await;
-            drop(slot);
-        });
+        let _ = socket.set_nodelay(true);
+        let entered = clients.enter();
+        let service = front.connection(&entered.client);
+        tokio::spawn(protocols.clone().serve(socket, slot, entered, service));
     }
 }
 
-/// A connection that is closed in a way that its last answer arrives: what the client is still sending is read and dropped. Closed at once, the
-/// system would reset the connection, and a client that is in the middle of a body that was refused would never see why (RFC 9112 §9.6).
-struct Lingering {
-    stream: TcpStream,
-    left: usize,
-    /// Set when the last answer was sent.
-    until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+/// How clients are spoken with.
+#[derive(Clone)]
+struct Protocols {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
 }
 
-impl Lingering {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, left: LINGER_BYTES, until: None }
-    }
-}
-
-impl AsyncRead for Lingering {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Lingering {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+impl Protocols {
+    fn new() -> Self {
+        let mut http1 = http1::Builder::new();
+        // Without timers: who is slow is noticed from outside.
+        http1.header_read_timeout(None).max_buf_size(HEAD_BYTES as usize);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            // Frames of a head that goes on and on are bounded by this too.
+            .max_header_list_size(HEAD_BYTES)
+            .max_pending_accept_reset_streams(RESETS)
+            .max_local_error_reset_streams(FAULTS)
+            .initial_stream_window_size(WINDOW / 4)
+            .initial_connection_window_size(WINDOW)
+            .max_send_buf_size(HEAD_BYTES as usize)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING);
+        Self { http1, http2 }
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.until.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+    /// Serves one connection to its end. A client that goes away, or speaks no HTTP, is its own affair.
+    async fn serve(self, socket: TcpStream, slot: Slot, entered: Entered, service: Connection) {
+        let client = &entered.client;
+        let stream = TokioIo::new(Stream::new(socket, Arc::clone(client), slot));
+        let mut connection = self.http1.serve_connection(stream, service).with_upgrades();
+        let Some(Err(error)) = watched(client, &mut connection).await else { return };
+        // HTTP/2 with prior knowledge (RFC 9113 §3.3): its first bytes are no HTTP/1.1, and are read again.
+        if error.is_parse_version_h2()
+            && let Some(parts) = connection.into_parts()
+        {
+            client.speaks_http2();
+            let stream = TokioIo::new(parts.io.into_inner().again(parts.read_buf));
+            watched(client, &mut Box::pin(self.http2.serve_connection(stream, parts.service))).await;
         }
-        let until = this.until.get_or_insert_with(|| Box::pin(async { Clock::System.sleep(LINGER_WITHIN).await }));
-        let mut dropped = [0; 16 << 10];
-        loop {
-            let mut buf = ReadBuf::new(&mut dropped);
-            match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() && this.left > buf.filled().len() => {
-                    this.left -= buf.filled().len();
-                }
-                // The end, too much, or a connection that is gone: there is nobody to wait for.
-                Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending => return until.as_mut().poll(cx).map(Ok),
-            }
-        }
+    }
+}
+
+impl Finish for http1::UpgradeableConnection<TokioIo<Stream>, Connection> {
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl Finish for Pin<Box<http2::Connection<TokioIo<Stream>, Connection, TokioExecutor>>> {
+    fn finish(self: Pin<&mut Self>) {
+        self.get_mut().as_mut().graceful_shutdown();
     }
 }
 
@@ -209,15 +219,13 @@ impl Acceptor {
     }
 }
 
-/// As many as there may be open files, less a quarter for the calls outwards, the database and escrow.
+/// As many as there may be open files, less a quarter for the calls outwards, the database and escrow. The soft limit is raised to the hard one first:
+/// it is low for the sake of programs that use `select`.
 fn most_connections() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    most_open_files(&limits).map_or(CONNECTIONS, |files| (files - files / 4).clamp(1, CONNECTIONS))
-}
-
-/// The soft limit in Linux's `/proc/self/limits`; `None` where there is none, or no such file.
-fn most_open_files(limits: &str) -> Option<usize> {
-    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
+    files.map_or(CONNECTIONS, |files| (files - files / 4).clamp(1, CONNECTIONS))
 }
 
 #[cfg(test)]
@@ -247,14 +255,5 @@ mod tests {
         assert_eq!(accepted.as_mut().await, 3);
         drop(accepted);
         assert_eq!(acceptor.logged_at, 0, "said once a second");
-    }
-
-    #[test]
-    fn the_limit_of_open_files_is_read() {
-        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
-            Max open files            1024                 524288               files     \n";
-        assert_eq!(most_open_files(limits), Some(1024));
-        assert_eq!(most_open_files("Max open files            unlimited            unlimited            files"), None);
-        assert_eq!(most_open_files(""), None);
     }
 }

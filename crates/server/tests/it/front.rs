@@ -50,7 +50,8 @@ async fn past_the_router_and_through_it_answers_are_alike() {
     let revoked = app.key(&["token", "call"]).await;
     revoked.get("/v1/connections/crm/token").await.ok(200);
     let keys = app.admin().get("/v1/keys").await.ok(200);
-    let newest = keys["items"].as_array().unwrap().iter().max_by_key(|key| key["id"].to_string()).unwrap()["id"].clone();
+    let newest =
+        keys["items"].as_array().unwrap().iter().max_by_key(|key| key["id"].to_string()).unwrap()["id"].clone();
     app.admin().delete(&format!("/v1/keys/{}", newest.as_str().unwrap())).await.ok(200);
     let limits = |limits| app.limited_key(&["token", "call"], limits);
     let callers = [
