@@ -86,7 +86,17 @@ impl App {
         (Self::on(auto_approving(), Clock::Manual(clock.clone()), |_| ()).await, clock)
     }
 
+    /// A server that judges slow and silent clients by a clock that moves only when the test moves it.
+    pub async fn watching_clients() -> (Self, ManualClock) {
+        let clock = ManualClock::starting_at(0);
+        (Self::by(auto_approving(), Clock::System, Clock::Manual(clock.clone()), |_| ()).await, clock)
+    }
+
     async fn on(options: Options, clock: Clock, set: impl FnOnce(&mut Config)) -> Self {
+        Self::by(options, clock, Clock::System, set).await
+    }
+
+    async fn by(options: Options, clock: Clock, clients: Clock, set: impl FnOnce(&mut Config)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sandbox = Sandbox::with_system(options.at(&listener).unwrap());
         let serving = sandbox.clone();
@@ -95,7 +105,7 @@ impl App {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let mut config = config_of(folder.path());
         set(&mut config);
-        let (url, admin_key) = serve(config, clock).await;
+        let (url, admin_key) = serve_by(config, clock, clients).await;
         Self { url, sandbox, admin_key, folder, wire: wire(), names: AtomicU64::new(0) }
     }
 
@@ -237,6 +247,11 @@ pub fn config_of(folder: &Path) -> Config {
 
 /// Runs a server in this process as long as the test; answers its URL and its administrator's key.
 pub async fn serve(config: Config, clock: Clock) -> (String, String) {
+    serve_by(config, clock, Clock::System).await
+}
+
+/// As [`serve`]; clients are judged by a clock of their own.
+async fn serve_by(config: Config, clock: Clock, clients: Clock) -> (String, String) {
     let listener = TcpListener::bind(config.listen).await.unwrap();
     let address = listener.local_addr().unwrap();
     let config = config.bound(address);
@@ -257,7 +272,7 @@ pub async fn serve(config: Config, clock: Clock) -> (String, String) {
         }
     };
     let key_file = opened.broker.ensure_admin_key().await.unwrap();
-    tokio::spawn(keyholder::http::run(opened.broker, listener, std::future::pending()));
+    tokio::spawn(keyholder::http::run_by(clients, opened.broker, listener, std::future::pending()));
     (format!("http://{address}"), std::fs::read_to_string(key_file).unwrap().trim().to_owned())
 }
 

@@ -9,6 +9,7 @@ mod api_input;
 mod api_integrations;
 mod api_keys;
 mod app;
+mod bad_clients;
 mod bad_input;
 mod browser;
 mod canary;
