@@ -18,6 +18,12 @@ async fn both(caller: &Caller, method: &Method, name: &str, tail: &str, headers:
     [send(name).await, send(&encoded).await]
 }
 
+fn keyed(app: &App, key: &str) -> Caller {
+    let mut caller = app.anonymous();
+    caller.key = Some(key.to_owned());
+    caller
+}
+
 #[track_caller]
 fn alike([past, through]: &[Reply; 2], what: &str) {
     let headers = |reply: &Reply| {
@@ -45,7 +51,7 @@ async fn past_the_router_and_through_it_answers_are_alike() {
         let body = json!({"name": "soon", "scopes": ["token", "call"], "expires_at": soon});
         let made = app.admin().post("/v1/keys", body).await.ok(201);
         clock.advance(Duration::from_secs(1));
-        Caller { key: made["key"].as_str().map(str::to_owned), ..app.anonymous() }
+        keyed(&app, made["key"].as_str().unwrap())
     };
     let revoked = app.key(&["token", "call"]).await;
     revoked.get("/v1/connections/crm/token").await.ok(200);
@@ -56,7 +62,7 @@ async fn past_the_router_and_through_it_answers_are_alike() {
     let limits = |limits| app.limited_key(&["token", "call"], limits);
     let callers = [
         ("nobody", app.anonymous()),
-        ("unknown", Caller { key: Some("khk_unknown".to_owned()), ..app.anonymous() }),
+        ("unknown", keyed(&app, "khk_unknown")),
         ("expired", expired),
         ("revoked", revoked),
         ("reader", app.key(&["read"]).await),
