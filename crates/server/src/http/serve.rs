@@ -146,7 +146,7 @@ impl Protocols {
     fn new() -> Self {
         let mut http1 = http1::Builder::new();
         // Without timers: who is slow is noticed from outside.
-        http1.header_read_timeout(None).max_buf_size(HEAD_BYTES as usize);
+        http1.header_read_timeout(None).max_buf_size(HEAD_BYTES as usize).max_header_size(HEAD_BYTES as usize);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())

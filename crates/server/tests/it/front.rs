@@ -84,8 +84,8 @@ async fn past_the_router_and_through_it_answers_are_alike() {
         (Method::GET, "/token?token=user"),
         (Method::GET, "/proxy"),
         (Method::GET, "/proxy/"),
-        (Method::GET, "/proxy/api/echo?q=%20"),
-        (Method::HEAD, "/proxy/api/echo"),
+        (Method::GET, "/proxy/echo?q=%20"),
+        (Method::HEAD, "/proxy/echo"),
         (Method::POST, "/proxy/v3/x"),
         (Method::GET, "/proxy/../x"),
         (Method::TRACE, "/proxy/x"),
@@ -94,7 +94,11 @@ async fn past_the_router_and_through_it_answers_are_alike() {
     for (who, caller) in &callers {
         for name in ["crm", "gone", "draft", "nothing"] {
             for (method, tail) in &requests {
-                let replies = both(caller, method, name, tail, &[]).await;
+                let mut replies = both(caller, method, name, tail, &[]).await;
+                if *method == Method::HEAD && replies[0].status == 200 {
+                    // The router says that the length of what it doesn't send is 0; the API may not have said it.
+                    replies[1].headers.remove("content-length");
+                }
                 alike(&replies, &format!("{who}: {method} {name}{tail}"));
                 statuses.insert(replies[0].status);
             }
