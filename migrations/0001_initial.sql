@@ -75,6 +75,7 @@ CREATE TABLE integrations (
     grant_type TEXT,
     token_key TEXT,
     content_type TEXT,
+    limits TEXT NOT NULL DEFAULT '{}', -- of each connection's calls, as JSON
     variables TEXT NOT NULL,
     generation BIGINT NOT NULL,
     created_at BIGINT NOT NULL,

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use keyholder_oauth::{Secret, random_token};
+use tokio::sync::watch;
 
 use crate::error::{Error, FieldError, Result, invalid};
 use crate::manage::Page;
-use crate::model::{Caller, ConnectionId, Grip, KeyId, Limits, NewKey, PlainKey, Scope, StoredKey, Tenant};
+use crate::model::{Caller, ConnectionId, Grip, KeyId, Limits, NewKey, PlainKey, Rate, Scope, StoredKey, Tenant};
 use crate::open::Broker;
 use crate::store::NewStoredKey;
 use crate::vault::write_private;
@@ -23,6 +24,8 @@ pub(crate) struct KeyCache {
     known: papaya::HashMap<[u8; 32], Arc<KnownKey>>,
     /// Raised after keys were taken out: what a [`LastKey`] remembers counts no more.
     version: AtomicU64,
+    /// Told when a key is taken out because it has ended.
+    forgotten: watch::Sender<()>,
 }
 
 impl KeyCache {
@@ -34,9 +37,15 @@ impl KeyCache {
         self.retain(|_| false);
     }
 
+    /// Changes whenever a key may have ended, be it in this process or another.
+    pub(crate) fn forgotten(&self) -> watch::Receiver<()> {
+        self.forgotten.subscribe()
+    }
+
     fn retain(&self, keep: impl Fn(&KnownKey) -> bool) {
         self.known.pin().retain(|_, known| keep(known));
         self.version.fetch_add(1, Ordering::Release);
+        self.forgotten.send_replace(());
     }
 }
 
@@ -303,5 +312,21 @@ fn check_new_key(new: &NewKey, now: i64) -> Result<()> {
             )
         }))
         .collect();
+    let errors: Vec<_> = errors.into_iter().chain(rate_errors(&new.limits.rate)).collect();
     if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
+}
+
+/// What is wrong with limits of calls.
+pub(crate) fn rate_errors(rate: &Rate) -> impl Iterator<Item = FieldError> {
+    let bad_pace = rate.per_second.is_some_and(|pace| !(0.001..=1_000_000.0).contains(&pace));
+    let bad_count = rate.concurrent.is_some_and(|calls| !(1..=1_000_000).contains(&calls));
+    let pace = bad_pace.then(|| {
+        let remedy = "give calls a second from 0.001 to 1000000, or leave it out";
+        FieldError::new("limits.per_second", "it is no pace", remedy)
+    });
+    let count = bad_count.then(|| {
+        let remedy = "give a number from 1 to 1000000, or leave it out";
+        FieldError::new("limits.concurrent", "it is no number of calls", remedy)
+    });
+    pace.into_iter().chain(count)
 }

@@ -11,19 +11,19 @@ use keyholder_provider::{Limits, ResetUnit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::{Clock, millis};
-use crate::model::ConnectionId;
+use crate::model::{ConnectionId, KeyId, Rate};
 
 /// A call waits so long for its turn; then it is told when to come again.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Who finds no place comes again after this, in milliseconds.
+const BUSY: i64 = 1000;
 /// An API that asks to wait longer is asked again after this.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// What one connection's API allows, and what it said last.
+/// How fast calls may come, and how many at once.
 #[derive(Debug)]
-pub(crate) struct Allowance {
-    limits: Limits,
-    /// The API said not to call before this, Unix milliseconds.
-    not_before: AtomicI64,
+pub(crate) struct Gate {
+    rate: Rate,
     /// When the calls so far would have been made at an even pace, Unix microseconds.
     paced_until: AtomicI64,
     calls: Option<Arc<Semaphore>>,
@@ -31,6 +31,94 @@ pub(crate) struct Allowance {
 
 /// The right to call, until it is dropped; `None` where any number may at once.
 pub(crate) type Turn = Option<OwnedSemaphorePermit>;
+
+impl Gate {
+    fn new(rate: Rate) -> Self {
+        let calls = rate.concurrent.map(|calls| Arc::new(Semaphore::new(calls.max(1) as usize)));
+        Self { rate, paced_until: AtomicI64::new(0), calls }
+    }
+
+    /// A turn, or when to come again, Unix milliseconds.
+    pub(crate) fn enter_at_once(&self, now: i64) -> Result<Turn, i64> {
+        let permit = match &self.calls {
+            None => None,
+            Some(calls) => Some(Arc::clone(calls).try_acquire_owned().map_err(|_| now + BUSY)?),
+        };
+        self.pace(now, Duration::ZERO)?;
+        Ok(permit)
+    }
+
+    /// Waits for a turn, but not for long; else says when to come again, Unix milliseconds.
+    async fn enter(&self, clock: &Clock) -> Result<(Turn, bool), i64> {
+        let busy = || clock.now_ms() + BUSY;
+        let permit = match &self.calls {
+            None => None,
+            Some(calls) => {
+                let permit = match Arc::clone(calls).try_acquire_owned() {
+                    Ok(permit) => Ok(permit),
+                    Err(_) => clock.timeout(PATIENCE, Arc::clone(calls).acquire_owned()).await.ok_or_else(busy)?,
+                };
+                Some(permit.map_err(|_| busy())?)
+            }
+        };
+        let wait = self.pace(clock.now_ms(), PATIENCE)?;
+        if let Some(wait) = wait {
+            clock.sleep(wait).await;
+        }
+        Ok((permit, wait.is_some()))
+    }
+
+    /// Takes the next place in the pace; what a second allows may come at once.
+    fn pace(&self, now: i64, patience: Duration) -> Result<Option<Duration>, i64> {
+        let Some(per_second) = self.rate.per_second.filter(|rate| *rate > 0.0) else { return Ok(None) };
+        #[expect(clippy::cast_possible_truncation, reason = "microseconds between two calls")]
+        let between = (1e6 / per_second) as i64;
+        let at_once = (1_000_000 - between).max(0);
+        let (now, patience) = (now * 1000, millis(patience) * 1000);
+        let taken = self.paced_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {
+            let until = until.max(now);
+            (until - at_once - now <= patience).then_some(until + between)
+        });
+        let late = |until: i64| until - at_once - now;
+        match taken {
+            Ok(until) if late(until) > 0 => Ok(Some(Duration::from_micros(late(until).unsigned_abs()))),
+            Ok(_) => Ok(None),
+            Err(until) => Err((now + late(until)) / 1000),
+        }
+    }
+
+    /// Whether it would let in as many as a new one.
+    fn is_idle(&self, now: i64) -> bool {
+        let all = self.rate.concurrent.unwrap_or(0).max(1) as usize;
+        let is_free = |calls: &Arc<Semaphore>| calls.available_permits() >= all;
+        self.paced_until.load(Ordering::Relaxed) <= now * 1000 && self.calls.as_ref().is_none_or(is_free)
+    }
+}
+
+/// The gates of keys that are limited in their calls; each process has its own.
+#[derive(Default)]
+pub(crate) struct KeyGates(papaya::HashMap<KeyId, Arc<Gate>>);
+
+impl KeyGates {
+    /// A key's gate.
+    pub(crate) fn of(&self, key: &KeyId, rate: Rate) -> Arc<Gate> {
+        Arc::clone(self.0.pin().get_or_insert_with(key.clone(), || Arc::new(Gate::new(rate))))
+    }
+
+    /// Takes out those that nobody waits at.
+    pub(crate) fn drop_idle(&self, now: i64) {
+        self.0.pin().retain(|_, gate| Arc::strong_count(gate) > 1 || !gate.is_idle(now));
+    }
+}
+
+/// What one connection's API allows, and what it said last.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    limits: Limits,
+    gate: Gate,
+    /// The API said not to call before this, Unix milliseconds.
+    not_before: AtomicI64,
+}
 
 /// Not now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,54 +131,29 @@ pub(crate) struct NotBefore {
 
 impl Allowance {
     pub(crate) fn new(limits: Limits) -> Self {
-        let calls = limits.concurrent.map(|calls| Arc::new(Semaphore::new(calls.max(1) as usize)));
-        Self { limits, not_before: AtomicI64::new(i64::MIN), paced_until: AtomicI64::new(0), calls }
+        let rate = Rate { per_second: limits.per_second, concurrent: limits.concurrent };
+        Self { limits, gate: Gate::new(rate), not_before: AtomicI64::new(i64::MIN) }
     }
 
     /// Waits for its turn, but not for long.
     pub(crate) async fn enter(&self, clock: &Clock) -> Result<Turn, NotBefore> {
-        let now = clock.now_ms();
-        self.check(now)?;
-        let busy = || NotBefore { at: clock.now_ms() + 1000, said: false };
-        let permit = match &self.calls {
-            None => None,
-            Some(calls) => {
-                let permit = match Arc::clone(calls).try_acquire_owned() {
-                    Ok(permit) => Ok(permit),
-                    Err(_) => clock.timeout(PATIENCE, Arc::clone(calls).acquire_owned()).await.ok_or_else(busy)?,
-                };
-                Some(permit.map_err(|_| busy())?)
-            }
-        };
-        if let Some(wait) = self.pace(clock.now_ms())? {
-            clock.sleep(wait).await;
+        self.check(clock.now_ms())?;
+        let (turn, has_waited) = self.gate.enter(clock).await.map_err(|at| NotBefore { at, said: false })?;
+        if has_waited {
             self.check(clock.now_ms())?;
         }
-        Ok(permit)
+        Ok(turn)
+    }
+
+    /// How long the API takes no calls, where it said so.
+    pub(crate) fn closed_for(&self, now: i64) -> Option<Duration> {
+        let left = self.not_before.load(Ordering::Relaxed).saturating_sub(now);
+        (left > 0).then(|| Duration::from_millis(left.unsigned_abs()))
     }
 
     fn check(&self, now: i64) -> Result<(), NotBefore> {
         let at = self.not_before.load(Ordering::Relaxed);
         if at > now { Err(NotBefore { at, said: true }) } else { Ok(()) }
-    }
-
-    /// Takes the next place in the pace; what a second allows may come at once.
-    fn pace(&self, now: i64) -> Result<Option<Duration>, NotBefore> {
-        let Some(per_second) = self.limits.per_second.filter(|rate| *rate > 0.0) else { return Ok(None) };
-        #[expect(clippy::cast_possible_truncation, reason = "microseconds between two calls")]
-        let between = (1e6 / per_second) as i64;
-        let at_once = (1_000_000 - between).max(0);
-        let (now, patience) = (now * 1000, millis(PATIENCE) * 1000);
-        let taken = self.paced_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {
-            let until = until.max(now);
-            (until - at_once - now <= patience).then_some(until + between)
-        });
-        let late = |until: i64| until - at_once - now;
-        match taken {
-            Ok(until) if late(until) > 0 => Ok(Some(Duration::from_micros(late(until).unsigned_abs()))),
-            Ok(_) => Ok(None),
-            Err(until) => Err(NotBefore { at: (now + late(until)) / 1000, said: false }),
-        }
     }
 
     /// What an answer says of the next calls.
@@ -209,14 +272,33 @@ mod tests {
 
     #[test]
     fn calls_keep_the_pace() {
-        let allowance = Allowance::new(Limits { per_second: Some(4.0), ..Limits::default() });
-        let waits: Vec<_> = (0..6).map(|_| allowance.pace(NOW).unwrap().map_or(0, |wait| wait.as_millis())).collect();
+        let gate = |per_second| Gate::new(Rate { per_second: Some(per_second), concurrent: None });
+        let (fast, slow) = (gate(4.0), gate(0.1));
+        let pace = |gate: &Gate, now| gate.pace(now, PATIENCE);
+        let waits: Vec<_> = (0..6).map(|_| pace(&fast, NOW).unwrap().map_or(0, |wait| wait.as_millis())).collect();
         assert_eq!(waits, [0, 0, 0, 0, 250, 500], "as many as a second allows come at once");
-        assert_eq!(allowance.pace(NOW + 60_000).unwrap(), None);
-        let slow = Allowance::new(Limits { per_second: Some(0.1), ..Limits::default() });
-        assert_eq!(slow.pace(NOW).unwrap(), None);
-        assert_eq!(slow.pace(NOW).unwrap(), Some(Duration::from_secs(10)));
-        assert_eq!(slow.pace(NOW).unwrap_err(), NotBefore { at: NOW + 20_000, said: false });
+        assert_eq!(pace(&fast, NOW + 60_000).unwrap(), None);
+        assert_eq!(pace(&slow, NOW).unwrap(), None);
+        assert_eq!(pace(&slow, NOW).unwrap(), Some(Duration::from_secs(10)));
+        assert_eq!(pace(&slow, NOW).unwrap_err(), NOW + 20_000);
+    }
+
+    #[test]
+    fn a_key_is_not_made_to_wait_but_told_when() {
+        let gates = KeyGates::default();
+        let (clock, rng) = (Clock::Manual(ManualClock::starting_at(NOW)), crate::clock::Rng::seeded(1));
+        let key = KeyId::new(&clock, &rng);
+        let gate = gates.of(&key, Rate { per_second: Some(2.0), concurrent: Some(1) });
+        let first = gate.enter_at_once(NOW).unwrap();
+        assert_eq!(gate.enter_at_once(NOW).unwrap_err(), NOW + BUSY, "one at a time");
+        drop(first);
+        drop(gate.enter_at_once(NOW).unwrap());
+        assert_eq!(gate.enter_at_once(NOW).unwrap_err(), NOW + 500, "two a second");
+        drop(gate);
+        gates.drop_idle(NOW);
+        assert!(gates.0.pin().contains_key(&key), "it remembers while it says something");
+        gates.drop_idle(NOW + 60_000);
+        assert!(!gates.0.pin().contains_key(&key));
     }
 
     #[tokio::test]

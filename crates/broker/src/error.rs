@@ -156,6 +156,20 @@ pub enum Error {
         /// Try again after this.
         retry_after: Duration,
     },
+    /// The key has made as many calls as its limits allow; nothing was sent.
+    #[error("the API key `{key}` makes more calls than its limits allow; try again in {} s, or have its limits changed", whole_seconds(*.retry_after))]
+    CallerLimited {
+        /// Name of the key.
+        key: String,
+        /// Try again after this.
+        retry_after: Duration,
+    },
+    /// The call was not over when its caller said it must be.
+    #[error("the call was not over within {0:?}, as Keyholder-Timeout asks; it may have been acted on")]
+    DeadlinePassed(Duration),
+    /// The caller's request did not come to its end.
+    #[error("{0}")]
+    Unfinished(&'static str),
     /// An API could not be called.
     #[error(transparent)]
     Egress(#[from] EgressError),
@@ -234,6 +248,11 @@ impl From<RootKeyError> for Error {
 
 fn list(errors: &[FieldError]) -> String {
     errors.iter().map(|e| format!("{}: {}; {}", e.field, e.reason, e.remedy)).collect::<Vec<_>>().join(" · ")
+}
+
+/// At least one: who comes again at once finds the same.
+fn whole_seconds(wait: Duration) -> u128 {
+    wait.as_millis().div_ceil(1000).max(1)
 }
 
 fn api_limited(connection: &str, said: bool, retry_after: Duration) -> String {

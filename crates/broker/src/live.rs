@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use keyholder_oauth::{SecondaryToken, Secret, SecretBytes, TokenSet};
 use papaya::Equivalent;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::error::Result;
 use crate::gateway::ApiAccess;
@@ -71,6 +71,8 @@ impl Live {
 pub(crate) struct LiveTokens {
     by_id: papaya::HashMap<ConnectionId, Arc<Live>>,
     names: papaya::HashMap<(String, String), ConnectionId>,
+    /// Told when a connection's token is taken out because the connection has changed.
+    forgotten: watch::Sender<()>,
 }
 
 /// Tenant and name, as a look-up has them: nothing is copied for it.
@@ -106,6 +108,12 @@ impl LiveTokens {
     /// Takes a connection's token out of memory. Its name leads nowhere then.
     pub(crate) fn forget(&self, id: &ConnectionId) {
         self.by_id.pin().remove(id);
+        self.forgotten.send_replace(());
+    }
+
+    /// Changes whenever a connection may have ended, be it in this process or another.
+    pub(crate) fn forgotten(&self) -> watch::Receiver<()> {
+        self.forgotten.subscribe()
     }
 
     /// Takes a connection's token out unless it is of this generation or a later one.
@@ -124,6 +132,7 @@ impl LiveTokens {
     pub(crate) fn forget_all(&self) {
         self.by_id.pin().clear();
         self.names.pin().clear();
+        self.forgotten.send_replace(());
     }
 
     /// Takes out what has expired by `now`, so that memory follows use.

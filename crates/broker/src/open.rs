@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use url::Url;
 
 use crate::access::KeyCache;
-use crate::allowance::Allowances;
+use crate::allowance::{Allowances, KeyGates};
 use crate::audit::AuditLog;
 use crate::clock::{Clock, Rng, millis};
 use crate::definitions::Definitions;
@@ -84,6 +84,7 @@ pub struct Inner {
     pub(crate) keys: KeyCache,
     pub(crate) live: LiveTokens,
     pub(crate) allowances: Allowances,
+    pub(crate) key_gates: KeyGates,
     pub(crate) discovered: Discovered,
     /// Renewals under way in this process; everybody who wants the same one waits for the same task.
     pub(crate) renewals: Mutex<HashMap<ConnectionId, Running>>,
@@ -141,6 +142,7 @@ impl Broker {
             keys: KeyCache::default(),
             live: LiveTokens::default(),
             allowances: Allowances::default(),
+            key_gates: KeyGates::default(),
             discovered: Discovered::default(),
             renewals: Mutex::default(),
             claims: Claims::default(),

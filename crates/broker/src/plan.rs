@@ -8,13 +8,13 @@ use http::Request;
 use keyholder_oauth::{
     BodyFormat, Client, ClientAuth, Metadata, Moment, Secret, SecretBytes, TokenEndpoint, TokenSet, read_metadata,
 };
-use keyholder_provider::{Choice, ConsentRequest, Definition, Discovery, Rendered};
+use keyholder_provider::{Choice, ConsentRequest, Definition, Discovery, Limits, Rendered};
 
 use crate::clock::millis;
 use crate::egress::{Bounds, Fetched, Identity, origin_of};
 use crate::error::{Error, Result, invalid};
 use crate::explain::Known;
-use crate::model::{Connection, Integration, IntegrationId, SecretInput, Tenant, Values};
+use crate::model::{Connection, Integration, IntegrationId, Rate, SecretInput, Tenant, Values};
 use crate::open::Broker;
 use crate::vault::Place;
 
@@ -93,7 +93,8 @@ impl Broker {
     ) -> Result<Plan> {
         let made = self.ingredients(integration, variables, &secrets, tokens).await?;
         let method = made.definition.method(Some(&integration.method))?;
-        let rendered = made.definition.render(method, &made.values, &made.choice, made.discovered.as_ref())?;
+        let mut rendered = made.definition.render(method, &made.values, &made.choice, made.discovered.as_ref())?;
+        tighten(&mut rendered.api.limits, integration.limits);
         Ok(Plan {
             rendered,
             client: made.client,
@@ -301,6 +302,13 @@ impl Broker {
         }
         Ok(Some(self.vault.seal(&self.rng, &connection_place(tenant, row), &write_secrets(secrets)?)?))
     }
+}
+
+/// The smaller of what the definition and the integration allow.
+fn tighten(limits: &mut Limits, own: Rate) {
+    let smaller = |one: f64, other: f64| one.min(other);
+    limits.per_second = limits.per_second.into_iter().chain(own.per_second).reduce(smaller);
+    limits.concurrent = limits.concurrent.into_iter().chain(own.concurrent).min();
 }
 
 /// The keys under which an integration's secrets hold what is no variable; none can be named so.

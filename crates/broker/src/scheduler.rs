@@ -155,6 +155,7 @@ impl Broker {
         let now = self.now_ms();
         self.live.drop_expired(now);
         self.allowances.drop_idle(now);
+        self.key_gates.drop_idle(now);
         self.egress.drop_idle();
         self.retry_left_behind().await?;
         // In one transaction: what is taken away and what follows from it happen both or not at all.

@@ -131,7 +131,7 @@ impl Broker {
             sent = Bytes::copy_from_slice(body.expose());
         }
         let outgoing = Outgoing { method: &verify.method, headers, kept: Some(&sent) };
-        let response = self.send_once(outgoing.request(api, uri, full(sent.clone()))?).await?;
+        let response = self.send_once(api, &api.base, outgoing.request(api, uri, full(sent.clone()))?).await?;
         let (response, expired) = self.judged(api, &verify.method, response).await?;
         let status = response.status();
         let body = match read(response.into_body()).await {

@@ -65,7 +65,8 @@ impl Broker {
     /// As [`Self::token`], at once, if memory alone can give a fresh token to a caller who may have it; `None` has recorded nothing.
     pub fn token_at_hand(&self, caller: &Arc<Caller>, id_or_name: &str) -> Option<AtHand> {
         let now = self.now_ms();
-        if !self.follower.is_current(now) {
+        // A key whose calls are counted takes its place in [`Self::token`].
+        if !self.follower.is_current(now) || !caller.limits.rate.is_unlimited() {
             return None;
         }
         let live = self.live.find(&caller.tenant, id_or_name)?;
@@ -85,6 +86,7 @@ impl Broker {
     pub async fn token(&self, caller: &Caller, id_or_name: &str, min_ttl: Option<Duration>) -> Result<HandedToken> {
         let live = self.live(caller, id_or_name).await?;
         self.require_grip(caller, &live.id, &live.name, Grip::Connection)?;
+        let _turn = self.let_in(caller)?;
         let live = self.fresh(live, min_ttl).await?;
         // Written down before it leaves; when that can't be, it doesn't leave.
         self.record_in_turn(caller, "token.read", live.id.as_str(), None).await?;
@@ -101,6 +103,7 @@ impl Broker {
     ) -> Result<HandedToken> {
         let live = self.live(caller, id_or_name).await?;
         self.require_grip(caller, &live.id, &live.name, Grip::Connection)?;
+        let _turn = self.let_in(caller)?;
         let live = self.fresh_secondary(live, name, min_ttl).await?;
         let token = live.secondary.get(name).ok_or_else(|| Error::not_found("token", name))?;
         self.record_in_turn(caller, "token.read", live.id.as_str(), Some(format!("token {name}"))).await?;
@@ -119,7 +122,12 @@ impl Broker {
 
     /// A token set whose secondary token `name` is valid for `min_ttl` more, or as good as can be had. A renewal makes one token; where several have
     /// ended, those that ended before this one come first.
-    async fn fresh_secondary(&self, mut live: Arc<Live>, name: &str, min_ttl: Option<Duration>) -> Result<Arc<Live>> {
+    pub(crate) async fn fresh_secondary(
+        &self,
+        mut live: Arc<Live>,
+        name: &str,
+        min_ttl: Option<Duration>,
+    ) -> Result<Arc<Live>> {
         let unknown = || Error::not_found("token", name);
         let held = live.secondary.get(name).ok_or_else(unknown)?;
         // As for the main token: no wish can make every reading a renewal.

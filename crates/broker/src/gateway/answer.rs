@@ -5,21 +5,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use keyholder_provider::{Api, Credentials};
 
-use super::credential::remove_hop_by_hop;
+use super::caller::OWN;
+use super::credential::{KeptBody, ends_at_hop, named_by_connection};
 use super::target::without;
 use super::{ApiAccess, Call};
 use crate::clock::millis;
-use crate::egress::{Body, full};
-use crate::endpoints::Urgency;
+use crate::egress::{Body, EgressFault, full};
 use crate::error::{Error, Result};
 use crate::live::Live;
 use crate::open::Broker;
-use crate::renew::{Enough, Wish};
 
 /// Answers up to this size are looked at for what means that the token has expired.
 const JUDGED_BODY: u64 = 64 << 10;
@@ -27,6 +26,11 @@ const RENEWAL: Duration = Duration::from_secs(45);
 
 /// After a renewal that made nothing of a 401, the next 401 may renew again: some paths answer 401 to every token.
 const UNHELPED: Duration = Duration::from_secs(60);
+
+/// Before the first repetition about so long, before each further one twice that.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// A repetition is not waited for longer: then the answer is the caller's.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What becomes of a reply.
 pub(super) enum Answer {
@@ -37,24 +41,68 @@ pub(super) enum Answer {
 }
 
 impl Broker {
-    /// Judges a reply: the first that says that the token has expired makes one renewal and one repetition, if the body was kept.
+    /// Judges what came of a call. What may pass is tried again as often as the caller allows; the first reply that says that the token has expired makes one renewal and
+    /// one repetition; both only if the body was kept.
     pub(super) async fn answer(
         &self,
         call: &mut Call<'_>,
         live: &Arc<Live>,
         api: &ApiAccess,
-        response: Response<Body>,
+        sent: Result<Response<Body>>,
     ) -> Result<Answer> {
-        let (response, expired) = self.judged(api, &call.request.method, response).await?;
-        if expired && call.sent > 1 {
+        if let (Ok(_), KeptBody::Awaited(wanted)) = (&sent, &call.body) {
+            wanted.answered();
+        }
+        if let Some(wait) = self.wait_before_repeating(call, api, &sent) {
+            drop(sent);
+            call.take_back();
+            call.tried += 1;
+            self.clock.sleep(wait).await;
+            return Ok(Answer::Again(self.fresh_for_call(Arc::clone(live)).await?));
+        }
+        let (mut response, expired) = self.judged(api, &call.request.method, sent?).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            self.tunnel(call, live, &mut response)?;
+            return Ok(Answer::Passed(response));
+        }
+        if expired && call.is_renewed {
             live.unhelped_at.store(self.now_ms(), Ordering::Relaxed);
         } else if expired
-            && call.body.kept().is_some()
+            && call.take_back()
             && let Some(renewed) = self.renewed_after_401(live).await
         {
+            call.is_renewed = true;
             return Ok(Answer::Again(renewed));
         }
         Ok(Answer::Passed(response))
+    }
+
+    /// How long to wait before a call is repeated that failed in a way that may pass; `None`: it isn't repeated. Only what is idempotent (RFC 9110 §9.2.2) is.
+    fn wait_before_repeating(
+        &self,
+        call: &Call<'_>,
+        api: &ApiAccess,
+        sent: &Result<Response<Body>>,
+    ) -> Option<Duration> {
+        if call.tried >= call.retries || !call.request.method.is_idempotent() || !call.can_repeat() {
+            return None;
+        }
+        let now = self.now_ms();
+        let hinted = match sent {
+            Ok(response) => match response.status().as_u16() {
+                429 | 502 | 503 | 504 => api.allowance.closed_for(now),
+                _ => return None,
+            },
+            Err(Error::Egress(error)) => match error.what {
+                EgressFault::Dns(_) | EgressFault::Connect(_) | EgressFault::Lost(_) => None,
+                _ => return None,
+            },
+            Err(_) => return None,
+        };
+        let wait =
+            hinted.unwrap_or_else(|| FIRST_WAIT.saturating_mul(1 << call.tried).mul_f64(0.5 + self.rng.unit() / 2.0));
+        let is_in_time = call.due.is_none_or(|due| wait < self.left(due));
+        (wait <= LONGEST_WAIT && is_in_time).then_some(wait)
     }
 
     /// A reply as the caller may have it; and whether it means that the token has expired.
@@ -64,7 +112,6 @@ impl Broker {
         method: &Method,
         response: Response<Body>,
     ) -> Result<(Response<Body>, bool)> {
-        api.allowance.hear(response.status().as_u16(), response.headers(), self.now_ms());
         let (response, expired) = judged(&api.api, method, response).await?;
         Ok((clean_response(response, &api.credentials), expired))
     }
@@ -75,20 +122,28 @@ impl Broker {
         if self.now_ms().saturating_sub(unhelped_at) < millis(UNHELPED) {
             return None;
         }
-        let wish = Wish { enough: Enough::NewerThan(live.generation), urgency: Urgency::Reader };
-        self.wait_for(RENEWAL, self.renew(&live.id, wish)).await.ok()
+        self.wait_for(RENEWAL, self.renewed_for_call(live)).await.ok()
     }
 }
 
 fn clean_response(mut response: Response<Body>, credentials: &Credentials) -> Response<Body> {
     let headers = response.headers_mut();
-    remove_hop_by_hop(headers);
-    // A provider's session cookie would be a credential that bypasses Keyholder.
-    headers.remove(header::SET_COOKIE);
+    remove_what_ends(headers, |name| {
+        // A provider's session cookie would be a credential that bypasses Keyholder; and what Keyholder says is said by nobody else.
+        ends_at_hop(name) || name == "set-cookie" || name.starts_with(OWN)
+    });
     if !credentials.query.is_empty() || !credentials.body.is_empty() {
         hide_tokens(headers, credentials);
     }
     response
+}
+
+/// Takes out the headers that end here, and those that `Connection` names.
+fn remove_what_ends(headers: &mut HeaderMap, ends: impl Fn(&str) -> bool) {
+    let named = named_by_connection(headers);
+    while let Some(name) = headers.keys().find(|name| ends(name.as_str()) || named.contains(name)).cloned() {
+        headers.remove(name);
+    }
 }
 
 /// A redirect repeats the query that led to it: the token is taken out of it, and every other header goes that holds one.

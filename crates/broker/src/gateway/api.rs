@@ -6,9 +6,11 @@ use keyholder_provider::{Api, Credentials, KnownError};
 
 use super::Base;
 use crate::allowance::Allowance;
+use crate::endpoints::Urgency;
 use crate::error::{Error, Result, invalid};
 use crate::live::Live;
 use crate::open::Broker;
+use crate::renew::{Enough, Wish};
 
 /// How a connection's API is called; worked out once a token set.
 #[derive(Debug)]
@@ -22,7 +24,63 @@ pub(crate) struct ApiAccess {
     pub(crate) known_errors: Vec<KnownError>,
 }
 
+impl ApiAccess {
+    /// The names of the secondary tokens that calls carry.
+    fn secondaries(&self) -> impl Iterator<Item = &str> {
+        self.api.token.iter().filter_map(|placement| placement.secondary.as_deref())
+    }
+
+    /// Whether calls carry the access token.
+    fn carries_main(&self) -> bool {
+        self.api.token.iter().any(|placement| placement.secondary.is_none())
+    }
+}
+
 impl Broker {
+    /// A token set in which all tokens that calls carry are fresh, or as good as can be had.
+    pub(super) async fn fresh_for_call(&self, mut live: Arc<Live>) -> Result<Arc<Live>> {
+        if live.secondary.is_empty() {
+            return self.fresh(live, None).await;
+        }
+        let api = self.api_access(&live).await?;
+        let secondaries: Vec<String> = api.secondaries().map(str::to_owned).collect();
+        if api.carries_main() {
+            live = self.fresh(live, None).await?;
+        }
+        for name in secondaries {
+            live = self.fresh_secondary(live, &name, None).await?;
+        }
+        Ok(live)
+    }
+
+    /// The token set after a renewal of what the API refused although it should be valid: of the secondary token, where calls carry only one that has a refresh token of its own.
+    pub(super) async fn renewed_for_call(&self, live: &Arc<Live>) -> Result<Arc<Live>> {
+        let api = self.api_access(live).await?;
+        let by_itself =
+            |name: &&str| live.secondary.get(*name).is_some_and(|it| it.renewed_by_itself && it.expires_at.is_some());
+        match api.secondaries().find(by_itself).filter(|_| !api.carries_main()) {
+            Some(name) => self.other_secondary(live, name).await,
+            None => {
+                let wish = Wish { enough: Enough::NewerThan(live.generation), urgency: Urgency::Reader };
+                self.renew(&live.id, wish).await
+            }
+        }
+    }
+
+    /// A token set with another secondary token `name`. A renewal makes one token; those that end before this one come first.
+    async fn other_secondary(&self, live: &Arc<Live>, name: &str) -> Result<Arc<Live>> {
+        let refused = live.secondary.get(name).and_then(|it| Some((it.expires_at?, &it.access_token)));
+        let (ends_at, refused) = refused.ok_or_else(|| Error::not_found("token", name))?;
+        let wish = Wish { enough: Enough::SecondariesValidAt(ends_at), urgency: Urgency::Reader };
+        for _ in 0..live.secondary.len() {
+            let renewed = self.renew(&live.id, wish).await?;
+            if renewed.secondary.get(name).is_some_and(|it| !it.access_token.ct_eq(refused)) {
+                return Ok(renewed);
+            }
+        }
+        Err(Error::not_found("other token", name))
+    }
+
     /// How the connection's API is called; worked out once a token set.
     pub(crate) async fn api_access<'a>(&self, live: &'a Arc<Live>) -> Result<&'a ApiAccess> {
         if let Some(api) = live.api.get() {

@@ -1,20 +1,29 @@
 //! Fourth phase: the request as it goes out, cleaned of what ends here (RFC 9110 §7.6), with the tokens in their places.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use keyholder_oauth::Params;
 
+use super::caller::OWN;
 use super::target::{with_query, without};
-use super::{ApiAccess, Call, Via};
+use super::wanted::Wanted;
+use super::{ApiAccess, Call, ProxyRequest, Via};
 use crate::egress::{Body, empty, full};
 use crate::error::{Error, Result, invalid};
-use crate::model::Limits;
+use crate::open::Broker;
 
 /// Bodies up to this size are kept, so that they can be sent again.
 const KEPT_BODY: u64 = 256 << 10;
+
+/// A body that is kept must be there within this time.
+const KEPT_WITHIN: Duration = Duration::from_secs(60);
 
 /// A request's body, as far as it is kept.
 pub(crate) enum KeptBody {
@@ -22,6 +31,8 @@ pub(crate) enum KeptBody {
     Unread,
     /// Small enough to be sent again.
     Kept(Bytes),
+    /// It waits until the API wants it.
+    Awaited(Arc<Wanted>),
     /// It streams through, and can't be repeated.
     Streamed,
 }
@@ -31,8 +42,39 @@ impl KeptBody {
     pub(super) fn kept(&self) -> Option<&Bytes> {
         match self {
             KeptBody::Kept(body) => Some(body),
-            KeptBody::Unread | KeptBody::Streamed => None,
+            KeptBody::Unread | KeptBody::Awaited(_) | KeptBody::Streamed => None,
         }
+    }
+}
+
+impl Call<'_> {
+    /// Whether nothing of the body has gone for good.
+    pub(super) fn can_repeat(&self) -> bool {
+        match &self.body {
+            KeptBody::Unread | KeptBody::Kept(_) => true,
+            KeptBody::Awaited(wanted) => wanted.is_untouched(),
+            KeptBody::Streamed => false,
+        }
+    }
+
+    /// Takes a body back that the API didn't want; whether the call can be repeated then.
+    pub(super) fn take_back(&mut self) -> bool {
+        if let KeptBody::Awaited(wanted) = &self.body
+            && let Some(body) = wanted.take_back()
+        {
+            self.request.body = body;
+            self.body = KeptBody::Unread;
+        }
+        self.can_repeat()
+    }
+
+    /// Whether the caller asks to switch to WebSocket, the only protocol that passes.
+    pub(super) fn upgrades(&self) -> bool {
+        let request = &self.request;
+        let is_websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+        request.upgrade.is_some()
+            && request.method == Method::GET
+            && request.headers.get(header::UPGRADE).is_some_and(is_websocket)
     }
 }
 
@@ -44,23 +86,61 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) kept: Option<&'a Bytes>,
 }
 
-/// The request that goes out for a call.
-pub(super) async fn place(call: &mut Call<'_>, api: &ApiAccess, target: Uri) -> Result<Request<Body>> {
-    let body = match &call.body {
-        KeptBody::Kept(body) => full(body.clone()),
-        KeptBody::Unread | KeptBody::Streamed => {
-            let (body, kept) = keep_small(std::mem::replace(&mut call.request.body, empty())).await?;
-            call.body = kept;
-            body
+impl Broker {
+    /// The request that goes out for a call.
+    pub(super) async fn credential(&self, call: &mut Call<'_>, api: &ApiAccess, target: Uri) -> Result<Request<Body>> {
+        let body = match &call.body {
+            KeptBody::Kept(body) => full(body.clone()),
+            _ => self.body(call).await?,
+        };
+        let limits = &call.caller.limits;
+        let mut headers = passed(&call.request, !limits.methods.is_empty() || !limits.paths.is_empty());
+        if let Via::Source(source) = call.via {
+            for (name, value) in &source.headers {
+                headers.entry(name).or_insert_with(|| value.clone());
+            }
         }
-    };
-    let mut headers = passed(&call.request.headers, &call.caller.limits);
-    if let Via::Source(source) = call.via {
-        for (name, value) in &source.headers {
-            headers.entry(name).or_insert_with(|| value.clone());
+        if call.upgrades() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
+        let outgoing = Outgoing { method: &call.request.method, headers, kept: call.body.kept() };
+        let mut request = outgoing.request(api, target, body)?;
+        if let KeptBody::Awaited(wanted) = &call.body {
+            wanted.ask(&mut request);
+        }
+        Ok(request)
     }
-    Outgoing { method: &call.request.method, headers, kept: call.body.kept() }.request(api, target, body)
+
+    /// The body to send. A small one of known length is read and kept; one whose caller asks whether it is wanted waits for the API's word; any other streams through.
+    async fn body(&self, call: &mut Call<'_>) -> Result<Body> {
+        let body = std::mem::replace(&mut call.request.body, empty());
+        let length = body.size_hint().exact();
+        if length == Some(0) {
+            call.body = KeptBody::Kept(Bytes::new());
+            return Ok(body);
+        }
+        if length.is_some_and(|length| length <= KEPT_BODY) {
+            let mut reading = std::pin::pin!(body.collect());
+            let read = match reading.as_mut().now_or_never() {
+                Some(read) => read,
+                None => {
+                    let late = Error::Unfinished("the request's body did not come within a minute; send it faster");
+                    self.clock.timeout(KEPT_WITHIN, reading).await.ok_or(late)?
+                }
+            };
+            let kept = read.map_err(|_| Error::Unfinished("the request's body broke off"))?.to_bytes();
+            call.body = KeptBody::Kept(kept.clone());
+            return Ok(full(kept));
+        }
+        if call.request.expects_continue() {
+            let (wanted, body) = Wanted::new(body, self.clock.clone());
+            call.body = KeptBody::Awaited(wanted);
+            return Ok(body);
+        }
+        call.body = KeptBody::Streamed;
+        Ok(body)
+    }
 }
 
 impl Outgoing<'_> {
@@ -99,22 +179,11 @@ impl Outgoing<'_> {
     }
 }
 
-/// A small body of known length is read and kept; any other streams through and can't be repeated.
-async fn keep_small(body: Body) -> Result<(Body, KeptBody)> {
-    match body.size_hint().exact() {
-        Some(length) if length <= KEPT_BODY => {
-            let kept = body.collect().await.map_err(|_| Error::Gone("the request's body broke off"))?.to_bytes();
-            Ok((full(kept.clone()), KeptBody::Kept(kept)))
-        }
-        _ => Ok((body, KeptBody::Streamed)),
-    }
-}
-
 /// The caller's headers without what ends at this hop, or is between the caller and Keyholder.
-fn passed(headers: &HeaderMap, limits: &Limits) -> HeaderMap {
-    let is_limited = !limits.methods.is_empty() || !limits.paths.is_empty();
+fn passed(request: &ProxyRequest, is_limited: bool) -> HeaderMap {
+    let headers = &request.headers;
     let named = named_by_connection(headers);
-    let mut passed = HeaderMap::with_capacity(headers.len() + 2);
+    let mut passed = HeaderMap::with_capacity(headers.len() + 4);
     for (name, value) in headers {
         let text = name.as_str();
         let stays = ends_at_hop(text) || is_callers_own(text) || (is_limited && overrides(text));
@@ -122,49 +191,44 @@ fn passed(headers: &HeaderMap, limits: &Limits) -> HeaderMap {
             passed.append(name.clone(), value.clone());
         }
     }
-    // RFC 9110 §7.6.3: a gateway names itself to the server.
-    passed.append(header::VIA, HeaderValue::from_static("1.1 keyholder"));
+    // Trailers pass (RFC 9110 §10.1.4); nothing else that `TE` could ask for does.
+    let takes_trailers = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|te| te.split(',').any(|it| it.trim().eq_ignore_ascii_case("trailers")))
+    };
+    if headers.get_all(header::TE).iter().any(takes_trailers) {
+        passed.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
     passed
 }
 
-/// The fields that `Connection` names.
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+/// The fields that `Connection` names, beside those that end here anyway.
+pub(super) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .map(str::trim)
+        .filter(|name| !["", "close", "keep-alive", "te", "upgrade"].iter().any(|own| name.eq_ignore_ascii_case(own)))
+        .filter_map(|name| name.parse().ok())
         // A caller must not strip what frames the message.
         .filter(|name| *name != header::CONTENT_LENGTH)
         .collect()
 }
 
-/// Takes out what ends at this hop: connection-specific fields, and those that `Connection` names.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named = named_by_connection(headers);
-    for name in &named {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-}
-
-/// Connection-specific fields (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [&str; 8] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
-fn ends_at_hop(name: &str) -> bool {
-    HOP_BY_HOP.contains(&name)
+/// Whether a field is of one connection only (RFC 9110 §7.6.1).
+pub(super) fn ends_at_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// What belongs between the caller and Keyholder and is no business of the provider's.
@@ -172,7 +236,6 @@ fn is_callers_own(name: &str) -> bool {
     matches!(
         name,
         "authorization"
-            | "proxy-authorization"
             | "cookie"
             | "host"
             | "expect"
@@ -181,8 +244,7 @@ fn is_callers_own(name: &str) -> bool {
             | "x-forwarded-host"
             | "x-forwarded-proto"
             | "x-real-ip"
-            | "keyholder-host"
-    )
+    ) || name.starts_with(OWN)
 }
 
 /// With these some servers take a request for another than it says it is, which would slip past a key's limits on methods and paths.
@@ -251,10 +313,11 @@ mod tests {
         ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let passed = passed(&headers, &Limits::default());
+        let request = ProxyRequest { headers, ..ProxyRequest::new(Method::GET, "/").unwrap() };
+        let passed = passed(&request, false);
         let mut left: Vec<_> = passed.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["accept", "content-length", "via"]);
+        assert_eq!(left, ["accept", "content-length", "te"]);
     }
 
     fn params(pairs: &[(&str, &str)]) -> Params {

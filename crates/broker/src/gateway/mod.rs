@@ -7,7 +7,7 @@
 //! 3. `target`: where it goes, built from the definition;
 //! 4. `credential`: the request as it goes out, cleaned of what ends here, with the tokens in their places;
 //! 5. `send`: in its turn, on the record, to the API;
-//! 6. `answer`: what the reply means. A 401 renews once and goes back to the third phase once;
+//! 6. `answer`: what the reply means. A 401 renews once, and goes back to the third phase once; so does, as often as the caller allows, what may pass;
 //! 7. `account`: what is held and counted until the reply's last byte has gone.
 
 mod account;
@@ -18,15 +18,20 @@ mod credential;
 mod policy;
 mod send;
 mod target;
+mod tunnel;
+mod wanted;
 
 use std::sync::Arc;
 
-use http::header::HeaderMap;
+use http::header::{EXPECT, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Response};
+use http::{Method, Response, Version};
+use hyper::upgrade::OnUpgrade;
 
+use account::Account;
 pub use account::Reply;
 pub(crate) use api::ApiAccess;
+pub(crate) use caller::Due;
 pub(crate) use credential::{KeptBody, Outgoing};
 pub(crate) use target::{Asked, Base, build};
 
@@ -49,6 +54,10 @@ pub struct ProxyRequest {
     pub headers: HeaderMap,
     /// Body.
     pub body: Body,
+    /// The HTTP version in which it came.
+    pub version: Version,
+    /// The caller's connection, where the request asks to switch its protocol.
+    pub upgrade: Option<OnUpgrade>,
 }
 
 impl ProxyRequest {
@@ -64,7 +73,14 @@ impl ProxyRequest {
                 "begin with a slash, and percent-encode what must be",
             )
         })?;
-        Ok(Self { method, target, tail: 0, headers: HeaderMap::new(), body: empty() })
+        let (headers, body, version) = (HeaderMap::new(), empty(), Version::HTTP_11);
+        Ok(Self { method, target, tail: 0, headers, body, version, upgrade: None })
+    }
+
+    /// Whether the caller waits to be told that the body is wanted (RFC 9110 §10.1.1).
+    fn expects_continue(&self) -> bool {
+        let is_continue = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        self.version == Version::HTTP_11 && self.headers.get(EXPECT).is_some_and(is_continue)
     }
 
     /// The path below the API's base URL.
@@ -83,12 +99,22 @@ pub(crate) enum Via<'a> {
     Source(&'a Arc<SourceAccess>),
 }
 
+impl<'a> Via<'a> {
+    /// What the call's path is appended to.
+    fn base(self, api: &'a ApiAccess) -> &'a Base {
+        match self {
+            Via::Connection => &api.base,
+            Via::Source(source) => &source.base,
+        }
+    }
+}
+
 /// A data source as calls use it.
 pub(crate) struct SourceAccess {
     /// What paths are appended to, instead of the definition's base URL.
     pub(crate) base: Base,
     /// Sent where the caller's request has no header of the name.
-    pub(crate) headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    pub(crate) headers: Vec<(http::HeaderName, HeaderValue)>,
     /// Sent where the caller's query has no parameter of the name.
     pub(crate) query: keyholder_oauth::Params,
 }
@@ -99,9 +125,15 @@ pub(crate) struct Call<'a> {
     via: Via<'a>,
     request: ProxyRequest,
     body: KeptBody,
-    turn: crate::allowance::Turn,
-    /// How often it was sent.
-    sent: u32,
+    account: Account,
+    due: Option<Due>,
+    /// How often it may be sent again if it fails in a way that may pass.
+    retries: u32,
+    /// How often it was sent again for that.
+    tried: u32,
+    /// A 401 has renewed its token.
+    is_renewed: bool,
+    is_recorded: bool,
 }
 
 impl Broker {
@@ -112,29 +144,34 @@ impl Broker {
         id_or_name: &str,
         request: ProxyRequest,
     ) -> Result<Response<Reply>> {
-        let live = self.live(caller, id_or_name).await?;
-        self.call_api(caller, live, Via::Connection, request).await
+        let due = self.due(&request.headers)?;
+        let call = async {
+            let live = self.live(caller, id_or_name).await?;
+            self.call_api(caller, live, Via::Connection, request, due).await
+        };
+        self.by(due, call).await
     }
 
-    /// Calls an API for a caller with a connection's tokens.
+    /// Calls an API for a caller with a connection's tokens. Whoever calls this gives it up when it is due ([`Self::by`]).
     pub(crate) async fn call_api(
         &self,
         caller: &Arc<Caller>,
         live: Arc<Live>,
         via: Via<'_>,
         request: ProxyRequest,
+        due: Option<Due>,
     ) -> Result<Response<Reply>> {
-        let mut call = caller::call(caller, via, request);
+        let mut call = self.caller(caller, via, request, due)?;
         self.policy(&call, &live)?;
-        let mut live = self.fresh(live, None).await?;
+        let mut live = self.fresh_for_call(live).await?;
         loop {
             let api = self.api_access(&live).await?;
             let target = target::of(&call, api)?;
-            let outgoing = credential::place(&mut call, api, target).await?;
-            let sent = self.send(&mut call, &live, api, outgoing).await?;
+            let outgoing = self.credential(&mut call, api, target).await?;
+            let sent = self.send(&mut call, &live, api, outgoing).await;
             match self.answer(&mut call, &live, api, sent).await? {
-                Answer::Again(renewed) => live = renewed,
-                Answer::Passed(response) => return Ok(account::close(call, response)),
+                Answer::Again(fresh) => live = fresh,
+                Answer::Passed(response) => return Ok(self.account(call, response)),
             }
         }
     }

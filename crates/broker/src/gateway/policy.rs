@@ -31,11 +31,13 @@ fn check_method(method: &Method) -> Result<()> {
     Ok(())
 }
 
-/// Dot segments would climb out of the base URL's path, and out of a key's limits, also where a server decodes them or the slash first, once or twice, or
-/// cuts a segment's parameters off (`..;a=b`); a backslash is a slash to some servers.
+/// Dot segments would climb out of the base URL's path, and out of a key's limits, also where a server decodes them or the slash first, once or twice, by some old
+/// way of encoding, or cuts a segment's parameters off (`..;a=b`); a backslash is a slash to some servers.
 fn check_path(path: &str) -> Result<()> {
-    let climbs =
-        if path.contains('%') { decoded_for_check(path).is_none_or(|plain| climbs(&plain)) } else { climbs(path) };
+    let climbs = match path.contains('%') {
+        true => decoded_for_check(path).is_none_or(|plain| climbs(&plain)),
+        false => climbs(path),
+    };
     if climbs || !path.starts_with('/') {
         return Err(invalid(
             "path",
@@ -47,20 +49,49 @@ fn check_path(path: &str) -> Result<()> {
 }
 
 fn climbs(plain: &str) -> bool {
-    plain.contains('\\') || plain.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
+    // A NUL ends a text for some.
+    let is_dots = |segment: &str| matches!(segment.split([';', '\0']).next(), Some("." | ".."));
+    plain.contains('\\') || plain.split('/').any(is_dots)
 }
 
-/// The path with what matters to [`check_path`] decoded as often as it is encoded; `None` when that is more often than anybody does in earnest.
+/// What matters to [`climbs`], as it may be encoded: also in too many bytes (which RFC 3629 §3 forbids, and old decoders take), and what parsers of URLs leave out.
+const ENCODED: [(&str, &str); 21] = [
+    ("%2e", "."),
+    ("%c0%ae", "."),
+    ("%e0%80%ae", "."),
+    ("%f0%80%80%ae", "."),
+    ("%u002e", "."),
+    ("%2f", "/"),
+    ("%c0%af", "/"),
+    ("%e0%80%af", "/"),
+    ("%f0%80%80%af", "/"),
+    ("%u002f", "/"),
+    ("%5c", "\\"),
+    ("%c1%9c", "\\"),
+    ("%e0%81%9c", "\\"),
+    ("%f0%80%81%9c", "\\"),
+    ("%u005c", "\\"),
+    ("%3b", ";"),
+    ("%00", "\0"),
+    ("%09", ""),
+    ("%0a", ""),
+    ("%0d", ""),
+    ("%25", "%"),
+];
+
+/// The path with what matters to [`climbs`] decoded as often as it is encoded; `None` when that is more often than anybody does in earnest.
 fn decoded_for_check(path: &str) -> Option<String> {
     let mut plain = path.to_ascii_lowercase();
     for _ in 0..8 {
-        let once = [("%2e", "."), ("%2f", "/"), ("%5c", "\\"), ("%3b", ";"), ("%25", "%")]
-            .iter()
-            .fold(plain.clone(), |text, (encoded, meant)| text.replace(encoded, meant));
-        if once == plain {
+        let before = plain.clone();
+        for (encoded, meant) in ENCODED {
+            if plain.contains(encoded) {
+                plain = plain.replace(encoded, meant);
+            }
+        }
+        if plain == before {
             return Some(plain);
         }
-        plain = once;
     }
     None
 }
@@ -81,14 +112,37 @@ mod tests {
                 "/a/..%3bx/c",
                 "/a/.%253b",
                 "/a%255cb",
+                "/%c0%ae%c0%ae/",
+                "/a/%C0%AE./x",
+                "/a/..%c0%af..",
+                "/a%25c1%259cb",
+                "/a/%e0%80%ae%e0%80%ae/",
+                "/a/%u002e%u002e/",
+                "/a/..%00/b",
+                "/a/..%00.json",
+                "/a/.%09./b",
+                "/a/%0d..%0A/b",
             ])
         {
             assert!(check_path(path).is_err(), "{path}");
         }
         assert!(check_path(&format!("/a%{}2e", "25".repeat(9))).is_err(), "encoded too often");
-        for path in
-            ["/", "/a..b", "/...", "/a/%2f/b", "/.well-known/x", "/a;v=1/b", "/a%252Fb", "/100%25/%253b", "/a;../b"]
-        {
+        for path in [
+            "/",
+            "/a..b",
+            "/...",
+            "/a/%2f/b",
+            "/.well-known/x",
+            "/a;v=1/b",
+            "/a%252Fb",
+            "/100%25/%253b",
+            "/a;../b",
+            "/%00",
+            "/a%09b",
+            "/%FF",
+            "/%c3%a4",
+            "/%c0%80",
+        ] {
             assert!(check_path(path).is_ok(), "{path}");
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 
-use super::{ApiAccess, Call};
+use super::{ApiAccess, Base, Call};
 use crate::allowance::Turn;
 use crate::egress::Body;
 use crate::error::{Error, Result};
@@ -23,19 +23,30 @@ impl Broker {
         api: &ApiAccess,
         request: Request<Body>,
     ) -> Result<Response<Body>> {
-        if call.sent == 0 {
-            call.turn = self.turn(live, api).await?;
+        if !call.is_recorded {
+            call.account.of_connection = self.turn(live, api).await?;
             let (host, path) = (request.uri().host().unwrap_or_default(), call.request.path());
             let called = format!("{} {host}{path}", call.request.method);
             self.record_in_turn(call.caller, "proxy.call", live.id.as_str(), Some(called)).await?;
+            call.is_recorded = true;
         }
-        call.sent += 1;
-        self.send_once(request).await
+        let base = call.via.base(api);
+        self.send_once(api, base, request).await
     }
 
-    /// Sends a request to an API, and has its reply's head.
-    pub(crate) async fn send_once(&self, request: Request<Body>) -> Result<Response<Body>> {
-        Ok(self.egress.send(request, HEAD_WITHIN).await?)
+    /// Sends a request to an API, has its reply's head, and hears what it says of further calls.
+    pub(crate) async fn send_once(
+        &self,
+        api: &ApiAccess,
+        base: &Base,
+        request: Request<Body>,
+    ) -> Result<Response<Body>> {
+        let response = match base.upstream(request.uri(), &self.egress)? {
+            Some(upstream) => upstream.send(request, HEAD_WITHIN).await?,
+            None => self.egress.send(request, HEAD_WITHIN).await?,
+        };
+        api.allowance.hear(response.status().as_u16(), response.headers(), self.now_ms());
+        Ok(response)
     }
 
     /// Waits until the connection's API may be called.

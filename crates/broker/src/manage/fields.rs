@@ -6,6 +6,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Map, Value};
 
+use crate::access::rate_errors;
 use crate::error::{Error, FieldError, Result, invalid};
 use crate::model::Integration;
 
@@ -18,6 +19,10 @@ pub(super) fn check_fields(integration: &Integration) -> Result<()> {
     check_header_prefix(integration.header_prefix.as_deref())?;
     check_time(integration.client_secret_expires_at)?;
     check_content_type(integration.content_type.as_deref())?;
+    let errors: Vec<FieldError> = rate_errors(&integration.limits).collect();
+    if !errors.is_empty() {
+        return Err(Error::Invalid(errors));
+    }
     if let Some(key) = &integration.client_key {
         check_key(key)?;
     }

@@ -9,7 +9,7 @@ use super::fields::{check_credentials, check_fields, check_inputs};
 use super::providers::{ShownProvider, shown};
 use super::{Page, check_name, sort_values, taken};
 use crate::error::{Error, FieldError, Result, invalid};
-use crate::model::{Caller, Integration, IntegrationId, Scope, SecretInput, Values};
+use crate::model::{Caller, Integration, IntegrationId, Rate, Scope, SecretInput, Values};
 use crate::open::Broker;
 use crate::store::{StoreError, StoreResult, Tx};
 
@@ -48,6 +48,8 @@ pub struct NewIntegration {
     pub content_type: Option<String>,
     /// Where the access token stands in the reply.
     pub token_key: Option<String>,
+    /// How many calls each of its connections may make.
+    pub limits: Rate,
     /// Values for the definition's variables.
     pub variables: Values,
 }
@@ -83,6 +85,8 @@ pub struct IntegrationEdit {
     pub content_type: Option<Option<String>>,
     /// New place of the access token in the reply; `Some(None)` takes it away.
     pub token_key: Option<Option<String>>,
+    /// New limits of the calls of each connection.
+    pub limits: Option<Rate>,
     /// Variables to set; an empty value takes one away.
     pub variables: Values,
 }
@@ -121,6 +125,7 @@ impl Broker {
             grant_type: new.grant_type.filter(|text| !text.is_empty()),
             content_type: new.content_type.filter(|text| !text.is_empty()),
             token_key: new.token_key.filter(|text| !text.is_empty()),
+            limits: new.limits,
             variables,
             secret_variables,
             generation: 1,
@@ -315,6 +320,7 @@ fn apply(integration: &mut Integration, edit: IntegrationEdit, definition: &Defi
     integration.grant_type = edit.grant_type.unwrap_or(integration.grant_type.take()).filter(|text| !text.is_empty());
     integration.content_type =
         edit.content_type.unwrap_or(integration.content_type.take()).filter(|text| !text.is_empty());
+    integration.limits = edit.limits.unwrap_or(integration.limits);
     integration.token_key = edit.token_key.unwrap_or(integration.token_key.take()).filter(|text| !text.is_empty());
     Ok(())
 }

@@ -39,8 +39,27 @@ impl Scope {
     }
 }
 
-/// Where a key may be used. An empty list means "no limit of this kind".
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How fast calls may come, and how many at once; `None`: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rate {
+    /// Calls a second; as many may come at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_second: Option<f64>,
+    /// Calls at the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrent: Option<u32>,
+}
+
+impl Rate {
+    /// Does it limit nothing?
+    pub fn is_unlimited(&self) -> bool {
+        self.per_second.is_none() && self.concurrent.is_none()
+    }
+}
+
+/// Where a key may be used, and how much. An empty list means "no limit of this kind".
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
     /// Names or ids of the connections it may use.
@@ -49,6 +68,9 @@ pub struct Limits {
     pub methods: BTreeSet<String>,
     /// Path prefixes it may call through the gateway, such as `/v3/contacts`.
     pub paths: BTreeSet<String>,
+    /// How many calls through the gateway, and hand-outs.
+    #[serde(flatten)]
+    pub rate: Rate,
 }
 
 /// What a caller wants to do with a connection, for the check against [`Limits`].
@@ -159,7 +181,8 @@ mod tests {
     fn limits_name_what_stands_against_a_call() {
         let id: ConnectionId = "con_00000000000000000000000000".parse().expect("an id");
         let set = |items: &[&str]| items.iter().map(|s| (*s).to_owned()).collect();
-        let limits = Limits { connections: set(&["crm"]), methods: set(&["GET"]), paths: set(&["/v3/contacts"]) };
+        let (connections, methods, paths) = (set(&["crm"]), set(&["GET"]), set(&["/v3/contacts"]));
+        let limits = Limits { connections, methods, paths, ..Limits::default() };
         let call = |method, path| limits.refusal(&id, "crm", Grip::Call { method, path });
         assert_eq!(call("GET", "/v3/contacts/1"), None);
         assert_eq!(call("GET", "/v3/contacts"), None);
@@ -167,5 +190,15 @@ mod tests {
         assert_eq!(call("POST", "/v3/contacts"), Some("method"));
         assert_eq!(limits.refusal(&id, "erp", Grip::Connection), Some("connection"));
         assert_eq!(Limits::default().refusal(&id, "erp", Grip::Connection), None);
+    }
+
+    #[test]
+    fn limits_are_stored_flat_and_old_ones_still_read() {
+        let rate = Rate { per_second: Some(0.5), concurrent: Some(3) };
+        let limits = Limits { rate, ..Limits::default() };
+        let stored = serde_json::to_string(&limits).expect("plain data");
+        assert_eq!(stored, r#"{"connections":[],"methods":[],"paths":[],"per_second":0.5,"concurrent":3}"#);
+        assert_eq!(serde_json::from_str::<Limits>(&stored).expect("its own text"), limits);
+        assert_eq!(serde_json::from_str::<Limits>(r#"{"paths":[]}"#).expect("an older text"), Limits::default());
     }
 }

@@ -2,7 +2,7 @@
 
 use keyholder_oauth::{ClientAuth, Secret};
 
-use super::{IntegrationId, Tenant, Values};
+use super::{IntegrationId, Rate, Tenant, Values};
 
 /// Provider, method, client and scopes: everything that all connections under it share.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub struct Integration {
     pub content_type: Option<String>,
     /// Where the access token stands in the reply, instead of where the definition says.
     pub token_key: Option<String>,
+    /// How many calls each of its connections may make; the definition's limits hold beside it.
+    pub limits: Rate,
     /// Values of the variables that belong to the integration and are no secrets.
     pub variables: Values,
     /// Values of its secret variables, sealed in the store.

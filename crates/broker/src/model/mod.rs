@@ -7,7 +7,7 @@ mod instance;
 mod integration;
 mod session;
 
-pub use caller::{Caller, Grip, Limits, NewKey, PlainKey, Scope, StoredKey};
+pub use caller::{Caller, Grip, Limits, NewKey, PlainKey, Rate, Scope, StoredKey};
 pub use connection::{Attempt, Connection, ConnectionState, Event, Failure, Failures, SecretInput, Status};
 pub use id::{
     AttemptId, AuditId, ConnectionId, DeviceGrantId, EventId, IntegrationId, KeyId, NotAnId, PendingId, SessionId,

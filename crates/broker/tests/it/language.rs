@@ -265,6 +265,33 @@ async fn a_secondary_token_that_has_ended_is_renewed_when_it_is_asked_for() {
     );
 }
 
+/// Calls that carry only a secondary token: that one is renewed, ahead of its end and after a 401, and the main one stays.
+#[tokio::test]
+async fn the_gateway_renews_the_token_that_it_placed() {
+    let rules = format!(
+        "[api]\nbase_url = \"FAKE/api\"\ntoken = [{{ in = \"header\", name = \"X-User\", token = \"user\" }}]\n{TWO_TOKENS}"
+    );
+    let (app, mut fake) = consented(&rules, two("a1", user("u1"))).await;
+    app.advance(HOUR);
+    let answers = async {
+        let renewal = fake.next().await;
+        assert_eq!((renewal.path.as_str(), renewal.member("refresh_token").as_deref()), ("/token", Some("r-u1")));
+        renewal.json(200, hour("u2"));
+        let refused = fake.next().await;
+        assert_eq!(text(&refused.headers, "x-user"), "u2");
+        refused.json(401, json!({}));
+        let renewal = fake.next().await;
+        assert_eq!((renewal.path.as_str(), renewal.member("refresh_token").as_deref()), ("/token", Some("r-u2")));
+        renewal.json(200, hour("u3"));
+        let repeated = fake.next().await;
+        assert_eq!(text(&repeated.headers, "x-user"), "u3");
+        repeated.json(200, json!({}));
+    };
+    let (response, ()) = tokio::join!(app.called(get("/x")), answers);
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(fake.is_quiet());
+}
+
 #[tokio::test]
 async fn a_secondary_token_without_a_refresh_token_comes_with_the_main_one() {
     let rules = "[token.secondary.user]\naccess_token = \"/user/access_token\"\nexpires_in = \"/user/expires_in\"\n";

@@ -15,6 +15,7 @@ mod fake;
 mod fence;
 mod gateway;
 mod grants;
+mod judgement;
 mod language;
 mod learning;
 mod logs;

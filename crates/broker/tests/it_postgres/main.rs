@@ -25,6 +25,8 @@ mod fake;
 mod gateway;
 #[path = "../it/grants.rs"]
 mod grants;
+#[path = "../it/judgement.rs"]
+mod judgement;
 #[path = "../it/language.rs"]
 mod language;
 #[path = "../it/learning.rs"]

@@ -101,6 +101,12 @@ struct OwnFlags {
     /// Where the access token stands in the reply, a name or a JSON pointer [default: as the provider says]
     #[arg(long, value_name = "PLACE")]
     token_key: Option<String>,
+    /// At most so many API calls a second by each connection; 0 for no limit. The two limits are set together
+    #[arg(long, value_name = "CALLS")]
+    per_second: Option<f64>,
+    /// At most so many API calls at the same time by each connection; 0 for no limit
+    #[arg(long, value_name = "CALLS")]
+    concurrent: Option<u32>,
 }
 
 impl OwnFlags {
@@ -115,7 +121,14 @@ impl OwnFlags {
             ("content_type", self.content_type.clone()),
             ("token_key", self.token_key.clone()),
         ];
-        Ok(fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), json!(value?)))).collect())
+        let mut body: Map<String, Value> =
+            fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), json!(value?)))).collect();
+        if self.per_second.is_some() || self.concurrent.is_some() {
+            let (pace, count) =
+                (self.per_second.filter(|pace| *pace != 0.0), self.concurrent.filter(|count| *count != 0));
+            body.insert("limits".to_owned(), json!({"per_second": pace, "concurrent": count}));
+        }
+        Ok(body)
     }
 }
 
@@ -378,6 +391,11 @@ fn row(integration: &Value, now: i64) -> Vec<Cell> {
     ]
 }
 
+/// A limit of calls, where there is one.
+fn calls(integration: &Value, field: &str) -> String {
+    integration["limits"][field].as_f64().map_or(String::new(), |calls| calls.to_string())
+}
+
 fn show(out: &Out, integration: &Value) -> Result {
     let secret = if integration["has_client_secret"] == true { "kept, never shown" } else { "none" };
     out.facts(&[
@@ -394,6 +412,8 @@ fn show(out: &Out, integration: &Value) -> Result {
         ("grant type", text(integration, "grant_type").into()),
         ("content type", text(integration, "content_type").into()),
         ("token key", text(integration, "token_key").into()),
+        ("calls a second", calls(integration, "per_second").into()),
+        ("calls at once", calls(integration, "concurrent").into()),
         ("client auth", text(integration, "client_auth").into()),
         ("scopes", words(&integration["scopes"]).into()),
         ("audience", text(integration, "audience").into()),

@@ -37,6 +37,12 @@ pub(crate) enum Key {
         /// Only API calls to this path and below; may be repeated
         #[arg(long = "path", value_name = "PATH")]
         paths: Vec<String>,
+        /// At most so many calls and hand-outs a second [default: no limit]
+        #[arg(long, value_name = "CALLS")]
+        per_second: Option<f64>,
+        /// At most so many calls at the same time [default: no limit]
+        #[arg(long, value_name = "CALLS")]
+        concurrent: Option<u32>,
         /// It ends after this time: 12h, 90d [default: no end]
         #[arg(long, value_name = "TIME", value_parser = duration)]
         expires: Option<Duration>,
@@ -56,11 +62,15 @@ impl Key {
     pub(crate) async fn run(self, context: &Context) -> Result {
         let (api, out) = (context.api()?, &context.out);
         match self {
-            Key::Create { name, scopes, connections, methods, paths, expires } => {
+            Key::Create { name, scopes, connections, methods, paths, per_second, concurrent, expires } => {
+                let limits = json!({
+                    "connections": connections, "methods": methods, "paths": paths,
+                    "per_second": per_second, "concurrent": concurrent,
+                });
                 let body = json!({
                     "name": name,
                     "scopes": scopes,
-                    "limits": {"connections": connections, "methods": methods, "paths": paths},
+                    "limits": limits,
                     "expires_at": expires.map(|life| out.now_ms().saturating_add(millis(life))),
                 });
                 let made = api.post(&["keys"], &body).await?;
@@ -92,7 +102,15 @@ impl Key {
 
 fn row(key: &Value, now: i64) -> Vec<Cell> {
     let limits = &key["limits"];
-    let limits = [words(&limits["connections"]), words(&limits["methods"]), words(&limits["paths"])];
+    let count =
+        |field: &str, unit: &str| limits[field].as_f64().map_or(String::new(), |calls| format!("{calls} {unit}"));
+    let limits = [
+        words(&limits["connections"]),
+        words(&limits["methods"]),
+        words(&limits["paths"]),
+        count("per_second", "a second"),
+        count("concurrent", "at once"),
+    ];
     let over = key["expires_at"].as_i64().is_some_and(|at| at <= now);
     let (state, tint) = match (key["revoked_at"].is_null(), over) {
         (false, _) => ("revoked", Tint::Dim),

@@ -31,9 +31,17 @@ pub(super) async fn call(
     connection: &str,
     request: http::Request<egress::Body>,
 ) -> Result<http::Response<Reply>, ApiError> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let target = head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let proxied = ProxyRequest { method: head.method, tail: tail(target.path()), target, headers: head.headers, body };
+    let proxied = ProxyRequest {
+        method: head.method,
+        tail: tail(target.path()),
+        target,
+        headers: head.headers,
+        version: head.version,
+        upgrade: head.extensions.remove(),
+        body,
+    };
     Ok(app.broker.proxy(caller, connection, proxied).await?)
 }
 

@@ -214,6 +214,16 @@ impl Problem {
                 retry_after: Some(retry_after.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)),
                 ..Self::new(StatusCode::TOO_MANY_REQUESTS, "api_limited", "The API takes no calls now", detail)
             },
+            Error::CallerLimited { retry_after, .. } => Self {
+                retry_after: Some(retry_after.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)),
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "key_limited", "More calls than the key may make", detail)
+            },
+            Error::DeadlinePassed(_) => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "Not over in the time that the caller gave", detail)
+            }
+            Error::Unfinished(_) => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "unfinished", "The request did not come to its end", detail)
+            }
             Error::NotPossible(_) => Self::new(StatusCode::CONFLICT, "not_possible", "Not possible here", detail),
             Error::StillRenewing => Self {
                 retry_after: Some(2),

@@ -502,3 +502,34 @@ async fn what_a_definition_extends_is_found_on_the_server() {
     let checked = app.command(&["provider", "check", file.to_str().unwrap()]);
     assert_eq!((checked.code, checked.out.contains("is sound")), (Some(0), true), "{checked:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_calls_are_set_changed_and_taken_away() {
+    let app = App::start().await;
+    let admin = app.admin();
+    let mut body = app.integration_body("crm", "client_credentials");
+    body["limits"] = json!({"concurrent": 3});
+    let made = admin.post("/v1/integrations", body).await.ok(201);
+    assert_eq!(made["limits"], json!({"per_second": null, "concurrent": 3}));
+    let at = "/v1/integrations/crm";
+    let after = admin.patch(at, json!({"limits": {"per_second": 0.5}})).await.ok(200);
+    assert_eq!(after["limits"], json!({"per_second": 0.5, "concurrent": null}), "both at once");
+    for (limits, field) in [
+        (json!({"per_second": 0}), "limits.per_second"),
+        (json!({"per_second": -1}), "limits.per_second"),
+        (json!({"concurrent": 0}), "limits.concurrent"),
+        (json!({"concurrent": 4_000_000_000_u32}), "limits.concurrent"),
+    ] {
+        admin.patch(at, json!({"limits": limits})).await.invalid(field, "it is no");
+    }
+    for limits in [json!(5), json!({"per_second": "1"}), json!({"per_minute": 1})] {
+        let reply = admin.patch(at, json!({"limits": limits})).await;
+        assert!(matches!(reply.status, 400 | 422), "{}", reply.text());
+    }
+    let edited = app.command(&["integration", "edit", "crm", "--per-second", "4", "--concurrent", "2"]);
+    assert_eq!(edited.code, Some(0), "{edited:?}");
+    assert_eq!(admin.get(at).await.ok(200)["limits"], json!({"per_second": 4.0, "concurrent": 2}));
+    let edited = app.command(&["integration", "edit", "crm", "--per-second", "0"]);
+    assert_eq!(edited.code, Some(0), "{edited:?}");
+    assert_eq!(admin.get(at).await.ok(200)["limits"], json!({"per_second": null, "concurrent": null}));
+}

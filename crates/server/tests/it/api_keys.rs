@@ -41,11 +41,45 @@ async fn what_makes_no_key_is_refused_by_field() {
         (json!({"name": "k", "scopes": ["read"], "expires_at": 1}), "expires_at"),
         (json!({"name": "k", "scopes": ["call"], "limits": {"methods": ["get"]}}), "limits.methods"),
         (json!({"name": "k", "scopes": ["call"], "limits": {"paths": ["v3"]}}), "limits.paths"),
+        (json!({"name": "k", "scopes": ["call"], "limits": {"per_second": 0}}), "limits.per_second"),
+        (json!({"name": "k", "scopes": ["call"], "limits": {"per_second": -2.5}}), "limits.per_second"),
+        (json!({"name": "k", "scopes": ["call"], "limits": {"per_second": 1e300}}), "limits.per_second"),
+        (json!({"name": "k", "scopes": ["call"], "limits": {"concurrent": 0}}), "limits.concurrent"),
     ] {
         let problem = app.admin().post("/v1/keys", body).await.problem(422, "invalid");
         assert_eq!(problem["errors"][0]["field"], field, "{problem}");
     }
+    for limits in
+        [json!({"concurrent": -1}), json!({"concurrent": 1.5}), json!({"per_second": "fast"}), json!({"burst": 1})]
+    {
+        let reply = app.admin().post("/v1/keys", json!({"name": "k", "scopes": ["call"], "limits": limits})).await;
+        assert!(matches!(reply.status, 400 | 422), "{}", reply.text());
+    }
     assert_eq!(app.admin().get("/v1/keys").await.ok(200)["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_calls_too_often_is_told_when_to_come_again() {
+    let app = App::start().await;
+    app.machine("m").await;
+    let caller = app.limited_key(&["call", "token"], json!({"per_second": 0.01})).await;
+    caller.get("/v1/connections/m/proxy/me").await.ok(200);
+    for path in ["/v1/connections/m/proxy/me", "/v1/connections/m/token"] {
+        let reply = caller.get(path).await;
+        let seconds: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+        assert!((90..=100).contains(&seconds), "{seconds}");
+        let problem = reply.problem(429, "key_limited");
+        assert!(problem["detail"].as_str().unwrap().contains("than its limits allow; try again in"), "{problem}");
+    }
+    let listed = app.admin().get("/v1/keys").await.ok(200);
+    assert_eq!(listed["items"][1]["limits"]["per_second"], 0.01);
+
+    let made = app.command(&["key", "create", "slow", "--scope", "call", "--per-second", "2.5", "--concurrent", "3"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let table = app.command(&["key", "list"]).out;
+    assert!(table.contains("2.5 a second; 3 at once"), "{table}");
+    let refused = app.command(&["key", "create", "none", "--scope", "call", "--concurrent", "0"]);
+    assert!(refused.code == Some(1) && refused.err.contains("limits.concurrent"), "{refused:?}");
 }
 
 #[tokio::test]

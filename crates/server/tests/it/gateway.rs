@@ -52,7 +52,7 @@ async fn api(router: Router) -> String {
 }
 
 /// A connected machine whose API is `base`.
-async fn machine_of(app: &App, base: &str) {
+pub async fn machine_of(app: &App, base: &str) {
     let mut body = app.integration_body("own", "client_credentials");
     body["variables"]["api_base_url"] = base.into();
     app.admin().post("/v1/integrations", body).await.ok(201);
@@ -122,7 +122,7 @@ async fn the_token_goes_in_and_the_callers_key_never_arrives() {
     let shown = reply.ok(200);
     let token = app.admin().get("/v1/connections/m/token").await.ok(200);
     assert_eq!(header(&shown, "authorization"), [format!("Bearer {}", token["access_token"].as_str().unwrap())]);
-    for gone in ["cookie", "x-forwarded-for", "proxy-authorization", "x-hop", "te", "connection"] {
+    for gone in ["cookie", "x-forwarded-for", "proxy-authorization", "x-hop"] {
         assert_eq!(header(&shown, gone), [""; 0], "{gone}");
     }
     assert_eq!(header(&shown, "accept"), ["text/csv"]);
@@ -131,7 +131,7 @@ async fn the_token_goes_in_and_the_callers_key_never_arrives() {
         (vec!["stays".to_owned()], vec!["curl/8".to_owned()])
     );
     assert_eq!(header(&shown, "host"), [base.trim_start_matches("http://")]);
-    assert!(header(&shown, "via")[0].contains("keyholder"));
+    assert_eq!(header(&shown, "via"), [""; 0], "it would make many an API stop compressing");
 
     assert_eq!(headers.get("x-api").unwrap(), "kept");
     assert_eq!(headers.get_all("x-many").iter().count(), 2);
@@ -307,7 +307,8 @@ async fn what_the_api_answers_is_the_callers_and_what_we_answer_is_a_problem() {
         (302, 0),
         "a redirect is the caller's to follow, without the token"
     );
-    app.fault("api=drop,times=1");
+    // A connection that was kept is tried once more with a new one.
+    app.fault("api=drop,times=2");
     let problem = call(&app, Method::GET, "/me", &[], "").await.problem(502, "unreachable");
     assert!(problem["detail"].as_str().unwrap().contains("broke before the reply"), "{problem}");
 }

@@ -31,5 +31,6 @@ mod rehearsal_language;
 mod replicas;
 mod routes_covered;
 mod stop;
+mod streaming;
 mod torture;
 mod watched;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
-use keyholder_broker::model::Integration;
+use keyholder_broker::model::{Integration, Rate};
 use keyholder_broker::{Error, FieldError, IntegrationEdit, NewIntegration, NewVersion};
 use keyholder_oauth::{ClientAuth, Secret};
 use schemars::JsonSchema;
@@ -49,6 +49,7 @@ pub struct IntegrationBody {
     content_type: Option<String>,
     /// Where the access token stands in the reply, instead of where the provider's definition says.
     token_key: Option<String>,
+    limits: RateBody,
     variables: BTreeMap<String, String>,
     /// Names of the secret variables that have a value.
     secret_variables: Vec<String>,
@@ -105,7 +106,31 @@ pub struct NewIntegrationBody {
     /// Where the access token stands in the reply: a member's name, or a JSON pointer.
     token_key: Option<String>,
     #[serde(default)]
+    limits: RateBody,
+    #[serde(default)]
     variables: BTreeMap<String, String>,
+}
+
+/// How many calls through the gateway each connection may make; the definition's limits hold beside it. `null`: no limit.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RateBody {
+    /// Calls a second; as many may come at once.
+    per_second: Option<f64>,
+    /// Calls at the same time.
+    concurrent: Option<u32>,
+}
+
+impl From<Rate> for RateBody {
+    fn from(it: Rate) -> Self {
+        Self { per_second: it.per_second, concurrent: it.concurrent }
+    }
+}
+
+impl From<RateBody> for Rate {
+    fn from(it: RateBody) -> Self {
+        Self { per_second: it.per_second, concurrent: it.concurrent }
+    }
 }
 
 /// What shall change; fields left out stay. `null` takes `audience`, `header_prefix`, `client_auth`, `grant_type`, `content_type`, `token_key`, `client_certificate` or `client_secret_expires_at` away, an empty text a key or a variable.
@@ -140,6 +165,8 @@ pub struct IntegrationEditBody {
     /// A new one takes `admin`.
     #[serde(default, deserialize_with = "given")]
     token_key: Option<Option<String>>,
+    /// Takes the place of both limits.
+    limits: Option<RateBody>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
@@ -237,6 +264,7 @@ pub(crate) async fn add(
         grant_type: new.grant_type,
         content_type: new.content_type,
         token_key: new.token_key,
+        limits: new.limits.into(),
         variables: new.variables,
     };
     let integration = app.broker.add_integration(&caller, new).await?;
@@ -269,6 +297,7 @@ pub(crate) async fn edit(
         grant_type: edit.grant_type,
         content_type: edit.content_type,
         token_key: edit.token_key,
+        limits: edit.limits.map(Rate::from),
         variables: edit.variables,
     };
     Ok(Json(body(&app, &app.broker.edit_integration(&caller, &name, edit).await?).await))
@@ -336,6 +365,7 @@ async fn body(app: &App, it: &Integration) -> IntegrationBody {
         grant_type: it.grant_type.clone(),
         content_type: it.content_type.clone(),
         token_key: it.token_key.clone(),
+        limits: it.limits.into(),
         variables: it.variables.clone(),
         secret_variables: it.secret_variables.keys().cloned().collect(),
         redirect_uri: app.broker.redirect_uri(&it.id),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
-use keyholder_broker::model::{Limits, NewKey, Scope, StoredKey};
+use keyholder_broker::model::{Limits, NewKey, Rate, Scope, StoredKey};
 use keyholder_broker::{Error, FieldError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,10 @@ pub struct LimitsBody {
     methods: BTreeSet<String>,
     /// Path prefixes through the gateway.
     paths: BTreeSet<String>,
+    /// Calls and hand-outs a second; as many may come at once.
+    per_second: Option<f64>,
+    /// Calls at the same time.
+    concurrent: Option<u32>,
 }
 
 /// API keys.
@@ -90,7 +94,12 @@ pub(crate) async fn create(
     let new = NewKey {
         name: new.name,
         scopes: new.scopes.iter().map(|word| scope(word)).collect::<Result<_, _>>()?,
-        limits: Limits { connections: new.limits.connections, methods: new.limits.methods, paths: new.limits.paths },
+        limits: Limits {
+            connections: new.limits.connections,
+            methods: new.limits.methods,
+            paths: new.limits.paths,
+            rate: Rate { per_second: new.limits.per_second, concurrent: new.limits.concurrent },
+        },
         expires_at: new.expires_at,
     };
     let made = app.broker.create_key(&caller, new).await?;
@@ -122,6 +131,8 @@ fn body(it: &StoredKey, key: Option<String>) -> KeyBody {
             connections: it.caller.limits.connections.clone(),
             methods: it.caller.limits.methods.clone(),
             paths: it.caller.limits.paths.clone(),
+            per_second: it.caller.limits.rate.per_second,
+            concurrent: it.caller.limits.rate.concurrent,
         },
         created_at: it.created_at,
         expires_at: it.caller.expires_at,
