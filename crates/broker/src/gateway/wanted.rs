@@ -117,6 +117,6 @@ impl http_body::Body for Awaited {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.length.clone()
+        self.length
     }
 }

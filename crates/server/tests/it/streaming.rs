@@ -151,7 +151,7 @@ async fn a_websocket_that_is_refused_or_due_is_over() {
     let mut client = stage.asking("GET", WEBSOCKET).await;
     let mut api = stage.accepted().await;
     api.head().await;
-    api.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await;
+    api.send("HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno").await;
     assert!(client.head().await.starts_with("http/1.1 403 "));
     assert_eq!(client.until("no").await, "no");
 
@@ -160,7 +160,7 @@ async fn a_websocket_that_is_refused_or_due_is_over() {
     let mut api = stage.accepted().await;
     let asked = api.head().await;
     assert!(!asked.contains("upgrade") && !asked.contains("h2c"), "{asked}");
-    api.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    api.send("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
     assert!(client.head().await.starts_with("http/1.1 204 "));
 
     let (client, api) = opened(&stage, &key, "keyholder-timeout: 200ms\r\n").await;
