@@ -3,7 +3,7 @@
 
 QUICK=1          a minute's choice of cases, shorter
 ONLY=WORDS       cases whose name holds one of these words, such as ONLY="handout gateway-small-32"
-BINARY=PATH      measure this binary instead of building one
+BINARY=PATH      measure this program instead of building one
 ROUNDS, SECONDS  how many rounds, and how long a target is loaded in each
 """
 
