@@ -323,7 +323,7 @@ def revision():
 
 def command():
     given = [f'{name}="{os.environ[name]}"' for name in ("QUICK", "ONLY", "ROUNDS", "SECONDS") if os.environ.get(name)]
-    return " ".join(["make bench", *given])
+    return " ".join(["make bench", *given, *(["BINARY=…"] if os.environ.get("BINARY") else [])])
 
 
 def say(text):
