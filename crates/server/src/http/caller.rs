@@ -14,10 +14,16 @@ use keyholder_oauth::Secret;
 use super::App;
 use super::problem::{ApiError, Refusal};
 
-/// Authenticates the caller and checks the route's scope. No reply may be kept on the way, unless a called API says otherwise of its own.
+/// On the reply of a called API, which passes as it is: none that keeps replies for several may keep it, for the request had a key (RFC 9111 §3.5).
+#[derive(Clone)]
+pub(super) struct Called;
+
+/// Authenticates the caller and checks the route's scope. No reply of ours may be kept on the way.
 pub(super) async fn layer(State((app, scope)): State<(App, Scope)>, request: Request, next: Next) -> Response {
     let mut response = checked(&app, scope, request, next).await.into_response();
-    not_kept(response.headers_mut());
+    if response.extensions().get::<Called>().is_none() {
+        not_kept(response.headers_mut());
+    }
     response
 }
 

@@ -101,7 +101,9 @@ impl Connection {
                 Ok(response) => response,
                 Err(error) => error.into_response().map(Content::Routed),
             };
-            caller::not_kept(response.headers_mut());
+            if !matches!(response.body(), Content::Called(_)) {
+                caller::not_kept(response.headers_mut());
+            }
             response.map(|content| Reply { content, under_way: Some(under_way) })
         }))
     }

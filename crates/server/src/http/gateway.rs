@@ -10,7 +10,7 @@ use keyholder_broker::model::Caller;
 use keyholder_broker::{ProxyRequest, Reply, egress};
 
 use super::App;
-use super::caller::Authenticated;
+use super::caller::{Authenticated, Called};
 use super::input::decoded;
 use super::problem::ApiError;
 
@@ -21,7 +21,9 @@ pub(super) async fn proxy(
 ) -> Result<Response, ApiError> {
     let connection = connection_of(request.uri().path())?;
     let request = request.map(egress::Body::boxed);
-    Ok(call(&app, &caller, &connection, request).await?.map(Body::new))
+    let mut response = call(&app, &caller, &connection, request).await?.map(Body::new);
+    response.extensions_mut().insert(Called);
+    Ok(response)
 }
 
 /// Hands a request to the gateway, and its reply back.
