@@ -196,17 +196,59 @@ CREATE TABLE events (
 );
 CREATE INDEX events_connection ON events (connection, id);
 
+-- The audit, many records a row.
 CREATE TABLE audit (
-    id TEXT PRIMARY KEY,
     tenant TEXT NOT NULL,
-    at BIGINT NOT NULL,
-    actor TEXT NOT NULL,
-    action TEXT NOT NULL,
-    object TEXT NOT NULL,
-    outcome TEXT NOT NULL,
-    detail TEXT
+    number BIGINT NOT NULL,     -- in the order in which they can be read
+    batch TEXT NOT NULL,        -- made before it is written: written twice, it is there once
+    from_at BIGINT NOT NULL,
+    to_at BIGINT NOT NULL,
+    count BIGINT NOT NULL,
+    records BYTEA NOT NULL,
+    PRIMARY KEY (tenant, number),
+    UNIQUE (tenant, batch)
 );
-CREATE INDEX audit_tenant ON audit (tenant, id);
+CREATE INDEX audit_to_at ON audit (tenant, to_at, number);
+
+CREATE TABLE audit_heads (
+    tenant TEXT PRIMARY KEY,
+    last BIGINT NOT NULL        -- the newest segment's number
+);
+
+CREATE TABLE usage (
+    hour BIGINT NOT NULL,       -- since 1970
+    tenant TEXT NOT NULL,
+    connection TEXT NOT NULL,
+    caller TEXT NOT NULL,       -- a key's id; empty: Keyholder itself
+    source TEXT NOT NULL,       -- empty: by no data source
+    hand_outs BIGINT NOT NULL,
+    calls BIGINT NOT NULL,
+    renewals BIGINT NOT NULL,
+    failed_renewals BIGINT NOT NULL,
+    client_errors BIGINT NOT NULL,
+    server_errors BIGINT NOT NULL,
+    own_errors BIGINT NOT NULL,
+    sent BIGINT NOT NULL,
+    received BIGINT NOT NULL,
+    -- how many calls took up to so many milliseconds, and no less than half of it
+    took_1 BIGINT NOT NULL,
+    took_2 BIGINT NOT NULL,
+    took_4 BIGINT NOT NULL,
+    took_8 BIGINT NOT NULL,
+    took_16 BIGINT NOT NULL,
+    took_32 BIGINT NOT NULL,
+    took_64 BIGINT NOT NULL,
+    took_128 BIGINT NOT NULL,
+    took_256 BIGINT NOT NULL,
+    took_512 BIGINT NOT NULL,
+    took_1024 BIGINT NOT NULL,
+    took_2048 BIGINT NOT NULL,
+    took_4096 BIGINT NOT NULL,
+    took_8192 BIGINT NOT NULL,
+    took_16384 BIGINT NOT NULL,
+    took_longer BIGINT NOT NULL,
+    PRIMARY KEY (hour, tenant, connection, caller, source)
+);
 
 CREATE TABLE idempotency (
     tenant TEXT NOT NULL,

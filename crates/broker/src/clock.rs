@@ -75,6 +75,13 @@ impl Clock {
         }
     }
 
+    /// A pause that only saves work. A test's clock, which may stand still, has none.
+    pub(crate) async fn gather(&self, pause: Duration) {
+        if let Clock::System = self {
+            self.sleep(pause).await;
+        }
+    }
+
     /// Whether this is a simulation, in which replicas share a database.
     pub(crate) fn is_simulated(&self) -> bool {
         #[cfg(test)]

@@ -184,7 +184,7 @@ pub enum Error {
     RootKey(std::sync::Arc<RootKeyError>),
     /// The audit can't be written, so nothing leaves.
     #[error(
-        "the audit can't be written, so no token is handed out; check that the database's disk is writable and not full"
+        "the audit or the figures of usage can't be written, so no token is handed out; check that the database's disk is writable and not full"
     )]
     AuditUnavailable,
     /// A file of the data folder can't be written.

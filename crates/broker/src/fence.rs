@@ -121,17 +121,22 @@ impl Fence {
             .write(move |tx| {
                 let before = tx.hold_identity()?;
                 if before.cluster != asked.cluster {
-                    return Ok(before);
+                    return Ok(Some(before));
                 }
                 let seen = Seen { mark: tx.mark(&asked.instance)?, place: tx.place()?, now: tx.now_ms()? };
+                if seen.mark.as_deref().is_some_and(|seen| number(seen) > number(&asked.next)) {
+                    // This job comes late: its process has given it up, and the mark went on. Set back, it would fence a database that is whole.
+                    return Ok(None);
+                }
                 let after = judge(&asked, moment, &before, seen);
                 if after != before {
                     tx.put_identity(&after)?;
                 }
                 tx.put_mark(&asked.instance, &asked.next)?;
-                Ok(after)
+                Ok(Some(after))
             })
-            .await?;
+            .await?
+            .ok_or(Error::ChangedMeanwhile("instance"))?;
         if identity.cluster != own.cluster {
             return Err(other_cluster(&self.file, own.cluster.clone(), Some(identity.cluster)));
         }

@@ -3,7 +3,7 @@
 //! [`Broker`] is the whole product without its ways in: no HTTP server, no templates, no command line. The verbs are methods on it, a file each.
 //! Modules stand in this order and use only what stands before them:
 //!
-//! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
+//! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `usage`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
 //! `definitions` → `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `learn` → `endpoints` → `token_set` → `allowance` (what an API allows) → `live` (tokens in
 //! memory) →
 //! `settle` (what is asked once a token set is safe) → `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `seal` → `ends` → `scheduler` → `doctor`.
@@ -50,9 +50,11 @@ mod test;
 mod token;
 mod token_set;
 mod trust;
+mod usage;
 pub mod vault;
 
 pub use access::{LastKey, MadeKey};
+pub use audit::{AuditFilter, AuditPage, AuditPart, AuditRow};
 pub use connect::{
     Authorize, Begun, Completed, CompletedBy, DeviceCode, Finished, NewConnectSession, OpenSession, Question,
     SessionLink, View,
@@ -67,9 +69,10 @@ pub use manage::{
     ConnectionEdit, IntegrationEdit, Meaning, NewConnection, NewIntegration, NewVersion, Page, ProviderVersion,
     ShownConnection, ShownProvider, Upgrade,
 };
-pub use open::{Broker, Opened, Settings};
+pub use open::{Broker, Opened, Retention, Settings};
 pub use renew::RenewalNote;
 pub use revoke::RevocationOutcome;
 pub use seal::SealStatus;
 pub use test::{TestReport, TestStep};
 pub use token::{AtHand, HandedToken};
+pub use usage::{UsageFilter, UsageLine, UsagePage};

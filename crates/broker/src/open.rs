@@ -15,7 +15,7 @@ use url::Url;
 
 use crate::access::KeyCache;
 use crate::allowance::{Allowances, KeyGates};
-use crate::audit::AuditLog;
+use crate::audit::{AuditLog, NewRecord};
 use crate::clock::{Clock, Rng, millis};
 use crate::definitions::Definitions;
 use crate::egress::Egress;
@@ -25,11 +25,12 @@ use crate::escrow::Escrow;
 use crate::fence::Fence;
 use crate::follow::Follower;
 use crate::live::LiveTokens;
-use crate::model::{AttemptId, AuditId, Caller, ConnectionId, Fenced, Tenant};
+use crate::model::{AttemptId, Caller, ConnectionId, Fenced, Tenant};
 use crate::plan::Discovered;
 use crate::points::Points;
 use crate::renew::{Claims, Running};
-use crate::store::{Location, NewAudit, Store, StoreError};
+use crate::store::{Location, Store, StoreError};
+use crate::usage::Usage;
 use crate::vault::{RootKey, RootKeySource, Vault};
 
 /// How often the readiness probe proves that the store can be written; also how long that may take.
@@ -48,8 +49,26 @@ pub struct Settings {
     pub root_key: RootKeySource,
     /// How fast one token endpoint is asked.
     pub pace: Pace,
+    /// How long what happened is kept.
+    pub retention: Retention,
     /// Where a test makes effects fail; nothing in release builds.
     pub points: Points,
+}
+
+/// How long what happened is kept; `None`: for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Audit records.
+    pub audit: Option<Duration>,
+    /// Figures of usage.
+    pub usage: Option<Duration>,
+}
+
+impl Default for Retention {
+    /// The audit for ever, usage for 400 days: a year can be compared with the one before.
+    fn default() -> Self {
+        Self { audit: None, usage: Some(Duration::from_secs(400 * 24 * 3600)) }
+    }
 }
 
 /// The whole product without its ways in. Clones are handles on the same broker.
@@ -78,6 +97,7 @@ pub struct Inner {
     pub(crate) egress: Egress,
     pub(crate) definitions: Definitions,
     pub(crate) audit: AuditLog,
+    pub(crate) usage: Arc<Usage>,
     pub(crate) escrow: Escrow,
     pub(crate) fence: Fence,
     pub(crate) follower: Follower,
@@ -133,8 +153,11 @@ impl Broker {
         drop(root);
         fence.join(&store, &rng).await?;
         let instance = keyholder_oauth::random_token(rng.bytes()).expose()[..12].to_owned();
+        let audit = AuditLog::start(store.clone(), clock.clone(), rng.clone());
+        let folder = fence.instance().await;
         let broker = Self(Arc::new(Inner {
-            audit: AuditLog::start(store.clone(), clock.clone()),
+            usage: Usage::start(store.clone(), clock.clone(), rng.clone(), audit.gate(), folder),
+            audit,
             escrow: Escrow::open(&settings.data_dir, settings.points.clone())?,
             fence,
             follower: Follower::new(store.is_shared()),
@@ -210,51 +233,21 @@ impl Broker {
         outcome: &'static str,
         detail: Option<String>,
     ) -> Result<()> {
-        self.record_as(&caller.tenant, &caller.name, action, object, outcome, detail)
+        let Caller { tenant, key, name, .. } = caller;
+        let new = NewRecord { tenant, key: Some(key), actor: name, action, object, outcome, detail };
+        self.audit.record(self.now_ms(), new)
     }
 
-    /// As [`Self::record`], for what comes in bursts: waits for its turn when the audit is behind.
-    pub(crate) async fn record_in_turn(
-        &self,
-        caller: &Caller,
-        action: &'static str,
-        object: &str,
-        detail: Option<String>,
-    ) -> Result<()> {
-        self.audit.record_in_turn(self.new_audit(&caller.tenant, &caller.name, action, object, "ok", detail)).await
-    }
-
-    pub(crate) fn record_as(
+    /// As [`Self::record`], of somebody who showed no key.
+    pub(crate) fn record_person(
         &self,
         tenant: &Tenant,
-        actor: &str,
         action: &'static str,
         object: &str,
         outcome: &'static str,
-        detail: Option<String>,
     ) -> Result<()> {
-        self.audit.record(self.new_audit(tenant, actor, action, object, outcome, detail))
-    }
-
-    fn new_audit(
-        &self,
-        tenant: &Tenant,
-        actor: &str,
-        action: &'static str,
-        object: &str,
-        outcome: &'static str,
-        detail: Option<String>,
-    ) -> NewAudit {
-        NewAudit {
-            id: AuditId::new(&self.clock, &self.rng),
-            tenant: tenant.clone(),
-            at: self.now_ms(),
-            actor: actor.to_owned(),
-            action,
-            object: object.chars().take(200).collect(),
-            outcome,
-            detail,
-        }
+        let person = NewRecord { tenant, key: None, actor: "person", action, object, outcome, detail: None };
+        self.audit.record(self.now_ms(), person)
     }
 }
 

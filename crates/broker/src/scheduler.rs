@@ -16,9 +16,10 @@ use crate::endpoints::{Room, Urgency};
 use crate::ends::Warned;
 use crate::error::{Error, Result};
 use crate::model::{ConnectSession, ConnectionId, PendingGrant};
-use crate::open::Broker;
+use crate::open::{Broker, Retention};
 use crate::renew::{Enough, Wish};
 use crate::store::{Due, StoreResult, Tx};
+use crate::usage::HOUR_MS;
 
 /// As many due rows are looked at in one go; where there are more, endpoint by endpoint.
 const WINDOW: usize = 512;
@@ -40,6 +41,9 @@ const DEVICES: i64 = 64;
 const REVOKED_AT_ONCE: usize = 8;
 /// Sweeping, and the longest sleep.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Segments of the audit that one transaction takes away, and most transactions of a sweep: more than the fullest half minute has.
+const SEGMENTS: usize = 200;
+const PORTIONS: usize = 30;
 /// Kept replies live for a day.
 const KEEP_REPLIES: Duration = Duration::from_secs(24 * 3600);
 
@@ -158,6 +162,7 @@ impl Broker {
         self.key_gates.drop_idle(now);
         self.egress.drop_idle();
         self.retry_left_behind().await?;
+        self.forget_past(now).await?;
         // In one transaction: what is taken away and what follows from it happen both or not at all.
         let sweep = self.store.write(move |tx| {
             tx.lock_expired(now)?;
@@ -172,6 +177,23 @@ impl Broker {
         });
         for pending in sweep.await? {
             self.revoke_in_background(pending, revoking);
+        }
+        Ok(())
+    }
+
+    /// Takes away what is kept no longer, in portions: nobody's commit shall wait for all of it.
+    async fn forget_past(&self, now: i64) -> Result<()> {
+        let Retention { audit, usage } = self.settings.retention;
+        let before = |kept: Duration| now.saturating_sub(millis(kept));
+        let (audit, usage) = (audit.map(before), usage.map(before));
+        if let Some(before) = usage {
+            self.store.write(move |tx| tx.sweep_usage(before.div_euclid(HOUR_MS))).await?;
+        }
+        let Some(before) = audit else { return Ok(()) };
+        for _ in 0..PORTIONS {
+            if self.store.write(move |tx| tx.sweep_audit(before, SEGMENTS)).await? < SEGMENTS {
+                break;
+            }
         }
         Ok(())
     }

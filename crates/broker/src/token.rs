@@ -75,7 +75,8 @@ impl Broker {
             return None;
         }
         // Written down before it leaves.
-        self.record(caller, "token.read", live.id.as_str(), "ok", None).ok()?;
+        self.audit.record_token_at_once(now, caller, &live.id).ok()?;
+        self.usage.handed_out(now, caller, &live.id);
         Some(AtHand { live, now })
     }
 
@@ -83,20 +84,27 @@ impl Broker {
     ///
     /// A token that is still valid is handed out while its renewal fails or is slow. No `min_ttl` asks for more than nine tenths of a token's
     /// whole life: what the provider makes can't be exceeded.
-    pub async fn token(&self, caller: &Caller, id_or_name: &str, min_ttl: Option<Duration>) -> Result<HandedToken> {
+    pub async fn token(
+        &self,
+        caller: &Arc<Caller>,
+        id_or_name: &str,
+        min_ttl: Option<Duration>,
+    ) -> Result<HandedToken> {
         let live = self.live(caller, id_or_name).await?;
         self.require_grip(caller, &live.id, &live.name, Grip::Connection)?;
         let _turn = self.let_in(caller)?;
         let live = self.fresh(live, min_ttl).await?;
         // Written down before it leaves; when that can't be, it doesn't leave.
-        self.record_in_turn(caller, "token.read", live.id.as_str(), None).await?;
-        Ok(handed(&live, self.now_ms()))
+        let now = self.now_ms();
+        self.audit.record_token(now, caller, &live.id, None).await?;
+        self.usage.handed_out(now, caller, &live.id);
+        Ok(handed(&live, now))
     }
 
     /// The secondary token `name` of a connection, as [`Self::token`].
     pub async fn secondary_token(
         &self,
-        caller: &Caller,
+        caller: &Arc<Caller>,
         id_or_name: &str,
         name: &str,
         min_ttl: Option<Duration>,
@@ -106,8 +114,9 @@ impl Broker {
         let _turn = self.let_in(caller)?;
         let live = self.fresh_secondary(live, name, min_ttl).await?;
         let token = live.secondary.get(name).ok_or_else(|| Error::not_found("token", name))?;
-        self.record_in_turn(caller, "token.read", live.id.as_str(), Some(format!("token {name}"))).await?;
         let now = self.now_ms();
+        self.audit.record_token(now, caller, &live.id, Some(name)).await?;
+        self.usage.handed_out(now, caller, &live.id);
         Ok(HandedToken {
             access_token: token.access_token.clone(),
             token_type: token.token_type.clone(),

@@ -117,7 +117,7 @@ impl Broker {
             .ok_or(Error::Gone("this confirmation is unknown, already given, or older than 15 minutes; begin again"))?;
         self.check_confirming(&pending, browser).await?;
         let outcome = if yes { "ok" } else { "refused" };
-        self.record_as(&pending.tenant, "person", "connection.confirm", pending.connection.as_str(), outcome, None)?;
+        self.record_person(&pending.tenant, "connection.confirm", pending.connection.as_str(), outcome)?;
         if yes {
             return self.adopt(&pending, CompletedBy::Browser).await.map(Completed::Connected);
         }

@@ -6,6 +6,7 @@ use http::{Request, Response};
 
 use super::{ApiAccess, Base, Call};
 use crate::allowance::Turn;
+use crate::audit::CallRecord;
 use crate::egress::Body;
 use crate::error::{Error, Result};
 use crate::live::Live;
@@ -25,9 +26,10 @@ impl Broker {
     ) -> Result<Response<Body>> {
         if !call.is_recorded {
             call.account.of_connection = self.turn(live, api).await?;
-            let (host, path) = (request.uri().host().unwrap_or_default(), call.request.path());
-            let called = format!("{} {host}{path}", call.request.method);
-            self.record_in_turn(call.caller, "proxy.call", live.id.as_str(), Some(called)).await?;
+            let host = request.uri().host().unwrap_or_default();
+            let (method, path) = (&call.request.method, call.request.path());
+            let record = CallRecord { connection: &live.id, source: None, method, host, path };
+            self.audit.record_call(self.now_ms(), call.caller, record).await?;
             call.is_recorded = true;
         }
         let base = call.via.base(api);

@@ -1,7 +1,8 @@
-//! Typed, sortable ids: a readable prefix, then 48 bits of time and 80 random bits in Crockford's base 32.
+//! Typed, sortable ids: a readable prefix, then 48 bits of time and 80 random bits in Crockford's base 32. They hold no memory of their own: the fast paths copy them.
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use crate::clock::{Clock, Rng};
@@ -9,6 +10,8 @@ use crate::clock::{Clock, Rng};
 /// Crockford's alphabet in lower case: no i, l, o, u.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const LENGTH: usize = 26;
+/// Three letters and an underscore.
+const PREFIX: usize = 4;
 
 /// Why a text is not an id of the wanted kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,8 +24,8 @@ pub struct NotAnId {
 macro_rules! id {
     ($(#[$doc:meta] $name:ident = $prefix:literal;)*) => {$(
         #[$doc]
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $name([u8; PREFIX + LENGTH]);
 
         impl $name {
             /// The prefix of this kind of id, without the underscore.
@@ -30,7 +33,10 @@ macro_rules! id {
 
             /// A new id; ids made later sort later.
             pub fn new(clock: &Clock, rng: &Rng) -> Self {
-                Self(format!("{}_{}", $prefix, sortable(clock.now_ms(), rng.bytes())))
+                let mut bytes = [b'_'; PREFIX + LENGTH];
+                bytes[..PREFIX - 1].copy_from_slice($prefix.as_bytes());
+                bytes[PREFIX..].copy_from_slice(&sortable(clock.now_ms(), rng.bytes()));
+                Self(bytes)
             }
 
             /// Is `text` an id of this kind?
@@ -41,7 +47,8 @@ macro_rules! id {
 
             /// The id as text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                // All bytes are ASCII.
+                std::str::from_utf8(&self.0).unwrap_or_default()
             }
         }
 
@@ -50,7 +57,9 @@ macro_rules! id {
 
             fn from_str(text: &str) -> Result<Self, NotAnId> {
                 if Self::is(text) {
-                    Ok(Self(text.to_owned()))
+                    let mut bytes = [0; PREFIX + LENGTH];
+                    bytes.copy_from_slice(text.as_bytes());
+                    Ok(Self(bytes))
                 } else {
                     Err(NotAnId { text: text.chars().take(60).collect(), prefix: $prefix })
                 }
@@ -60,13 +69,26 @@ macro_rules! id {
         // Maps are asked by text that came in.
         impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
-                &self.0
+                self.as_str()
+            }
+        }
+
+        // As the text's, which maps are asked by.
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.as_str().hash(state);
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($name)).field(&self.as_str()).finish()
             }
         }
     )*};
@@ -89,17 +111,30 @@ id! {
     DeviceGrantId = "dev";
     /// An entry of a connection's history.
     EventId = "evt";
-    /// An audit record.
-    AuditId = "aud";
+    /// A data source.
+    SourceId = "src";
+    /// A segment of the audit.
+    SegmentId = "seg";
 }
 
 /// 48 bits of milliseconds and 80 random bits as 26 characters.
-fn sortable(now_ms: i64, random: [u8; 10]) -> String {
+fn sortable(now_ms: i64, random: [u8; 10]) -> [u8; LENGTH] {
     let mut bits = u128::from(now_ms.max(0).unsigned_abs() & 0xffff_ffff_ffff) << 80;
     for (place, byte) in random.iter().rev().enumerate() {
         bits |= u128::from(*byte) << (8 * place);
     }
-    (0..LENGTH).rev().map(|digit| char::from(ALPHABET[(bits >> (5 * digit) & 31) as usize])).collect()
+    base32(bits)
+}
+
+/// A number's last `N` digits.
+pub(crate) fn base32<const N: usize>(number: u128) -> [u8; N] {
+    std::array::from_fn(|place| ALPHABET[(number >> (5 * (N - 1 - place)) & 31) as usize])
+}
+
+/// The number that these digits stand for; `None` where one is no digit.
+pub(crate) fn from_base32(digits: &[u8]) -> Option<u128> {
+    let digit = |byte: &u8| ALPHABET.iter().position(|known| known == byte);
+    digits.iter().try_fold(0, |number: u128, byte| Some(number << 5 | digit(byte)? as u128))
 }
 
 #[cfg(test)]

@@ -10,8 +10,10 @@ mod session;
 pub use caller::{Caller, Grip, Limits, NewKey, PlainKey, Rate, Scope, StoredKey};
 pub use connection::{Attempt, Connection, ConnectionState, Event, Failure, Failures, SecretInput, Status};
 pub use id::{
-    AttemptId, AuditId, ConnectionId, DeviceGrantId, EventId, IntegrationId, KeyId, NotAnId, PendingId, SessionId,
+    AttemptId, ConnectionId, DeviceGrantId, EventId, IntegrationId, KeyId, NotAnId, PendingId, SegmentId, SessionId,
+    SourceId,
 };
+pub(crate) use id::{base32, from_base32};
 pub use instance::{FenceReason, Fenced};
 pub use integration::Integration;
 pub use session::{ConnectSession, Consent, DeviceGrant, PendingGrant};

@@ -150,6 +150,7 @@ impl Broker {
                 Ok(recorded)
             })
             .await?;
+        self.usage.renewed(now, &row.tenant, &row.id, false);
         if !recorded && failure.kind == FailureKind::Grant {
             // A sibling may have won in between: its token set is the answer.
             let id = row.id.clone();

@@ -229,6 +229,7 @@ impl Broker {
             tracing::warn!("some renewals could not be stored before the stop");
         }
         self.audit.flush().await;
+        self.usage.flush().await;
     }
 
     async fn renew_task(&self, id: &ConnectionId, wish: Wish) -> Outcome {
@@ -753,6 +754,7 @@ impl Broker {
         if !committed {
             return self.came_too_late(row, plan, &tokens).await;
         }
+        self.usage.renewed(self.now_ms(), &row.tenant, &row.id, true);
         let live = Arc::new(to_live(row, generation, renewed_at, commit.scope, &tokens));
         self.publish(&live).await;
         let committed = Committed { tokens: &tokens, generation, renewed_at };

@@ -171,6 +171,7 @@ impl World {
             database: Location::Sqlite(folder.path().join("keyholder.db")),
             root_key: RootKeySource::File(folder.path().join("root-key")),
             pace: Pace::default(),
+            retention: crate::open::Retention::default(),
             points: Points::default(),
         };
         let egress = Egress::new(clock.clone(), Policy::new("127.0.0.1".parse().unwrap()), None).unwrap();

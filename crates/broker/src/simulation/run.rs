@@ -189,6 +189,7 @@ pub(super) async fn open(world: &Arc<World>, replica: &Arc<Replica>) -> Result<O
         database: Location::Sqlite(database),
         root_key: RootKeySource::Value(world.root_key.clone()),
         pace: crate::endpoints::Pace::default(),
+        retention: crate::open::Retention::default(),
         points: Points::on(Arc::clone(replica)),
     };
     let clock = Clock::Simulated(replica.clock().clone());
@@ -436,7 +437,7 @@ pub(super) async fn look_back(world: &Arc<World>) {
 }
 
 /// A good connection hands out a token that the provider's API takes.
-async fn serves(world: &Arc<World>, observer: &Broker, caller: &Caller, grant: usize) {
+async fn serves(world: &Arc<World>, observer: &Broker, caller: &Arc<Caller>, grant: usize) {
     let handed = observer.token(caller, &format!("c{grant}"), None).await;
     let now = world.time.now();
     let token = handed.as_ref().ok().and_then(|handed| numbers(handed.access_token.expose(), "at-"));
@@ -447,15 +448,15 @@ async fn serves(world: &Arc<World>, observer: &Broker, caller: &Caller, grant: u
 }
 
 /// Who asks.
-pub(super) fn caller() -> Caller {
-    Caller {
+pub(super) fn caller() -> Arc<Caller> {
+    Arc::new(Caller {
         key: KeyId::new(&Clock::System, &Rng::seeded(1)),
         name: "simulation".to_owned(),
         tenant: Tenant::default_tenant(),
         scopes: BTreeSet::from([Scope::Admin]),
         limits: Limits::default(),
         expires_at: None,
-    }
+    })
 }
 
 /// What every run of a test shares: building it loads the machine's certificates.

@@ -1,55 +1,50 @@
 //! What happened: a connection's history and the audit.
 
 use super::{StoreError, StoreResult, Tx, Val, sql};
-use crate::model::{AuditId, ConnectionId, Event, EventId, Tenant};
+use crate::model::{ConnectionId, Event, EventId, SegmentId, Tenant};
 
-/// An audit record about to be written.
-#[derive(Clone, Debug)]
-pub struct NewAudit {
-    /// Its id.
-    pub id: AuditId,
-    /// Whose.
-    pub tenant: Tenant,
-    /// When, Unix milliseconds.
-    pub at: i64,
-    /// Who: the key's name, `person` or `keyholder`.
-    pub actor: String,
-    /// What: `token.read`, `proxy.call`, `connection.create`, …
-    pub action: &'static str,
-    /// On what: an id.
-    pub object: String,
-    /// `ok` or `refused`.
-    pub outcome: &'static str,
-    /// More, without secrets.
-    pub detail: Option<String>,
+/// Records of the audit that were written together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The earliest time in it, Unix milliseconds.
+    pub from_at: i64,
+    /// The latest.
+    pub to_at: i64,
+    /// How many records.
+    pub count: i64,
+    /// The records, as `audit::segment` writes them.
+    pub records: Vec<u8>,
 }
 
-/// An audit record as stored.
-#[derive(Clone, Debug)]
-pub struct AuditRow {
-    /// Its id.
-    pub id: String,
-    /// When, Unix milliseconds.
-    pub at: i64,
-    /// Who.
-    pub actor: String,
-    /// What.
-    pub action: String,
-    /// On what.
-    pub object: String,
-    /// `ok` or `refused`.
-    pub outcome: String,
-    /// More.
-    pub detail: Option<String>,
+/// Where to read the audit: segments from this number on, in one direction, that may hold records of this time.
+#[derive(Clone, Copy, Debug)]
+pub struct Stretch {
+    /// The first segment to look at.
+    pub from: i64,
+    /// Towards newer ones.
+    pub forwards: bool,
+    /// Unix milliseconds.
+    pub since: i64,
+    /// Unix milliseconds.
+    pub until: i64,
+    /// Most segments.
+    pub limit: i64,
 }
 
 sql! {
     ADD_EVENT = "INSERT INTO events (id, tenant, connection, at, kind, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     EVENTS = "SELECT id, at, kind, message FROM events WHERE connection = ?1 ORDER BY id DESC LIMIT ?2";
-    ADD_AUDIT = "INSERT INTO audit (id, tenant, at, actor, action, object, outcome, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
-        ON CONFLICT (id) DO NOTHING";
-    AUDIT = "SELECT id, at, actor, action, object, outcome, detail FROM audit WHERE tenant = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-    AUDIT_BACK = "SELECT id, at, actor, action, object, outcome, detail FROM audit WHERE tenant = ?1 ORDER BY id DESC LIMIT ?2";
+    NEXT_SEGMENT = "INSERT INTO audit_heads (tenant, last) VALUES (?1, 1) ON CONFLICT (tenant) DO UPDATE SET last = audit_heads.last + 1 RETURNING last";
+    ADD_SEGMENT = "INSERT INTO audit (tenant, number, batch, from_at, to_at, count, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
+        ON CONFLICT (tenant, batch) DO NOTHING";
+    SEGMENTS = "SELECT number, from_at, to_at, count, records FROM audit \
+        WHERE tenant = ?1 AND number >= ?2 AND to_at >= ?3 AND from_at <= ?4 ORDER BY number LIMIT ?5";
+    SEGMENTS_BACK = "SELECT number, from_at, to_at, count, records FROM audit \
+        WHERE tenant = ?1 AND number <= ?2 AND to_at >= ?3 AND from_at <= ?4 ORDER BY number DESC LIMIT ?5";
+    FIRST_SINCE = "SELECT min(number) FROM audit WHERE tenant = ?1 AND to_at >= ?2";
+    SWEEP_AUDIT = "DELETE FROM audit WHERE tenant = ?1 AND number IN \
+        (SELECT number FROM audit WHERE tenant = ?1 AND to_at < ?2 ORDER BY to_at LIMIT ?3)";
+    TENANTS = "SELECT tenant FROM audit_heads";
 }
 
 impl Tx<'_> {
@@ -86,43 +81,48 @@ impl Tx<'_> {
         })
     }
 
-    /// Writes audit records. Those that are there already, from a commit whose answer was lost, stay as they are.
-    pub fn add_audit(&self, new: &[NewAudit]) -> StoreResult<()> {
-        let values = new.iter().map(|new| {
-            vec![
-                Val::T(new.id.as_str()),
-                Val::T(new.tenant.as_str()),
-                Val::I(new.at),
-                Val::T(&new.actor),
-                Val::T(new.action),
-                Val::T(&new.object),
-                Val::T(new.outcome),
-                Val::opt_t(new.detail.as_deref()),
-            ]
-        });
-        self.execute_each(&ADD_AUDIT, values)
+    /// Adds a segment to the audit, behind all that can be read: whoever takes the next number keeps others from taking one until he has committed.
+    /// A batch that is there already, from a commit whose answer was lost, stays as it is.
+    pub fn add_audit(&self, tenant: &Tenant, batch: &SegmentId, new: &Segment) -> StoreResult<()> {
+        let next = self.row(&NEXT_SEGMENT, &[Val::T(tenant.as_str())], |row| row.i(0))?;
+        let values = [
+            Val::T(tenant.as_str()),
+            Val::I(next.unwrap_or_default()),
+            Val::T(batch.as_str()),
+            Val::I(new.from_at),
+            Val::I(new.to_at),
+            Val::I(new.count),
+            Val::B(&new.records),
+        ];
+        self.execute(&ADD_SEGMENT, &values).map(drop)
     }
 
-    /// Audit records after `after`, oldest first.
-    pub fn audit(&self, tenant: &Tenant, after: &str, limit: i64) -> StoreResult<Vec<AuditRow>> {
-        let values = [Val::T(tenant.as_str()), Val::T(after), Val::I(limit)];
-        self.rows(&AUDIT, &values, read_audit)
+    /// Segments of the audit with their numbers.
+    pub fn audit(&self, tenant: &Tenant, stretch: &Stretch) -> StoreResult<Vec<(i64, Segment)>> {
+        let sql = if stretch.forwards { &SEGMENTS } else { &SEGMENTS_BACK };
+        let values = [
+            Val::T(tenant.as_str()),
+            Val::I(stretch.from),
+            Val::I(stretch.since),
+            Val::I(stretch.until),
+            Val::I(stretch.limit),
+        ];
+        self.rows(sql, &values, |row| {
+            Ok((row.i(0)?, Segment { from_at: row.i(1)?, to_at: row.i(2)?, count: row.i(3)?, records: row.b(4)? }))
+        })
     }
 
-    /// The newest audit records, newest first.
-    pub fn newest_audit(&self, tenant: &Tenant, limit: i64) -> StoreResult<Vec<AuditRow>> {
-        self.rows(&AUDIT_BACK, &[Val::T(tenant.as_str()), Val::I(limit)], read_audit)
+    /// The number of the first segment with records since then.
+    pub fn first_audit_since(&self, tenant: &Tenant, since: i64) -> StoreResult<Option<i64>> {
+        Ok(self.row(&FIRST_SINCE, &[Val::T(tenant.as_str()), Val::I(since)], |row| row.opt_i(0))?.flatten())
     }
-}
 
-fn read_audit(row: &super::Row<'_>) -> StoreResult<AuditRow> {
-    Ok(AuditRow {
-        id: row.t(0)?,
-        at: row.i(1)?,
-        actor: row.t(2)?,
-        action: row.t(3)?,
-        object: row.t(4)?,
-        outcome: row.t(5)?,
-        detail: row.opt_t(6)?,
-    })
+    /// Removes segments that are wholly from before `before`, at most `limit` of each tenant; answers how many.
+    pub fn sweep_audit(&self, before: i64, limit: usize) -> StoreResult<usize> {
+        let (mut removed, limit) = (0, i64::try_from(limit).unwrap_or(i64::MAX));
+        for tenant in self.rows(&TENANTS, &[], |row| row.t(0))? {
+            removed += self.execute(&SWEEP_AUDIT, &[Val::T(&tenant), Val::I(before), Val::I(limit)])?;
+        }
+        Ok(removed)
+    }
 }

@@ -23,6 +23,7 @@ mod setup;
 mod simulated;
 mod sqlite;
 mod upkeep;
+mod usage;
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub use connections::{CommitExpiry, CommitTokens, Due, Ending, Filter, RecordFai
 pub use consents::NewSession;
 use engine::sql;
 pub use engine::{Row, Sql, Tx, Val};
-pub use history::{AuditRow, NewAudit};
+pub use history::{Segment, Stretch};
 pub use instances::{Identity, Place};
 pub use location::Location;
 pub use postgres::Server;
@@ -41,6 +42,7 @@ pub use sealed::SealedRow;
 #[cfg(test)]
 pub(crate) use simulated::Simulated;
 pub use upkeep::{IdempotencyRow, Swept};
+pub use usage::{Figures, TOOK, UsageGroup, UsageRow, UsageSpan};
 
 use crate::clock::Clock;
 use crate::points::Points;

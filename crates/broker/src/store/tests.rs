@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::clock::ManualClock;
+use crate::clock::{ManualClock, Rng};
+use crate::model::{ConnectionId, KeyId, SegmentId, Tenant};
 
 #[path = "../../tests/it/postgres.rs"]
 mod server;
@@ -37,6 +38,8 @@ on_each_engine![
     a_changed_migration_is_refused,
     tables_of_another_program_are_refused,
     the_clock_is_the_databases,
+    a_batch_of_the_audit_is_there_once_and_behind_what_was_before,
+    usage_is_added_up_and_swept_hour_by_hour,
 ];
 
 /// An empty database.
@@ -111,6 +114,7 @@ async fn every_statement_prepares(fresh: Fresh) {
         providers::ALL,
         setup::ALL,
         upkeep::ALL,
+        usage::ALL,
     ];
     let store = fresh.open().unwrap();
     let prepared = store.read(move |tx| {
@@ -120,6 +124,73 @@ async fn every_statement_prepares(fresh: Fresh) {
         Ok(())
     });
     prepared.await.unwrap();
+}
+
+async fn a_batch_of_the_audit_is_there_once_and_behind_what_was_before(fresh: Fresh) {
+    let store = fresh.open().unwrap();
+    let tenant = Tenant::default_tenant();
+    let batches: Vec<_> = (0..3).map(|_| SegmentId::new(&Clock::System, &Rng::System)).collect();
+    let segment = |at| Segment { from_at: at, to_at: at + 9, count: 1, records: vec![at as u8] };
+    // The second is written twice; the third has earlier times, as after a clock was set back.
+    for (batch, at) in [(0, 10), (1, 20), (1, 20), (2, 5)] {
+        let (tenant, batch) = (tenant.clone(), batches[batch].clone());
+        store.write(move |tx| tx.add_audit(&tenant, &batch, &segment(at))).await.unwrap();
+    }
+    let read = async |forwards, from, since, until| {
+        let (tenant, stretch) = (tenant.clone(), Stretch { from, forwards, since, until, limit: 10 });
+        let found = store.read(move |tx| tx.audit(&tenant, &stretch)).await.unwrap();
+        found.into_iter().map(|(_, segment)| segment.from_at).collect::<Vec<_>>()
+    };
+    assert_eq!(read(true, 0, i64::MIN, i64::MAX).await, [10, 20, 5]);
+    assert_eq!(read(false, i64::MAX, i64::MIN, i64::MAX).await, [5, 20, 10]);
+    assert_eq!(read(true, 2, i64::MIN, i64::MAX).await, [20, 5]);
+    assert_eq!(read(true, 0, 15, 19).await, [10]);
+    let of_tenant = tenant.clone();
+    assert_eq!(store.read(move |tx| tx.first_audit_since(&of_tenant, 20)).await.unwrap(), Some(2));
+    assert_eq!(store.write(|tx| tx.sweep_audit(20, 1)).await.unwrap(), 1);
+    assert_eq!(read(true, 0, i64::MIN, i64::MAX).await, [10, 20], "the one that ended first goes first");
+    assert_eq!(store.write(|tx| tx.sweep_audit(30, 10)).await.unwrap(), 2);
+    let (of_tenant, batch) = (tenant.clone(), SegmentId::new(&Clock::System, &Rng::System));
+    store.write(move |tx| tx.add_audit(&of_tenant, &batch, &segment(40))).await.unwrap();
+    assert_eq!(read(true, 4, i64::MIN, i64::MAX).await, [40], "numbers go on where all was removed");
+}
+
+async fn usage_is_added_up_and_swept_hour_by_hour(fresh: Fresh) {
+    let store = fresh.open().unwrap();
+    let (tenant, clock, rng) = (Tenant::default_tenant(), Clock::System, Rng::System);
+    let (connection, key) = (ConnectionId::new(&clock, &rng), KeyId::new(&clock, &rng));
+    let row = |hour, caller: Option<&KeyId>| UsageRow {
+        hour,
+        tenant: tenant.clone(),
+        caller: caller.cloned(),
+        connection: connection.clone(),
+        source: None,
+        figures: Figures { calls: 3, received: i64::from(u32::MAX), took: [1; TOOK], ..Figures::default() },
+    };
+    for _ in 0..2 {
+        let rows = vec![row(1, Some(&key)), row(1, None), row(2, Some(&key))];
+        store.write(move |tx| tx.add_usage(&rows)).await.unwrap();
+    }
+    let sums = async |by, after: &str| {
+        let span =
+            UsageSpan { from: 0, to: 9, connection: String::new(), caller: String::new(), source: String::new() };
+        let (tenant, after) = (tenant.clone(), after.to_owned());
+        store.read(move |tx| tx.usage(&tenant, &span, by, &after, 10)).await.unwrap()
+    };
+    let sum = |times: i64| Figures {
+        calls: 3 * times,
+        received: i64::from(u32::MAX) * times,
+        took: [times; TOOK],
+        ..Figures::default()
+    };
+    assert_eq!(sums(UsageGroup::Connection, "").await, [(connection.to_string(), sum(6))]);
+    assert_eq!(sums(UsageGroup::Hour, "").await, [("1".to_owned(), sum(4)), ("2".to_owned(), sum(2))]);
+    assert_eq!(sums(UsageGroup::Hour, "1").await, [("2".to_owned(), sum(2))]);
+    assert_eq!(sums(UsageGroup::Caller, "").await, [(String::new(), sum(2)), (key.to_string(), sum(4))]);
+    store.write(|tx| tx.sweep_usage(2)).await.unwrap();
+    assert_eq!(sums(UsageGroup::Hour, "").await, [("2".to_owned(), sum(2))]);
+    store.write(|tx| tx.sweep_usage(2)).await.unwrap();
+    assert_eq!(sums(UsageGroup::Hour, "").await, [("2".to_owned(), sum(2))]);
 }
 
 async fn a_failed_job_undoes_only_itself(fresh: Fresh) {
@@ -280,7 +351,7 @@ async fn a_locked_row_makes_others_wait(fresh: Fresh) {
         "INSERT INTO integrations (id, tenant, name, provider, provider_version, method, client_id, scopes, variables, generation, created_at, updated_at) \
          VALUES ('i', 't', 'i', '', '', '', '', '[]', '{}', 0, 0, 0)",
     );
-    let id: crate::model::ConnectionId = crate::model::ConnectionId::new(&Clock::System, &crate::clock::Rng::System);
+    let id: ConnectionId = ConnectionId::new(&Clock::System, &Rng::System);
     fresh.sql(&format!(
         "INSERT INTO connections (id, tenant, name, integration, tags, variables, state, generation, failures_setup, failures_grant, failures_transient, created_at, updated_at) \
          VALUES ('{id}', 't', 'c', 'i', '{{}}', '{{}}', 'draft', 0, 0, 0, 0, 0, 0)"

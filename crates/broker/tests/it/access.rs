@@ -90,5 +90,56 @@ async fn without_an_audit_no_token_leaves() {
     app.broker.audit_records(&app.admin, &Page::first()).await.unwrap();
     app.token("crm").await.unwrap();
     app.broker.finish_renewals().await;
-    assert_eq!(app.count("SELECT count(*) FROM audit WHERE action = 'token.read'"), 3, "none was lost");
+    assert_eq!(app.recorded("token.read", "ok").await, 3, "none was lost");
+}
+
+#[tokio::test]
+async fn without_usage_for_a_minute_no_token_leaves() {
+    let logs = Logs::catch();
+    let app = App::start().await;
+    app.machine("crm").await;
+    app.refuse("BEFORE INSERT ON usage");
+    app.token("crm").await.unwrap();
+    app.advance(5);
+    logs.wait_for("when that lasts for a minute").await;
+    app.token("crm").await.unwrap();
+    app.advance(60);
+    logs.wait_for("for more than a minute").await;
+    assert!(matches!(app.token("crm").await, Err(Error::AuditUnavailable)));
+    app.relent();
+    app.advance(1);
+    app.broker.finish_renewals().await;
+    app.token("crm").await.unwrap();
+    app.broker.finish_renewals().await;
+    assert_eq!(app.count("SELECT sum(hand_outs) FROM usage"), 3, "what waited was written, and once");
+}
+
+#[tokio::test]
+async fn usage_is_counted_by_the_hour() {
+    let app = App::start().await;
+    app.machine("crm").await;
+    let other = app.caller("other", &[Scope::Token], Limits::default()).await;
+    for _ in 0..2 {
+        app.token("crm").await.unwrap();
+    }
+    app.advance(3600);
+    app.broker.token(&other, "crm", None).await.unwrap();
+    let filter = UsageFilter { from: START, to: app.now(), ..UsageFilter::default() };
+    let by = async |by, filter: &UsageFilter| {
+        let page = app.broker.usage(&app.admin, filter.clone(), by, &Page::first()).await.unwrap();
+        let line = |line: UsageLine| (line.name.unwrap_or(line.of), line.figures.hand_outs, line.figures.renewals);
+        page.lines.into_iter().map(line).collect::<Vec<_>>()
+    };
+    let hour = |hours: i64| ((START / 3_600_000 + hours) * 3_600_000).to_string();
+    assert_eq!(by(UsageGroup::Hour, &filter).await, [(hour(0), 2, 1), (hour(1), 1, 1)]);
+    assert_eq!(by(UsageGroup::Connection, &filter).await, [("crm".to_owned(), 3, 2)]);
+    assert_eq!(by(UsageGroup::Source, &filter).await, [(String::new(), 3, 2)]);
+    let mut callers = by(UsageGroup::Caller, &filter).await;
+    callers.sort_unstable();
+    let expected = [(String::new(), 0, 2), (app.admin.name.clone(), 2, 0), ("other".to_owned(), 1, 0)];
+    assert_eq!(callers, expected);
+    let only = UsageFilter { caller: Some("other".to_owned()), ..filter.clone() };
+    assert_eq!(by(UsageGroup::Connection, &only).await, [("crm".to_owned(), 1, 0)]);
+    let none = UsageFilter { connection: Some("erp".to_owned()), ..filter };
+    assert_eq!(by(UsageGroup::Connection, &none).await, []);
 }

@@ -14,7 +14,8 @@ use keyholder_broker::model::{Caller, Connection, Limits, NewKey, PlainKey, Scop
 use keyholder_broker::points::Points;
 use keyholder_broker::vault::RootKeySource;
 use keyholder_broker::{
-    Authorize, Begun, Broker, Completed, Finished, HandedToken, NewConnection, NewIntegration, Opened, Result, Settings,
+    AuditFilter, AuditPart, Authorize, Begun, Broker, Completed, Finished, HandedToken, NewConnection, NewIntegration,
+    Opened, Result, Settings,
 };
 use keyholder_oauth::{Secret, sha256};
 use keyholder_sandbox::{Options, Sandbox};
@@ -117,6 +118,22 @@ impl App {
     /// One number from the database.
     pub fn count(&self, sql: &str) -> i64 {
         self.database.number(sql)
+    }
+
+    /// How many records of this kind the audit has.
+    pub async fn recorded(&self, action: &str, outcome: &str) -> usize {
+        let some = |text: &str| Some(text.to_owned());
+        let filter = AuditFilter { action: some(action), outcome: some(outcome), ..AuditFilter::default() };
+        let (mut count, mut after) = (0, None);
+        loop {
+            let part = AuditPart::Oldest { after };
+            let page = self.broker.read_audit(&self.admin, filter.clone(), part, 1000).await.unwrap();
+            count += page.rows.len();
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return count,
+            }
+        }
     }
 
     /// How many requests with this `grant_type` the sandbox's token endpoint saw.
@@ -329,6 +346,7 @@ pub fn settings(folder: &Path) -> Settings {
         database: Database::of(folder).location(),
         root_key: RootKeySource::File(folder.join("root-key")),
         pace: keyholder_broker::Pace::default(),
+        retention: keyholder_broker::Retention::default(),
         points: Points::default(),
     }
 }

@@ -44,7 +44,9 @@ async fn ten_thousand_callers_of_an_expired_token_make_one_request() {
     assert_eq!(tokens.first().unwrap().0, 2);
     assert_eq!((app.sent("refresh_token"), app.sandbox.counters().max_simultaneous_refreshes), (1, 1));
     app.broker.finish_renewals().await;
-    assert_eq!(app.count("SELECT count(*) FROM audit WHERE action = 'token.read' AND outcome = 'ok'"), 10_000);
+    assert_eq!(app.recorded("token.read", "ok").await, 10_000);
+    assert_eq!(app.count("SELECT sum(hand_outs) FROM usage"), 10_000);
+    assert_eq!(app.count("SELECT sum(renewals) FROM usage WHERE caller = ''"), 2, "the first grant, and the renewal");
 }
 
 #[tokio::test]

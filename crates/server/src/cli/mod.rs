@@ -24,6 +24,7 @@ mod seal;
 mod serve;
 mod signal;
 mod token;
+mod usage;
 pub(crate) mod values;
 
 use std::ffi::OsString;
@@ -86,6 +87,7 @@ enum Command {
     #[command(subcommand)]
     Key(key::Key),
     Audit(audit::Audit),
+    Usage(usage::Usage),
     Doctor(doctor::Doctor),
     #[command(subcommand)]
     Seal(seal::Seal),
@@ -192,6 +194,7 @@ async fn dispatch(cli: Cli) -> Result {
         Command::Call(command) => command.run(&context).await,
         Command::Key(command) => command.run(&context).await,
         Command::Audit(command) => command.run(&context).await,
+        Command::Usage(command) => command.run(&context).await,
         Command::Doctor(command) => command.run(&context).await,
         Command::Seal(command) => command.run(&context).await,
         Command::Completions(command) => command.run(&context),

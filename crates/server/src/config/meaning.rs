@@ -9,7 +9,7 @@ use keyholder_broker::egress::{Egress, Policy, Rules};
 use keyholder_broker::points::Points;
 use keyholder_broker::store::Location;
 use keyholder_broker::vault::RootKeySource;
-use keyholder_broker::{Broker, Error, Opened, Pace, Settings};
+use keyholder_broker::{Broker, Error, Opened, Pace, Retention, Settings};
 use keyholder_oauth::Secret;
 use url::Url;
 
@@ -41,6 +41,8 @@ pub struct Config {
     pub pace: Pace,
     /// Threads that answer requests; `None`: as many as there are cores.
     pub workers: Option<usize>,
+    /// How long what happened is kept.
+    pub retention: Retention,
     /// Filter of the log.
     pub log: String,
     /// Write the log as JSON lines.
@@ -83,6 +85,7 @@ pub(super) fn understand(
         stop_delay: stop_delay(&written)?,
         pace: pace(&written)?,
         workers: workers(&written)?,
+        retention: retention(&written)?,
         log,
         log_json,
         client: ClientConfig {
@@ -120,6 +123,7 @@ impl Config {
             database: self.database.clone(),
             root_key: self.root_key.clone(),
             pace: self.pace,
+            retention: self.retention,
             points: self.points.clone(),
         };
         let egress = self.egress(Clock::System)?;
@@ -183,6 +187,14 @@ fn workers(written: &Written) -> Result<Option<usize>, ConfigError> {
         number @ 1..=1000 => Ok(Some(number.into())),
         _ => Err(bad("workers", placed, "it is out of range".to_owned(), remedy)),
     }
+}
+
+fn retention(written: &Written) -> Result<Retention, ConfigError> {
+    let kept = |key| {
+        let days: u32 = parse(written, key, "write a whole number of days, or 0 for ever")?;
+        Ok((days > 0).then(|| Duration::from_secs(u64::from(days) * 24 * 3600)))
+    };
+    Ok(Retention { audit: kept("audit_days")?, usage: kept("usage_days")? })
 }
 
 fn bad(key: &'static str, placed: &Placed, reason: String, remedy: &str) -> ConfigError {
@@ -307,6 +319,7 @@ mod tests {
         let config = with(&variables, &none).unwrap();
         assert_eq!((config.listen.port(), config.log.as_str(), config.log_json), (1, "debug", true));
         assert_eq!((config.workers, with(&[("KEYHOLDER_WORKERS", "1")], &none).unwrap().workers), (None, Some(1)));
+        assert_eq!((config.retention.audit, config.retention.usage.unwrap().as_secs()), (None, 400 * 86_400));
         let flags = Overrides { listen: Some(([127, 0, 0, 1], 2).into()), ..Overrides::default() };
         assert_eq!(with(&variables, &flags).unwrap().listen.port(), 2);
     }
@@ -322,6 +335,7 @@ mod tests {
             ("KEYHOLDER_EGRESS_ALLOW", "10.0.0.0/99"),
             ("KEYHOLDER_WORKERS", "0"),
             ("KEYHOLDER_WORKERS", "many"),
+            ("KEYHOLDER_AUDIT_DAYS", "-1"),
         ];
         for (variable, value) in wrong {
             let error = with(&[(variable, value)], &Overrides::default()).unwrap_err();

@@ -36,7 +36,7 @@ pub(super) struct Placed {
 pub(super) type Written = BTreeMap<&'static str, Placed>;
 
 /// The keys and the environment variables behind them.
-pub(super) const KEYS: [(&str, &str); 13] = [
+pub(super) const KEYS: [(&str, &str); 15] = [
     ("listen", "KEYHOLDER_LISTEN"),
     ("public_url", "KEYHOLDER_PUBLIC_URL"),
     ("data_dir", "KEYHOLDER_DATA_DIR"),
@@ -49,6 +49,8 @@ pub(super) const KEYS: [(&str, &str); 13] = [
     ("renewals_per_endpoint", "KEYHOLDER_RENEWALS_PER_ENDPOINT"),
     ("renewals_per_second", "KEYHOLDER_RENEWALS_PER_SECOND"),
     ("workers", "KEYHOLDER_WORKERS"),
+    ("audit_days", "KEYHOLDER_AUDIT_DAYS"),
+    ("usage_days", "KEYHOLDER_USAGE_DAYS"),
     ("log", "KEYHOLDER_LOG"),
 ];
 
@@ -67,6 +69,8 @@ struct File {
     renewals_per_endpoint: Option<Spanned<i64>>,
     renewals_per_second: Option<Spanned<i64>>,
     workers: Option<Spanned<i64>>,
+    audit_days: Option<Spanned<i64>>,
+    usage_days: Option<Spanned<i64>>,
     log: Option<Spanned<String>>,
 }
 
@@ -136,6 +140,8 @@ fn read(text: &str, place: &str) -> Result<Written, ConfigError> {
         file.renewals_per_endpoint.map(number),
         file.renewals_per_second.map(number),
         file.workers.map(number),
+        file.audit_days.map(number),
+        file.usage_days.map(number),
         file.log,
     ];
     Ok(KEYS

@@ -8,7 +8,7 @@ use http::Method;
 use keyholder_broker::model::Scope;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::api::{connections, integrations, keys, operations, providers, sessions};
+use super::api::{connections, integrations, keys, operations, providers, sessions, usage};
 use super::{App, assets, caller, connect, gateway, health, idempotency, openapi, problem};
 use problem::{ApiError, Refusal};
 
@@ -36,6 +36,15 @@ pub fn table() -> Vec<Route> {
     const PAGE: &[(&str, &str)] = &[("after", "Cursor: the `next` of the page before."), ("limit", "Most items, 1 to 200; 50 when not given.")];
     const VERSION: &[(&str, &str)] = &[("version", "A version of the definition; the newest (for DELETE: all) when not given.")];
     const CONNECTIONS: &[(&str, &str)] = &[("integration", "Only those under this integration (name or id)."), ("state", "Only those in this state."), ("owner", "Only those of this owner."),
+        ("after", "Cursor: the `next` of the page before."), ("limit", "Most items, 1 to 200; 50 when not given.")];
+    const AUDIT: &[(&str, &str)] = &[("after", "Cursor: only what was recorded after this, oldest first."), ("before", "Cursor: only what was recorded before this, newest first."),
+        ("order", "`newest` or `oldest` first; newest when not given."), ("limit", "Most items, 1 to 200; 50 when not given."),
+        ("caller", "Only by this key (name or id), or `person`."), ("connection", "Only on this connection (name or id), or on anything else, by its id."),
+        ("action", "Only this action, or all below it: `token.read`, `connection`."), ("outcome", "`ok` or `refused`."),
+        ("since", "Only from this time on, Unix milliseconds."), ("until", "Only up to this time, Unix milliseconds.")];
+    const USAGE: &[(&str, &str)] = &[("from", "From the hour of this time on, Unix milliseconds; a day before `to` when not given."), ("to", "Up to and with the hour of this time; now when not given."),
+        ("by", "`connection`, `caller`, `source` or `hour`; by connection when not given."), ("connection", "Only of this connection (name or id)."),
+        ("caller", "Only by this key (name or id)."), ("source", "Only by this data source (id)."),
         ("after", "Cursor: the `next` of the page before."), ("limit", "Most items, 1 to 200; 50 when not given.")];
     vec![
         get("/v1/providers", Read, providers::list, "List providers").query(&[("search", "Only those with all these words in id, name or aliases.")]).answers::<providers::ProviderList>(),
@@ -75,7 +84,8 @@ pub fn table() -> Vec<Route> {
         post("/v1/keys", Admin, keys::create, "Make an API key; it is shown this once").takes::<keys::NewKeyBody>().creates::<keys::KeyBody>(),
         delete("/v1/keys/{key}", Admin, keys::revoke, "Revoke an API key").answers::<keys::KeyBody>(),
 
-        get("/v1/audit", Admin, operations::audit, "Read the audit").query(PAGE).answers::<operations::AuditList>(),
+        get("/v1/audit", Admin, operations::audit, "Read the audit").query(AUDIT).answers::<operations::AuditList>(),
+        get("/v1/usage", Admin, usage::usage, "How often what was used, summed up").query(USAGE).answers::<usage::UsageList>(),
         get("/v1/seal", Admin, operations::seal_status, "Which data keys seal how much").answers::<operations::SealBody>(),
         post("/v1/seal/rotate", Admin, operations::seal_rotate, "Make a new data key and seal everything anew with it, in the background").answers::<operations::SealBody>(),
         get("/v1/doctor", Admin, operations::doctor, "What is wrong with this installation, and what to do").answers::<operations::DoctorReply>(),

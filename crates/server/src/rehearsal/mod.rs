@@ -93,6 +93,7 @@ impl Rehearsal {
             root_key: RootKeySource::File(folder.join("root-key")),
             // Its time stands still, so nothing must wait for it to pass.
             pace: Pace { at_once: 8, per_second: u32::MAX },
+            retention: keyholder_broker::Retention::default(),
             points: Points::default(),
         };
         let time = Clock::Manual(clock.clone());

@@ -132,6 +132,80 @@ async fn the_audit_is_read_forwards_from_a_cursor() {
 }
 
 #[tokio::test]
+async fn the_audit_is_filtered_and_read_backwards() {
+    let app = App::start().await;
+    app.machine("m").await;
+    app.machine("other").await;
+    let (admin, reader) = (app.admin(), app.key(&["token"]).await);
+    for _ in 0..5 {
+        reader.get("/v1/connections/m/token").await.ok(200);
+        admin.get("/v1/connections/other/token").await.ok(200);
+    }
+    reader.get("/v1/keys").await.problem(403, "forbidden");
+    let of = async |query: &str| {
+        let page = admin.get(&format!("/v1/audit?limit=200&{query}")).await.ok(200);
+        page["items"].as_array().unwrap().iter().map(|it| it["action"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("connection=m&action=token.read").await.len(), 5);
+    assert_eq!(of("action=token").await.len(), 10);
+    assert_eq!(of("action=tok").await, Vec::<String>::new());
+    assert_eq!(of("outcome=refused").await, ["access.refused"]);
+    assert_eq!(of("since=99999999999999").await, Vec::<String>::new());
+    let first = admin.get("/v1/audit?order=oldest&limit=1").await.ok(200);
+    let whole = of("").await;
+    assert_eq!(first["items"][0]["action"], whole.last().unwrap().as_str());
+    let refused = admin.get("/v1/audit?outcome=refused").await.ok(200)["items"][0].clone();
+    let (name, key) = (refused["actor"].as_str().unwrap(), refused["key"].as_str().unwrap());
+    assert_eq!((of(&format!("caller={name}")).await.len(), of(&format!("caller={key}")).await.len()), (6, 6));
+
+    // Back in time, page by page, each record once.
+    let (mut seen, mut before) = (Vec::new(), None::<String>);
+    loop {
+        let cursor = before.map(|before| format!("&before={before}")).unwrap_or_default();
+        let page = admin.get(&format!("/v1/audit?limit=4{cursor}")).await.ok(200);
+        seen.extend(page["items"].as_array().unwrap().iter().map(|it| it["action"].as_str().unwrap().to_owned()));
+        before = page["older"].as_str().map(str::to_owned);
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, whole);
+    for (query, field) in
+        [("after=x", "after"), ("before=x", "before"), ("after=x&before=y", "before"), ("order=up", "order")]
+    {
+        let problem = admin.get(&format!("/v1/audit?{query}")).await.problem(422, "invalid");
+        assert_eq!(problem["errors"][0]["field"], field, "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn usage_is_summed_up() {
+    let app = App::start().await;
+    app.machine("m").await;
+    app.machine("other").await;
+    let admin = app.admin();
+    for name in ["m", "m", "other"] {
+        admin.get(&format!("/v1/connections/{name}/token")).await.ok(200);
+    }
+    let of = async |query: &str| {
+        let page = admin.get(&format!("/v1/usage?{query}")).await.ok(200);
+        let line = |it: &Value| (it["name"].as_str().unwrap_or_default().to_owned(), it["hand_outs"].as_i64().unwrap());
+        let mut lines: Vec<_> = page["items"].as_array().unwrap().iter().map(line).collect();
+        lines.sort_unstable();
+        (page["by"].as_str().unwrap().to_owned(), lines)
+    };
+    let (m, other) = (("m".to_owned(), 2), ("other".to_owned(), 1));
+    assert_eq!(of("").await, ("connection".to_owned(), vec![m.clone(), other]));
+    assert_eq!(of("connection=m").await, ("connection".to_owned(), vec![m]));
+    let callers = vec![(String::new(), 0), ("administrator".to_owned(), 3)];
+    assert_eq!(of("by=caller").await, ("caller".to_owned(), callers), "renewals are nobody's");
+    assert_eq!(of("to=0").await.1, []);
+    admin.get("/v1/usage?by=day").await.problem(422, "invalid");
+    admin.get("/v1/usage?from=2&to=1").await.problem(422, "invalid");
+    app.key(&["read", "manage", "token", "call"]).await.get("/v1/usage").await.problem(403, "forbidden");
+}
+
+#[tokio::test]
 async fn every_change_is_on_the_record() {
     let app = App::start().await;
     let admin = app.admin();

@@ -265,6 +265,7 @@ async fn serve_by(config: Config, clock: Clock, clients: Clock) -> (String, Stri
                 database: config.database.clone(),
                 root_key: config.root_key.clone(),
                 pace: keyholder_broker::Pace::default(),
+                retention: keyholder_broker::Retention::default(),
                 points: config.points.clone(),
             };
             let egress = config.egress(clock.clone()).unwrap();

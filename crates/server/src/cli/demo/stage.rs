@@ -63,6 +63,7 @@ impl Stage {
             database: Location::Sqlite(folder.path().join("keyholder.db")),
             root_key: RootKeySource::File(folder.path().join("root-key")),
             pace: keyholder_broker::Pace::default(),
+            retention: keyholder_broker::Retention::default(),
             points: keyholder_broker::points::Points::default(),
         };
         let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("the server could not start: {error}"));

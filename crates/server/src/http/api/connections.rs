@@ -1,6 +1,7 @@
 //! Connections.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -421,7 +422,7 @@ pub(crate) async fn token(
 /// The same, however the request came here.
 pub(crate) async fn read_token(
     app: &App,
-    caller: &Caller,
+    caller: &Arc<Caller>,
     name: &str,
     query: TokenQuery,
 ) -> Result<(NotCached, Json<TokenReply>), ApiError> {

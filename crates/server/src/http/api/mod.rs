@@ -6,3 +6,4 @@ pub(super) mod keys;
 pub(super) mod operations;
 pub(super) mod providers;
 pub(super) mod sessions;
+pub(super) mod usage;

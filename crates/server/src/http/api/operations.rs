@@ -2,35 +2,44 @@
 
 use axum::Json;
 use axum::extract::State;
-use keyholder_broker::{Instance, SealStatus, Verdict};
+use keyholder_broker::{AuditFilter, AuditPage, AuditPart, Error, FieldError, Instance, SealStatus, Verdict};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::App;
 use super::super::caller::Authenticated;
-use super::super::input::{InQuery, PageQuery, cut};
+use super::super::input::{InQuery, PageQuery};
 use super::super::problem::ApiError;
 
-/// Audit records: without `after` the newest, newest first; behind a cursor oldest first.
+/// Audit records: newest first, or oldest first with `after` or `order=oldest`.
 #[derive(Serialize, JsonSchema)]
 pub struct AuditList {
     items: Vec<AuditBody>,
-    /// Cursor: what is recorded after the newest record shown.
+    /// Cursor for `after`: what is recorded after all that was looked at here; null where there was nothing.
     next: Option<String>,
+    /// Cursor for `before`, newest first only: what was recorded before; missing where there is no more. With filters a page may have fewer
+    /// items than asked for, even none, and still lead on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    older: Option<String>,
 }
 
 /// An audit record.
 #[derive(Serialize, JsonSchema)]
 pub struct AuditBody {
+    /// Sorts by when it was recorded; a cursor for `after` and `before`.
     id: String,
     /// Unix milliseconds.
     at: i64,
     /// Name of the key, `person` or `keyholder`.
     actor: String,
+    /// Id of the key.
+    key: Option<String>,
     /// What: `token.read`, `proxy.call`, `connection.create`, …
     action: String,
     /// On what.
     object: String,
+    /// By which data source, for calls.
+    source: Option<String>,
     /// `ok` or `refused`.
     outcome: String,
     detail: Option<String>,
@@ -129,29 +138,72 @@ fn seal_body(status: SealStatus) -> SealBody {
     SealBody { newest: status.newest, values: status.values, left: status.left }
 }
 
+/// Which part of the audit.
+#[derive(Debug, Deserialize)]
+pub(crate) struct AuditQuery {
+    after: Option<String>,
+    before: Option<String>,
+    order: Option<String>,
+    limit: Option<i64>,
+    caller: Option<String>,
+    connection: Option<String>,
+    action: Option<String>,
+    outcome: Option<String>,
+    since: Option<i64>,
+    until: Option<i64>,
+}
+
+impl AuditQuery {
+    fn part(&self) -> Result<AuditPart, Error> {
+        let refused = |field, reason: &str, remedy| Err(Error::Invalid(vec![FieldError::new(field, reason, remedy)]));
+        // An empty cursor is none, as in other lists.
+        let cursor = |given: &Option<String>| given.clone().filter(|given| !given.is_empty());
+        match (cursor(&self.after), cursor(&self.before), self.order.as_deref()) {
+            (Some(_), Some(_), _) => refused("before", "`after` is given too", "give one of them"),
+            (after @ Some(_), None, None | Some("oldest")) | (after @ None, None, Some("oldest")) => {
+                Ok(AuditPart::Oldest { after })
+            }
+            (None, before, None | Some("newest")) => Ok(AuditPart::Newest { before }),
+            (_, _, Some("oldest" | "newest")) => refused(
+                "order",
+                "it contradicts the cursor",
+                "leave it out: `after` goes on to newer records, `before` to older ones",
+            ),
+            _ => refused("order", "there is no such order", "give `newest` or `oldest`"),
+        }
+    }
+}
+
 pub(crate) async fn audit(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
-    InQuery(query): InQuery<PageQuery>,
+    InQuery(query): InQuery<AuditQuery>,
 ) -> Result<Json<AuditList>, ApiError> {
-    let page = query.page()?;
-    let rows = app.broker.audit_records(&caller, &page).await?;
-    let newest = rows.iter().map(|row| row.id.clone()).max();
-    let (rows, _) = cut(rows, &page, |row| row.id.clone());
-    let next = if page.after.is_empty() { newest } else { rows.last().map(|row| row.id.clone()) };
+    let (part, page) = (query.part()?, PageQuery::new(None, query.limit).page()?);
+    let filter = AuditFilter {
+        caller: query.caller,
+        object: query.connection,
+        action: query.action,
+        outcome: query.outcome,
+        since: query.since,
+        until: query.until,
+    };
+    let AuditPage { rows, next, older } = app.broker.read_audit(&caller, filter, part, page.limit - 1).await?;
     let items = rows
         .into_iter()
         .map(|row| AuditBody {
             id: row.id,
             at: row.at,
             actor: row.actor,
+            key: row.key,
             action: row.action,
             object: row.object,
+            source: row.source,
             outcome: row.outcome,
             detail: row.detail,
         })
         .collect();
-    Ok(Json(AuditList { items, next }))
+    Ok(Json(AuditList { items, next, older }))
 }
 
 pub(crate) async fn doctor(
