@@ -3,7 +3,6 @@
 //! Counted in memory, without a lock that connections share, and written every few seconds by one task that adds to the hour's rows. What can't be written is kept and
 //! tried again; when that lasts, the gate through which tokens leave is closed, as with the audit. A killed process loses the last seconds.
 
-#[allow(dead_code, reason = "the gateway's last phase counts calls")]
 mod counters;
 mod read;
 
@@ -36,7 +35,6 @@ pub(crate) struct Usage {
 }
 
 /// What a call came to.
-#[allow(dead_code, reason = "the gateway's last phase makes it")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Called {
     /// How it ended.
@@ -50,7 +48,6 @@ pub(crate) struct Called {
 }
 
 /// How a call ended.
-#[allow(dead_code, reason = "the gateway's last phase makes it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallEnd {
     /// The API answered with this status.
@@ -77,7 +74,6 @@ impl Usage {
     }
 
     /// Counts a call that is over.
-    #[allow(dead_code, reason = "the gateway's last phase counts calls")]
     pub(crate) fn called(
         &self,
         at: i64,

@@ -1,20 +1,25 @@
-//! Seventh phase: what is held until the reply's last byte has gone.
+//! Seventh phase: what is held until the reply's last byte has gone, and counted then.
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::credential::KeptBody;
 use super::wanted::UntilOver;
 use super::{Call, Due};
 use crate::allowance::Turn;
+use crate::clock::{Clock, Moment};
 use crate::egress::{Body, BoxError, empty};
+use crate::live::Live;
+use crate::model::{Caller, ConnectionId};
 use crate::open::Broker;
+use crate::usage::{CallEnd, Called, Usage};
 
 /// What a call holds while it lasts.
 #[derive(Default)]
@@ -23,18 +28,68 @@ pub(crate) struct Account {
     _of_key: Turn,
     pub(super) of_connection: Turn,
     _unwanted: Option<UntilOver>,
+    /// Made when the call is on the record.
+    count: Option<Count>,
+}
+
+/// What is counted of a call when this is dropped.
+struct Count {
+    usage: Arc<Usage>,
+    clock: Clock,
+    caller: Arc<Caller>,
+    connection: ConnectionId,
+    at: i64,
+    began: Moment,
+    /// Until the reply's head; until the end, where none came.
+    took: Option<Duration>,
+    end: CallEnd,
+    sent: u64,
+    received: u64,
 }
 
 impl Account {
     pub(super) fn new(of_key: Turn) -> Self {
-        Self { _of_key: of_key, of_connection: None, _unwanted: None }
+        Self { _of_key: of_key, of_connection: None, _unwanted: None, count: None }
+    }
+
+    /// The call is on the record, and goes out with so many bytes.
+    pub(super) fn begins(&mut self, broker: &Broker, caller: &Arc<Caller>, live: &Live, at: i64, sent: u64) {
+        let (clock, usage) = (broker.clock.clone(), Arc::clone(&broker.usage));
+        let (caller, connection, began) = (Arc::clone(caller), live.id.clone(), clock.moment());
+        let (took, end, received) = (None, CallEnd::Failed, 0);
+        self.count = Some(Count { usage, clock, caller, connection, at, began, took, end, sent, received });
+    }
+
+    /// The reply's head is there.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        if let Some(count) = &mut self.count {
+            count.end = CallEnd::Answered(status.as_u16());
+            count.took = Some(count.clock.since(count.began));
+        }
+    }
+
+    fn received(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BoxError>>>) {
+        let Some(count) = &mut self.count else { return };
+        match frame {
+            Poll::Ready(Some(Ok(frame))) => count.received += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Poll::Ready(Some(Err(_))) => count.end = CallEnd::Failed,
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        let took = self.took.unwrap_or_else(|| self.clock.since(self.began));
+        let called = Called { end: self.end, sent: self.sent, received: self.received, took };
+        self.usage.called(self.at, &self.caller, &self.connection, None, &called);
     }
 }
 
 /// An API's reply as it streams back; the call is over when this has ended or is dropped.
 pub struct Reply {
     body: Body,
-    _account: Account,
+    account: Account,
     due: Option<Alarm>,
 }
 
@@ -50,8 +105,9 @@ impl Broker {
         if let KeptBody::Awaited(wanted) = call.body {
             call.account._unwanted = Some(UntilOver(wanted));
         }
+        call.account.answered(response.status());
         let due = call.due.map(|due| self.alarm(due));
-        response.map(|body| Reply { body, _account: call.account, due })
+        response.map(|body| Reply { body, account: call.account, due })
     }
 
     fn alarm(&self, due: Due) -> Alarm {
@@ -73,6 +129,7 @@ impl http_body::Body for Reply {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.account.received(&frame);
         if frame.is_pending()
             && let Some(due) = &mut self.due
             && due.rings.as_mut().poll(cx).is_ready()
@@ -81,9 +138,10 @@ impl http_body::Body for Reply {
             // The API is told, too, by an end of its connection.
             self.body = empty();
             self.due = None;
-            return Poll::Ready(Some(Err(
-                format!("the reply was not over within {within:?}, as its caller asked").into()
-            )));
+            let late = format!("the reply was not over within {within:?}, as its caller asked");
+            let late = Poll::Ready(Some(Err(late.into())));
+            self.account.received(&late);
+            return late;
         }
         frame
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{Request, Response};
+use http_body::Body as _;
 
 use super::{ApiAccess, Base, Call};
 use crate::allowance::Turn;
@@ -29,8 +30,11 @@ impl Broker {
             let host = request.uri().host().unwrap_or_default();
             let (method, path) = (&call.request.method, call.request.path());
             let record = CallRecord { connection: &live.id, source: None, method, host, path };
-            self.audit.record_call(self.now_ms(), call.caller, record).await?;
+            let now = self.now_ms();
+            self.audit.record_call(now, call.caller, record).await?;
             call.is_recorded = true;
+            let sent = request.body().size_hint().exact().unwrap_or(0);
+            call.account.begins(self, call.caller, live, now, sent);
         }
         let base = call.via.base(api);
         self.send_once(api, base, request).await

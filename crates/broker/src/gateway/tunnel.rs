@@ -28,7 +28,7 @@ struct Tunnel {
     caller: Arc<Caller>,
     connection: ConnectionId,
     due: Option<Due>,
-    _account: Account,
+    account: Account,
 }
 
 impl Broker {
@@ -41,12 +41,13 @@ impl Broker {
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        let tunnel = Tunnel {
+        let mut tunnel = Tunnel {
             caller: Arc::clone(call.caller),
             connection: live.id.clone(),
             due: call.due,
-            _account: std::mem::take(&mut call.account),
+            account: std::mem::take(&mut call.account),
         };
+        tunnel.account.answered(response.status());
         let broker = self.clone();
         tokio::spawn(async move {
             // Who goes away in between has nothing to join.

@@ -1,7 +1,8 @@
 //! API keys, limits, and the audit without which nothing leaves.
 
 use keyholder_broker::model::{Limits, NewKey, PlainKey, Scope};
-use keyholder_broker::{Error, Page};
+use keyholder_broker::store::UsageGroup;
+use keyholder_broker::{Error, Page, UsageFilter, UsageLine};
 
 use crate::app::{App, START};
 use crate::logs::Logs;
@@ -140,6 +141,13 @@ async fn usage_is_counted_by_the_hour() {
     assert_eq!(callers, expected);
     let only = UsageFilter { caller: Some("other".to_owned()), ..filter.clone() };
     assert_eq!(by(UsageGroup::Connection, &only).await, [("crm".to_owned(), 1, 0)]);
-    let none = UsageFilter { connection: Some("erp".to_owned()), ..filter };
+    let none = UsageFilter { connection: Some("erp".to_owned()), ..filter.clone() };
     assert_eq!(by(UsageGroup::Connection, &none).await, []);
+
+    for path in ["/me", "/nothing"] {
+        drop(app.broker.proxy(&other, "crm", crate::gateway::get(path)).await.unwrap());
+    }
+    let page = app.broker.usage(&app.admin, only, UsageGroup::Connection, &Page::first()).await.unwrap();
+    let figures = &page.lines[0].figures;
+    assert_eq!((figures.calls, figures.client_errors, figures.own_errors), (2, 1, 0));
 }
