@@ -6,10 +6,11 @@
 mod counters;
 mod read;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::audit::{Gate, Writer};
 use crate::clock::{Clock, Rng};
@@ -31,6 +32,9 @@ pub(crate) const HOUR_MS: i64 = 3_600_000;
 /// What is counted and not written yet.
 pub(crate) struct Usage {
     counters: papaya::HashMap<Of, Counters>,
+    /// Something was counted since it was last taken.
+    is_counted: AtomicBool,
+    counted: Arc<Notify>,
     flushes: mpsc::Sender<oneshot::Sender<()>>,
 }
 
@@ -61,9 +65,11 @@ impl Usage {
     pub(crate) fn start(store: Store, clock: Clock, rng: Rng, gate: Arc<Gate>, process: String) -> Arc<Self> {
         // One waits, one is written: who flushes meanwhile waits for his turn.
         let (flushes, asked) = mpsc::channel(1);
-        let usage = Arc::new(Self { counters: papaya::HashMap::new(), flushes });
+        let counted = Arc::<Notify>::default();
+        let (counters, is_counted) = (papaya::HashMap::new(), AtomicBool::new(false));
+        let usage = Arc::new(Self { counters, is_counted, counted: Arc::clone(&counted), flushes });
         let name = format!("usage {process}");
-        let writer = UsageWriter { usage: Arc::downgrade(&usage), store, clock, rng, gate, name };
+        let writer = UsageWriter { usage: Arc::downgrade(&usage), counted, store, clock, rng, gate, name };
         tokio::spawn(writer.run(asked));
         usage
     }
@@ -106,6 +112,10 @@ impl Usage {
             Some(found) => count(found),
             None => count(counters.get_or_insert_with(of, || Counters::new(tenant.clone()))),
         }
+        // Mostly it is only looked at, which takes it from nobody.
+        if !self.is_counted.load(Ordering::Relaxed) && !self.is_counted.swap(true, Ordering::AcqRel) {
+            self.counted.notify_one();
+        }
     }
 
     /// Returns when all that was counted before is on disk.
@@ -119,6 +129,8 @@ impl Usage {
     /// Takes what was counted.
     fn take(&self, now: i64) -> Vec<UsageRow> {
         let hour = now.div_euclid(HOUR_MS);
+        // Before looking: what is counted from now on may be missed, and is told again.
+        self.is_counted.swap(false, Ordering::AcqRel);
         let counters = self.counters.pin();
         let mut rows = Vec::new();
         for (of, counted) in &counters {
@@ -143,6 +155,7 @@ impl Usage {
 /// The only one who writes usage in this process.
 struct UsageWriter {
     usage: Weak<Usage>,
+    counted: Arc<Notify>,
     store: Store,
     clock: Clock,
     rng: Rng,
@@ -154,6 +167,10 @@ struct UsageWriter {
 impl UsageWriter {
     async fn run(self, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
         loop {
+            let due = async {
+                self.counted.notified().await;
+                self.clock.sleep(WRITE_EVERY).await;
+            };
             let flushed = tokio::select! {
                 biased;
                 asked = asked.recv() => match asked {
@@ -161,7 +178,7 @@ impl UsageWriter {
                     // Nobody counts any more.
                     None => return,
                 },
-                () = self.clock.sleep(WRITE_EVERY) => None,
+                () = due => None,
             };
             let Some(usage) = self.usage.upgrade() else { return };
             let rows = usage.take(self.clock.now_ms());

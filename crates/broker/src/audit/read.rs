@@ -25,7 +25,7 @@ pub struct AuditRow {
     /// Who: the key's name, `person` or `keyholder`.
     pub actor: String,
     /// The key's id.
-    pub key: Option<String>,
+    pub key_id: Option<String>,
     /// What: `token.read`, `proxy.call`, `connection.create`, …
     pub action: String,
     /// On what: an id.
@@ -256,7 +256,7 @@ fn row(place: Place, record: &Read<'_>) -> AuditRow {
         id: place.to_string(),
         at: record.at,
         actor: record.actor.to_owned(),
-        key: some(record.key),
+        key_id: some(record.key),
         action: record.action.to_owned(),
         object: record.object.to_owned(),
         source,

@@ -155,7 +155,7 @@ async fn the_audit_is_filtered_and_read_backwards() {
     let whole = of("").await;
     assert_eq!(first["items"][0]["action"], whole.last().unwrap().as_str());
     let refused = admin.get("/v1/audit?outcome=refused").await.ok(200)["items"][0].clone();
-    let (name, key) = (refused["actor"].as_str().unwrap(), refused["key"].as_str().unwrap());
+    let (name, key) = (refused["actor"].as_str().unwrap(), refused["key_id"].as_str().unwrap());
     assert_eq!((of(&format!("caller={name}")).await.len(), of(&format!("caller={key}")).await.len()), (6, 6));
 
     // Back in time, page by page, each record once.

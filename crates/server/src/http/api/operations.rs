@@ -33,7 +33,7 @@ pub struct AuditBody {
     /// Name of the key, `person` or `keyholder`.
     actor: String,
     /// Id of the key.
-    key: Option<String>,
+    key_id: Option<String>,
     /// What: `token.read`, `proxy.call`, `connection.create`, …
     action: String,
     /// On what.
@@ -195,7 +195,7 @@ pub(crate) async fn audit(
             id: row.id,
             at: row.at,
             actor: row.actor,
-            key: row.key,
+            key_id: row.key_id,
             action: row.action,
             object: row.object,
             source: row.source,
