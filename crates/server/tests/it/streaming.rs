@@ -163,7 +163,7 @@ async fn a_websocket_that_is_refused_or_due_is_over() {
     api.send("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
     assert!(client.head().await.starts_with("http/1.1 204 "));
 
-    let (client, api) = opened(&stage, &key, "keyholder-timeout: 200ms\r\n").await;
+    let (client, api) = opened(&stage, &key, "keyholder-timeout: 2s\r\n").await;
     assert_eq!((client.end().await, api.end().await), (Vec::new(), Vec::new()));
 }
 
