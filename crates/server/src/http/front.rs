@@ -227,6 +227,10 @@ impl Body for Reply {
 }
 
 /// A reply, or the way to it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would be an allocation in each hand-out, and there is one of these a connection"
+)]
 pub(super) enum Answer {
     Now(Option<Response<Reply>>),
     Later(Pin<Box<dyn Future<Output = Response<Reply>> + Send>>),
