@@ -25,7 +25,7 @@ import peers
 import report
 from keyholder import Keyholder
 from load import Target
-from processes import Cores
+from processes import Cores, kept_awake
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "target" / "bench"
@@ -82,6 +82,8 @@ class Bench:
         os.sched_setaffinity(0, {self.cores.load})
         self.rounds = int(os.environ.get("ROUNDS", 3 if quick else 7))
         self.seconds = int(os.environ.get("SECONDS", 1))
+        for spinner in kept_awake(self.cores):
+            stack.enter_context(spinner)
         WORK.mkdir(parents=True, exist_ok=True)
         # On the disk that the binary was built on: what is synced must cost what it costs.
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=WORK)))
@@ -276,11 +278,14 @@ class Bench:
                 first, fresh = ([timed(lambda n=n: server.do("GET", f"/v1/connections/b-{n}/token", None, client)) for n in range(real)]
                                 for _ in range(2))
                 target = Target("keyholder", server.port, server.process)
-                rate = statistics.median(
-                    load.wrk(self.cores.load, target, "/v1/connections/b-{n}/token", server.key, 32, 1, real).rate for _ in range(3))
+                rounds = self.in_turn(
+                    [self.fixed_reply, target],
+                    lambda it, seconds: load.wrk(self.cores.load, it, "/v1/connections/b-{n}/token", server.key, 32, seconds, real))["rounds"]
+                rate = statistics.median(samples["keyholder"]["rate"] for samples in rounds)
+                beside = statistics.median(samples["keyholder"]["rate"] / samples["nginx"]["rate"] for samples in rounds)
                 found.append({
                     "stored": size, "start": statistics.median(starts), "first": statistics.median(first), "fresh": statistics.median(fresh),
-                    "rate": rate, "idle": idle, "memory": started, "memory_after": server.process.memory(),
+                    "rate": rate, "beside": beside, "idle": idle, "memory": started, "memory_after": server.process.memory(),
                     "database": os.path.getsize(folder / "keyholder.db"),
                 })
         return found

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -20,10 +21,21 @@ class Cores:
         self.load = cores[2] if len(cores) > 2 else cores[1]
 
 
+def kept_awake(cores):
+    """Processes that use what is left of the cores, and give way to everybody (SCHED_IDLE). A core that has gone to sleep takes tens of microseconds to wake in a virtual
+    machine: at one client that would be most of what is measured."""
+    def settle(core):
+        os.sched_setaffinity(0, {core})
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+    return [Process("spinner", [sys.executable, "-c", "while True: pass"], None, os.devnull, settle=lambda core=core: settle(core))
+            for core in {cores.server, cores.upstream, cores.load}]
+
+
 class Process:
     """A server and its children."""
 
-    def __init__(self, name, command, core, log, **environment):
+    def __init__(self, name, command, core, log, settle=None, **environment):
         self.name = name
         self.log = log
         with open(log, "ab") as output:
@@ -31,7 +43,7 @@ class Process:
                 [str(word) for word in command],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 env=os.environ | environment,
-                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+                preexec_fn=settle or (lambda: os.sched_setaffinity(0, {core})),
             )
         self.pid = self.popen.pid
 

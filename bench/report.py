@@ -90,7 +90,7 @@ Written by the run; docs/dev/performance.md explains. {about["date"]}, {about["m
 - Machine: {about["machine"]}
 - Versions: {versions}
 - Command: `{about["command"]}`
-- Pinning: {about["pinning"]}; each server has one worker thread
+- Pinning: {about["pinning"]}; each server has one worker thread. The cores are kept awake
 - {about["rounds"]} rounds of {about["seconds"]} s a target, taking turns. A ratio is the median of the rounds' ratios, with the lowest and highest; other figures are medians of the rounds
 - *busy*: the share of its core that the server used. Well below 100 %, something else was the limit (the load, or other work on the machine), and processor time a request is the better figure"""
 
@@ -130,7 +130,7 @@ def budgets(results, handouts, calls, bodies):
     if found := results.get("scale"):
         small, large = found[0], found[-1]
         row("start at 1 million connections", "< 1 s", f"{large['start']:.2f} s", large["start"] < 1)
-        ratio = large["rate"] / small["rate"]
+        ratio = large["beside"] / small["beside"]
         row("fresh hand-out at 1 million", "as at 1 thousand (≥ 0.9 ×)", f"{ratio:.2f} ×", ratio >= 0.9)
         row("scheduler at 1 million, nothing due", "as at 1 thousand (+ 1 % of a core)",
             f"{100 * large['idle']:.1f} % of a core, beside {100 * small['idle']:.1f} %", large["idle"] <= small["idle"] + 0.01)
@@ -194,9 +194,9 @@ def renewal(found):
 
 
 def scale(found):
-    rows = [[f"{it['stored']:,}", f"{it['start']:.3f}", f"{it['first']:,.0f}", f"{it['fresh']:,.0f}", f"{it['rate']:,.0f}",
+    rows = [[f"{it['stored']:,}", f"{it['start']:.3f}", f"{it['first']:,.0f}", f"{it['fresh']:,.0f}", f"{it['rate']:,.0f}", f"{it['beside']:.2f}",
              f"{100 * it['idle']:.2f}", f"{it['memory'] / MB:.1f}", f"{it['memory_after'] / MB:.1f}", f"{it['database'] / MB:,.0f}"] for it in found]
-    head = ["stored", "start, s", "first hand-out, µs", "fresh hand-out, µs", "fresh, 32 clients, /s", "nothing due, % of a core", "memory at start, MB",
+    head = ["stored", "start, s", "first hand-out, µs", "fresh hand-out, µs", "fresh, 32 clients, /s", "× nginx", "nothing due, % of a core", "memory at start, MB",
             "and after the load", "database, MB"]
     return ("## Scale, SQLite\n\nOne client, a connection after the other (500 of those stored): first from the store, then from memory. A start is until `/readyz` says 200. "
             "What the scheduler does when much is due: `make scale`.\n\n" + table(head, rows))
