@@ -123,7 +123,26 @@ CREATE INDEX connections_due_at ON connections (due_at) WHERE due_at IS NOT NULL
 CREATE INDEX connections_due ON connections (endpoint, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX connections_claims ON connections (attempt_deadline) WHERE attempt_deadline IS NOT NULL;
 CREATE INDEX connections_dies ON connections (dies_at) WHERE dies_at IS NOT NULL;
-CREATE INDEX connections_integration ON connections (integration);
+CREATE INDEX connections_integration ON connections (integration, owner);
+
+-- Named APIs; each through one connection, or through each caller's own under an integration.
+CREATE TABLE data_sources (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    description TEXT NOT NULL,
+    base_url TEXT,              -- NULL: the connection's own
+    connection TEXT REFERENCES connections (id),
+    integration TEXT REFERENCES integrations (id),
+    secrets BYTEA,              -- sealed: values of secret variables
+    spec TEXT NOT NULL,         -- headers, query, variables, health, requests, allow, as JSON
+    generation BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    UNIQUE (tenant, name)
+);
+CREATE INDEX data_sources_connection ON data_sources (connection) WHERE connection IS NOT NULL;
+CREATE INDEX data_sources_integration ON data_sources (integration) WHERE integration IS NOT NULL;
 
 CREATE TABLE connect_sessions (
     id TEXT PRIMARY KEY,

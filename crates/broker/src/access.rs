@@ -10,7 +10,9 @@ use tokio::sync::watch;
 
 use crate::error::{Error, FieldError, Result, invalid};
 use crate::manage::Page;
-use crate::model::{Caller, ConnectionId, Grip, KeyId, Limits, NewKey, PlainKey, Rate, Scope, StoredKey, Tenant};
+use crate::model::{
+    Caller, ConnectionId, Grip, KeyId, Limits, NewKey, PlainKey, Rate, Scope, SourceId, StoredKey, Tenant,
+};
 use crate::open::Broker;
 use crate::store::NewStoredKey;
 use crate::vault::write_private;
@@ -178,11 +180,25 @@ impl Broker {
 
     /// Refuses a key that is limited to some connections what would reach others: making connections, changing what connections share.
     pub(crate) fn require_unlimited(&self, caller: &Caller, what: &'static str, object: &str) -> Result<()> {
-        if caller.limits.connections.is_empty() {
+        if !caller.limits.are_to_some() {
             return Ok(());
         }
-        self.record(caller, "access.refused", object, "refused", Some(format!("limited to some connections: {what}")))?;
-        Err(Error::Limited("connection"))
+        let (some, limit) = match caller.limits.sources.is_empty() {
+            true => ("connections", "connection"),
+            false => ("data sources", "data source"),
+        };
+        self.record(caller, "access.refused", object, "refused", Some(format!("limited to some {some}: {what}")))?;
+        Err(Error::Limited(limit))
+    }
+
+    /// Refuses, on the record, a use of a data source that the key's limits forbid.
+    pub(crate) fn require_source(&self, caller: &Caller, id: &SourceId, name: &str) -> Result<()> {
+        if !caller.limits.refuses_source(id, name) {
+            return Ok(());
+        }
+        let detail = Some("limited to other data sources".to_owned());
+        self.record(caller, "access.refused", id.as_str(), "refused", detail)?;
+        Err(Error::Limited("data source"))
     }
 
     /// Makes an API key.

@@ -146,6 +146,16 @@ pub enum Error {
         /// The hosts that the definition names.
         allowed: Vec<String>,
     },
+    /// A call that the data source's rules don't let pass.
+    #[error("the data source `{data_source}` lets no {method} of {path} pass; see its `allow`, or have a rule added")]
+    NotAllowed {
+        /// Name of the data source.
+        data_source: String,
+        /// The method.
+        method: String,
+        /// The path below its base URL.
+        path: String,
+    },
     /// The API, or its definition, allows no call now; nothing was sent.
     #[error("{}", api_limited(.connection, *.said, *.retry_after))]
     ApiLimited {

@@ -166,9 +166,13 @@ impl Broker {
     async fn hear(&self, change: Change) -> Result<()> {
         match change {
             Change::Tokens(id, generation) => self.live.forget_before(&id, generation),
-            Change::Connection(id) => self.live.forget(&id),
+            Change::Connection(id) => {
+                self.live.forget(&id);
+                self.sources.forget_own();
+            }
             Change::Key(id) => self.keys.forget(&id),
             Change::Integration(id) => self.live.forget_of(&id),
+            Change::Source(id) => self.sources.forget(&id),
             // What integrations stay on never changes.
             Change::Providers => self.load_own_providers().await?,
             Change::DataKeys => self.load_data_keys().await?,
@@ -180,6 +184,7 @@ impl Broker {
 
     async fn forget_everything(&self) -> Result<()> {
         self.live.forget_all();
+        self.sources.forget_all();
         self.keys.forget_all();
         self.forget_versions();
         self.load_own_providers().await?;

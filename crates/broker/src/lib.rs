@@ -6,7 +6,7 @@
 //! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `usage`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
 //! `definitions` → `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `learn` → `endpoints` → `token_set` → `allowance` (what an API allows) → `live` (tokens in
 //! memory) →
-//! `settle` (what is asked once a token set is safe) → `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `test` → `idempotency` → `seal` → `ends` → `scheduler` → `doctor`.
+//! `settle` (what is asked once a token set is safe) → `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `source` (data sources) → `test` → `idempotency` → `seal` → `ends` → `scheduler` → `doctor`.
 
 #![allow(
     clippy::result_large_err,
@@ -45,6 +45,7 @@ mod seal;
 mod settle;
 #[cfg(test)]
 mod simulation;
+mod source;
 pub mod store;
 mod test;
 mod token;
@@ -66,13 +67,14 @@ pub use fence::Instance;
 pub use gateway::{ProxyRequest, Reply};
 pub use idempotency::{Idempotency, KeptReply};
 pub use manage::{
-    ConnectionEdit, IntegrationEdit, Meaning, NewConnection, NewIntegration, NewVersion, Page, ProviderVersion,
-    ShownConnection, ShownProvider, Upgrade,
+    ConnectionEdit, IntegrationEdit, MadeSource, Meaning, NewConnection, NewIntegration, NewSource, NewVersion, Page,
+    ProviderVersion, ShownConnection, ShownProvider, ShownSource, SourceEdit, Upgrade, VariableEdit, Wanted,
 };
 pub use open::{Broker, Opened, Retention, Settings};
 pub use renew::RenewalNote;
 pub use revoke::RevocationOutcome;
 pub use seal::SealStatus;
+pub use source::{Preview, RunReply, SourceRun};
 pub use test::{TestReport, TestStep};
 pub use token::{AtHand, HandedToken};
 pub use usage::{UsageFilter, UsageLine, UsagePage};

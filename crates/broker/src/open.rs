@@ -29,6 +29,7 @@ use crate::model::{AttemptId, Caller, ConnectionId, Fenced, Tenant};
 use crate::plan::Discovered;
 use crate::points::Points;
 use crate::renew::{Claims, Running};
+use crate::source::KnownSources;
 use crate::store::{Location, Store, StoreError};
 use crate::usage::Usage;
 use crate::vault::{RootKey, RootKeySource, Vault};
@@ -105,6 +106,7 @@ pub struct Inner {
     pub(crate) live: LiveTokens,
     pub(crate) allowances: Allowances,
     pub(crate) key_gates: KeyGates,
+    pub(crate) sources: KnownSources,
     pub(crate) discovered: Discovered,
     /// Renewals under way in this process; everybody who wants the same one waits for the same task.
     pub(crate) renewals: Mutex<HashMap<ConnectionId, Running>>,
@@ -166,6 +168,7 @@ impl Broker {
             live: LiveTokens::default(),
             allowances: Allowances::default(),
             key_gates: KeyGates::default(),
+            sources: KnownSources::default(),
             discovered: Discovered::default(),
             renewals: Mutex::default(),
             claims: Claims::default(),

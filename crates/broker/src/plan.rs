@@ -322,7 +322,7 @@ fn certificate(integration: &Integration) -> Option<(String, Secret)> {
 }
 
 /// Integration's and connection's values together; the connection's win, and the reply's stand apart as `reply.NAME`.
-fn all_values(
+pub(crate) fn all_values(
     integration: &Integration,
     variables: &Values,
     secrets: &SecretInput,
@@ -380,6 +380,11 @@ pub(crate) fn integration_place_of<'a>(tenant: &'a Tenant, row: &'a str, generat
 /// Where a connection's secrets are sealed to.
 pub(crate) fn connection_place<'a>(tenant: &'a Tenant, row: &'a str) -> Place<'a> {
     Place { tenant: tenant.as_str(), table: "connections", row, column: "secrets", generation: 0 }
+}
+
+/// Where the secrets of a data source are sealed to.
+pub(crate) fn source_place<'a>(tenant: &'a Tenant, row: &'a str, generation: i64) -> Place<'a> {
+    Place { tenant: tenant.as_str(), table: "data_sources", row, column: "secrets", generation }
 }
 
 fn uri(url: &url::Url) -> http::Uri {

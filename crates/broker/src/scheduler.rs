@@ -161,6 +161,7 @@ impl Broker {
         self.allowances.drop_idle(now);
         self.key_gates.drop_idle(now);
         self.egress.drop_idle();
+        self.sources.drop_idle();
         self.retry_left_behind().await?;
         self.forget_past(now).await?;
         // In one transaction: what is taken away and what follows from it happen both or not at all.
@@ -217,7 +218,10 @@ fn end_session(tx: &Tx<'_>, session: &ConnectSession, now: i64) -> StoreResult<(
     tx.end_consent(&session.connection, None, now)?;
     let unused = session.made_connection && session.used_at.is_none();
     match tx.connection_by_id(&session.connection)? {
-        Some(draft) if unused && draft.connected_at.is_none() => tx.remove_connection(&session.connection),
+        Some(draft) if unused && draft.connected_at.is_none() => match tx.source_on_connection(&draft.id)? {
+            None => tx.remove_connection(&session.connection),
+            Some(_) => Ok(()),
+        },
         _ => Ok(()),
     }
 }

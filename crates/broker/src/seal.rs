@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::model::{Caller, Tenant};
 use crate::open::Broker;
-use crate::plan::{connection_place, integration_place_of};
+use crate::plan::{connection_place, integration_place_of, source_place};
 use crate::store::{SealedRow, StoreError, StoreResult, Tx};
 use crate::token_set::token_place;
 use crate::vault::{Place, Vault};
@@ -35,7 +35,7 @@ impl Broker {
     pub async fn seal_status(&self) -> Result<SealStatus> {
         let newest = self.vault.newest();
         let mut values = BTreeMap::from([(newest, 0)]);
-        for table in [Table::Integrations, Table::Connections] {
+        for table in [Table::Integrations, Table::Connections, Table::Sources] {
             let mut after = String::new();
             loop {
                 let from = after.clone();
@@ -108,7 +108,7 @@ impl Broker {
     /// Seals every long-lived value anew that an older key sealed; answers how many rows.
     pub(crate) async fn reseal_all(&self) -> Result<u64> {
         let mut resealed = 0;
-        for table in [Table::Integrations, Table::Connections] {
+        for table in [Table::Integrations, Table::Connections, Table::Sources] {
             let mut after = String::new();
             loop {
                 if self.stopping.load(Ordering::Relaxed) {
@@ -155,6 +155,7 @@ impl Broker {
         let secrets_place = match table {
             Table::Integrations => integration_place_of(&tenant, &row.id, row.generation),
             Table::Connections => connection_place(&tenant, &row.id),
+            Table::Sources => source_place(&tenant, &row.id, row.generation),
         };
         Ok(SealedRow {
             secrets: anew(secrets_place, &row.secrets)?,
@@ -170,6 +171,7 @@ impl Broker {
 enum Table {
     Integrations,
     Connections,
+    Sources,
 }
 
 impl Table {
@@ -177,6 +179,7 @@ impl Table {
         match self {
             Table::Integrations => tx.sealed_integrations(after, BATCH),
             Table::Connections => tx.sealed_connections(after, BATCH),
+            Table::Sources => tx.sealed_sources(after, BATCH),
         }
     }
 
@@ -184,6 +187,7 @@ impl Table {
         match self {
             Table::Integrations => tx.reseal_integration(was, row),
             Table::Connections => tx.reseal_connection(was, row),
+            Table::Sources => tx.reseal_source(was, row),
         }
     }
 }

@@ -175,7 +175,7 @@ impl Called {
     }
 }
 
-fn call_remedy(status: u16) -> &'static str {
+pub(crate) fn call_remedy(status: u16) -> &'static str {
     match status {
         401 => {
             "The API doesn't accept the token: check the audience and the header prefix, then refresh or authorise again."
@@ -188,7 +188,7 @@ fn call_remedy(status: u16) -> &'static str {
     }
 }
 
-fn token_message(expires_at: Option<i64>, now: i64) -> String {
+pub(crate) fn token_message(expires_at: Option<i64>, now: i64) -> String {
     match expires_at {
         Some(at) => format!("A token is there; it expires in {} s.", (at - now).max(0) / 1000),
         None => "A token is there; the provider doesn't say when it expires.".to_owned(),
@@ -203,11 +203,11 @@ fn told_active(expires_at: Option<i64>, now: i64) -> String {
     }
 }
 
-fn held(name: &'static str, message: String) -> TestStep {
+pub(crate) fn held(name: &'static str, message: String) -> TestStep {
     TestStep { name, ok: true, message, remedy: None }
 }
 
-fn failed(name: &'static str, error: &Error) -> TestStep {
+pub(crate) fn failed(name: &'static str, error: &Error) -> TestStep {
     let (message, remedy) = match error {
         Error::NotReady { failure: Some(Failure { message, remedy, .. }), .. } => {
             (message.clone(), Some(remedy.clone()))

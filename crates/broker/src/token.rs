@@ -9,7 +9,7 @@ use crate::clock::millis;
 use crate::endpoints::Urgency;
 use crate::error::{Error, Result};
 use crate::live::Live;
-use crate::model::{Caller, ConnectionId, Grip, Status};
+use crate::model::{Caller, Connection, ConnectionId, Grip, Status};
 use crate::open::Broker;
 use crate::renew::{Enough, RenewalNote, Wish};
 
@@ -185,8 +185,13 @@ impl Broker {
             return Ok(live);
         }
         let row = self.find_connection(caller, id_or_name).await?;
+        self.live_of_row(&row).await
+    }
+
+    /// A row's token set, put into memory. It may have expired.
+    pub(crate) async fn live_of_row(&self, row: &Connection) -> Result<Arc<Live>> {
         let usable = matches!(row.state.status(), Status::Connected | Status::Failing | Status::Reconnect);
-        match self.live_of(&row)?.filter(|_| usable) {
+        match self.live_of(row)?.filter(|_| usable) {
             Some(live) => {
                 self.publish(&live).await;
                 Ok(live)

@@ -5,7 +5,7 @@
 //! parameters and rules that `keyholder_oauth` needs. The language is described in `docs/provider-language.md`.
 //!
 //! The order of the modules, each using only what stands before it:
-//! `error`, `endpoint`, `template`, `definition`, `schema`, `source`, `values`, `built_in`, `check`, `render`, `catalogue`, `draft`, `import`.
+//! `error`, `endpoint`, `template`, `saved`, `definition`, `schema`, `source`, `values`, `built_in`, `check`, `render`, `catalogue`, `draft`, `import`.
 
 mod built_in;
 mod catalogue;
@@ -16,6 +16,7 @@ mod endpoint;
 mod error;
 pub mod import;
 mod render;
+pub mod saved;
 mod schema;
 mod source;
 mod template;

@@ -12,12 +12,12 @@ use http_body::{Frame, SizeHint};
 
 use super::credential::KeptBody;
 use super::wanted::UntilOver;
-use super::{Call, Due};
+use super::{Call, Due, Via};
 use crate::allowance::Turn;
 use crate::clock::{Clock, Moment};
 use crate::egress::{Body, BoxError, empty};
 use crate::live::Live;
-use crate::model::{Caller, ConnectionId};
+use crate::model::{Caller, ConnectionId, SourceId};
 use crate::open::Broker;
 use crate::usage::{CallEnd, Called, Usage};
 
@@ -38,6 +38,7 @@ struct Count {
     clock: Clock,
     caller: Arc<Caller>,
     connection: ConnectionId,
+    source: Option<SourceId>,
     at: i64,
     began: Moment,
     /// Until the reply's head; until the end, where none came.
@@ -53,11 +54,20 @@ impl Account {
     }
 
     /// The call is on the record, and goes out with so many bytes.
-    pub(super) fn begins(&mut self, broker: &Broker, caller: &Arc<Caller>, live: &Live, at: i64, sent: u64) {
+    pub(super) fn begins(
+        &mut self,
+        broker: &Broker,
+        caller: &Arc<Caller>,
+        live: &Live,
+        via: Via<'_>,
+        at: i64,
+        sent: u64,
+    ) {
         let (clock, usage) = (broker.clock.clone(), Arc::clone(&broker.usage));
         let (caller, connection, began) = (Arc::clone(caller), live.id.clone(), clock.moment());
         let (took, end, received) = (None, CallEnd::Failed, 0);
-        self.count = Some(Count { usage, clock, caller, connection, at, began, took, end, sent, received });
+        let source = via.source().cloned();
+        self.count = Some(Count { usage, clock, caller, connection, source, at, began, took, end, sent, received });
     }
 
     /// The reply's head is there.
@@ -82,7 +92,7 @@ impl Drop for Count {
     fn drop(&mut self) {
         let took = self.took.unwrap_or_else(|| self.clock.since(self.began));
         let called = Called { end: self.end, sent: self.sent, received: self.received, took };
-        self.usage.called(self.at, &self.caller, &self.connection, None, &called);
+        self.usage.called(self.at, &self.caller, &self.connection, self.source.as_ref(), &called);
     }
 }
 

@@ -94,7 +94,8 @@ impl Broker {
             _ => self.body(call).await?,
         };
         let limits = &call.caller.limits;
-        let mut headers = passed(&call.request, !limits.methods.is_empty() || !limits.paths.is_empty());
+        let ruled = matches!(call.via, Via::Source(source) if !source.rules.is_empty());
+        let mut headers = passed(&call.request, ruled || !limits.methods.is_empty() || !limits.paths.is_empty());
         if let Via::Source(source) = call.via {
             for (name, value) in &source.headers {
                 headers.entry(name).or_insert_with(|| value.clone());
@@ -247,7 +248,7 @@ fn is_callers_own(name: &str) -> bool {
     ) || name.starts_with(OWN)
 }
 
-/// With these some servers take a request for another than it says it is, which would slip past a key's limits on methods and paths.
+/// With these some servers take a request for another than it says it is, which would slip past limits and rules on methods and paths.
 fn overrides(name: &str) -> bool {
     matches!(
         name,

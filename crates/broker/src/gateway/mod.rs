@@ -38,8 +38,9 @@ pub(crate) use target::{Asked, Base, build};
 use crate::egress::{Body, empty};
 use crate::error::{Result, invalid};
 use crate::live::Live;
-use crate::model::Caller;
+use crate::model::{Caller, SourceId};
 use crate::open::Broker;
+use crate::source::Rule;
 use answer::Answer;
 
 /// A caller's request, as it came in.
@@ -95,7 +96,6 @@ pub(crate) enum Via<'a> {
     /// By the connection itself.
     Connection,
     /// By a data source.
-    #[expect(dead_code, reason = "data sources make it")]
     Source(&'a Arc<SourceAccess>),
 }
 
@@ -107,16 +107,32 @@ impl<'a> Via<'a> {
             Via::Source(source) => &source.base,
         }
     }
+
+    /// The data source, where it is by one.
+    fn source(self) -> Option<&'a SourceId> {
+        match self {
+            Via::Connection => None,
+            Via::Source(source) => Some(&source.id),
+        }
+    }
 }
 
-/// A data source as calls use it.
+/// A data source as calls use it: its placeholders filled for one connection.
 pub(crate) struct SourceAccess {
-    /// What paths are appended to, instead of the definition's base URL.
+    /// Its id.
+    pub(crate) id: SourceId,
+    /// Its name.
+    pub(crate) name: String,
+    /// What paths are appended to, instead of the definition's base URL; on a host that the definition allows.
     pub(crate) base: Base,
+    /// The base URL's path below the connection's own; `None` where it lies beside that.
+    pub(crate) below: Option<String>,
     /// Sent where the caller's request has no header of the name.
     pub(crate) headers: Vec<(http::HeaderName, HeaderValue)>,
     /// Sent where the caller's query has no parameter of the name.
     pub(crate) query: keyholder_oauth::Params,
+    /// What may be called; empty: everything.
+    pub(crate) rules: Vec<Rule>,
 }
 
 /// A call on its way.

@@ -2,24 +2,52 @@
 
 use http::Method;
 
-use super::Call;
+use super::{Call, SourceAccess, Via};
 use crate::error::{Error, Result, invalid};
 use crate::live::Live;
-use crate::model::Grip;
+use crate::model::{Caller, Grip};
 use crate::open::Broker;
 
 impl Broker {
     /// Refuses, on the record where the key's limits forbid it, a request that may not be sent.
     pub(super) fn policy(&self, call: &Call<'_>, live: &Live) -> Result<()> {
         let (method, path) = (&call.request.method, call.request.path());
-        let grip = Grip::Call { method: method.as_str(), path };
-        self.require_grip(call.caller, &live.id, &live.name, grip)?;
+        match call.via {
+            Via::Connection => {
+                let grip = Grip::Call { method: method.as_str(), path };
+                self.require_grip(call.caller, &live.id, &live.name, grip)?;
+            }
+            Via::Source(source) => {
+                let limits = &call.caller.limits;
+                let path = if limits.paths.is_empty() { None } else { source.limited_path(limits, path) };
+                let grip = Grip::Behind { method: method.as_str(), path: path.as_deref() };
+                self.require_grip(call.caller, &live.id, &live.name, grip)?;
+                if call.host().is_some() {
+                    let remedy = "leave it out; call another host by the connection, or make a data source for it";
+                    return Err(invalid("Keyholder-Host", "a data source has one host", remedy));
+                }
+            }
+        }
         if !call.caller.limits.paths.is_empty() && call.host().is_some() {
             // The limit's paths are those below the base URL; on another host they would mean something else.
             return Err(Error::Limited("host"));
         }
         check_method(method)?;
-        check_path(path)
+        check_path(path)?;
+        match call.via {
+            Via::Connection => Ok(()),
+            Via::Source(source) => self.check_rules(call.caller, source, method, path),
+        }
+    }
+
+    /// Refuses, on the record, a call that the data source's rules don't let pass.
+    fn check_rules(&self, caller: &Caller, source: &SourceAccess, method: &Method, path: &str) -> Result<()> {
+        let checked = source.check_rules(method, path);
+        if checked.is_err() {
+            let called = format!("no rule lets {method} {path} pass");
+            self.record(caller, "access.refused", source.id.as_str(), "refused", Some(called))?;
+        }
+        checked
     }
 }
 

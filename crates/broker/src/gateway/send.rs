@@ -29,12 +29,12 @@ impl Broker {
             call.account.of_connection = self.turn(live, api).await?;
             let host = request.uri().host().unwrap_or_default();
             let (method, path) = (&call.request.method, call.request.path());
-            let record = CallRecord { connection: &live.id, source: None, method, host, path };
+            let record = CallRecord { connection: &live.id, source: call.via.source(), method, host, path };
             let now = self.now_ms();
             self.audit.record_call(now, call.caller, record).await?;
             call.is_recorded = true;
             let sent = request.body().size_hint().exact().unwrap_or(0);
-            call.account.begins(self, call.caller, live, now, sent);
+            call.account.begins(self, call.caller, live, call.via, now, sent);
         }
         let base = call.via.base(api);
         self.send_once(api, base, request).await

@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::open::Broker;
 use crate::plan::PASSWORD;
-use crate::store::{Filter, Tx};
+use crate::store::{Filter, StoreError, Tx};
 
 /// What a new connection shall be. Without `Debug`: variables may be secret.
 #[derive(Clone, Default)]
@@ -86,6 +86,7 @@ impl Broker {
             })
             .await
             .map_err(|error| taken(error, "connection", &connection.name))?;
+        self.sources.forget_own();
         self.record(caller, "connection.create", connection.id.as_str(), "ok", Some(connection.name.clone()))?;
         Ok(shown(connection, &integration))
     }
@@ -249,6 +250,11 @@ impl Broker {
     /// Removes a connection. Its grant at the provider is revoked first, where the provider can be told.
     pub async fn remove_connection(&self, caller: &Caller, id_or_name: &str) -> Result<()> {
         let connection = self.find_connection(caller, id_or_name).await?;
+        // Before anything is ended at the provider.
+        let id = connection.id.clone();
+        if self.store.read(move |tx| tx.source_on_connection(&id)).await?.is_some() {
+            return Err(Error::InUse { what: "connection", name: connection.name, by: "data sources" });
+        }
         self.revoke_row(&connection).await?;
         let id = connection.id.clone();
         self.store
@@ -256,8 +262,15 @@ impl Broker {
                 tx.lock_connection(&id)?;
                 tx.remove_connection(&id)
             })
-            .await?;
+            .await
+            .map_err(|error| match error {
+                StoreError::InUse => {
+                    Error::InUse { what: "connection", name: connection.name.clone(), by: "data sources" }
+                }
+                other => other.into(),
+            })?;
         self.live.forget(&connection.id);
+        self.sources.forget_own();
         self.record(caller, "connection.remove", connection.id.as_str(), "ok", Some(connection.name))
     }
 

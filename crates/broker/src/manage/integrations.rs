@@ -91,9 +91,40 @@ pub struct IntegrationEdit {
     pub variables: Values,
 }
 
+/// An integration that is ready to be stored.
+#[derive(Clone)]
+pub(super) struct MadeIntegration {
+    pub(super) integration: Integration,
+    provider: ShownProvider,
+    sealed: Option<Vec<u8>>,
+}
+
+impl MadeIntegration {
+    /// Stores it; `false` when its definition was removed meanwhile.
+    pub(super) fn write(&self, tx: &Tx<'_>) -> StoreResult<bool> {
+        let held = hold(tx, &self.integration, &self.provider)?;
+        if held {
+            tx.add_integration(&self.integration, self.sealed.as_deref())?;
+        }
+        Ok(held)
+    }
+}
+
 impl Broker {
     /// Adds an integration. What it needs of the provider (its discovery document) is asked now, so that a mistake shows at once.
     pub async fn add_integration(&self, caller: &Caller, new: NewIntegration) -> Result<Integration> {
+        let made = self.new_integration(caller, new).await?;
+        let integration = made.integration.clone();
+        let written = self.store.write(move |tx| made.write(tx)).await;
+        if !written.map_err(|error| taken(error, "integration", &integration.name))? {
+            return Err(Error::ChangedMeanwhile("provider"));
+        }
+        self.record(caller, "integration.create", integration.id.as_str(), "ok", Some(integration.name.clone()))?;
+        Ok(integration)
+    }
+
+    /// An integration, checked and sealed but not stored yet.
+    pub(super) async fn new_integration(&self, caller: &Caller, new: NewIntegration) -> Result<MadeIntegration> {
         self.require_unlimited(caller, "no integrations", &new.name)?;
         check_name(&new.name)?;
         let provider = self.provider_for(&new.provider)?;
@@ -134,23 +165,7 @@ impl Broker {
         };
         self.check_integration(&definition, &integration).await?;
         let sealed = self.seal_integration(&integration)?;
-        let stored = integration.clone();
-        let written = self
-            .store
-            .write(move |tx| {
-                let held = hold(tx, &stored, &provider)?;
-                if held {
-                    tx.add_integration(&stored, sealed.as_deref())?;
-                }
-                Ok(held)
-            })
-            .await
-            .map_err(|error| taken(error, "integration", &integration.name))?;
-        if !written {
-            return Err(Error::ChangedMeanwhile("provider"));
-        }
-        self.record(caller, "integration.create", integration.id.as_str(), "ok", Some(integration.name.clone()))?;
-        Ok(integration)
+        Ok(MadeIntegration { integration, provider, sealed })
     }
 
     /// The integration of this id or name, its secrets opened.
@@ -221,7 +236,7 @@ impl Broker {
         let (tenant, id) = (caller.tenant.clone(), integration.id.clone());
         self.store.write(move |tx| tx.remove_integration(&tenant, &id)).await.map_err(|error| match error {
             StoreError::InUse => {
-                Error::InUse { what: "integration", name: integration.name.clone(), by: "connections" }
+                Error::InUse { what: "integration", name: integration.name.clone(), by: "connections or data sources" }
             }
             other => other.into(),
         })?;

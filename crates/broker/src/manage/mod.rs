@@ -6,19 +6,21 @@ mod discover;
 mod fields;
 mod integrations;
 mod providers;
+mod sources;
 mod upgrade;
 
 use keyholder_oauth::Secret;
 use keyholder_provider::{AskedOf, Definition, Method};
 
 use crate::error::{Error, FieldError, Result, invalid};
-use crate::model::{ConnectionId, IntegrationId, KeyId, SecretInput, SessionId, Values};
+use crate::model::{ConnectionId, IntegrationId, KeyId, SecretInput, SessionId, SourceId, Values};
 use crate::store::StoreError;
 
 pub use connections::{ConnectionEdit, NewConnection, ShownConnection};
 pub(crate) use connections::{choose, shown};
 pub use integrations::{IntegrationEdit, NewIntegration};
 pub use providers::{ProviderVersion, ShownProvider};
+pub use sources::{MadeSource, NewSource, ShownSource, SourceEdit, VariableEdit, Wanted};
 pub use upgrade::{Meaning, NewVersion, Upgrade};
 
 /// Which part of a list.
@@ -63,6 +65,7 @@ fn is_id(name: &str) -> bool {
         || name.parse::<IntegrationId>().is_ok()
         || name.parse::<KeyId>().is_ok()
         || name.parse::<SessionId>().is_ok()
+        || name.parse::<SourceId>().is_ok()
 }
 
 /// Says which name is taken.

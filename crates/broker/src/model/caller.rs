@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use keyholder_oauth::Secret;
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionId, KeyId, Tenant};
+use super::{ConnectionId, KeyId, SourceId, Tenant};
 
 /// What an API key may do. Credential-reading scopes stand apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,8 +62,10 @@ impl Rate {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// Names or ids of the connections it may use.
+    /// Names or ids of the connections it may use, by themselves or behind data sources.
     pub connections: BTreeSet<String>,
+    /// Names or ids of the data sources it may use. Where there are some, connections are out of its reach but through these.
+    pub sources: BTreeSet<String>,
     /// HTTP methods it may send through the gateway, upper case.
     pub methods: BTreeSet<String>,
     /// Path prefixes it may call through the gateway, such as `/v3/contacts`.
@@ -85,6 +87,14 @@ pub enum Grip<'a> {
         /// Path below the API's base URL, with a leading slash.
         path: &'a str,
     },
+    /// The same through a data source, for which [`Limits::refuses_source`] has been asked.
+    Behind {
+        /// HTTP method, upper case.
+        method: &'a str,
+        /// Path below the base URL that the key's paths are meant below: the source's for a key that is limited to sources, else the connection's, with a leading slash.
+        /// `None`: the source lies beside the connection's base URL.
+        path: Option<&'a str>,
+    },
 }
 
 impl Limits {
@@ -94,16 +104,30 @@ impl Limits {
         if !listed(&self.connections, id.as_str()) && !listed(&self.connections, name) {
             return Some("connection");
         }
-        let Grip::Call { method, path } = grip else {
-            return None;
+        let (method, path) = match grip {
+            Grip::Connection | Grip::Call { .. } if !self.sources.is_empty() => return Some("data source"),
+            Grip::Connection => return None,
+            Grip::Call { method, path } => (method, Some(path)),
+            Grip::Behind { method, path } => (method, path),
         };
         if !listed(&self.methods, method) {
             return Some("method");
         }
         let below = |prefix: &String| {
-            path.strip_prefix(prefix.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            let rest = path.and_then(|path| path.strip_prefix(prefix.trim_end_matches('/')));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         (!self.paths.is_empty() && !self.paths.iter().any(below)).then_some("path")
+    }
+
+    /// Whether a data source is none of those that it may use.
+    pub fn refuses_source(&self, id: &SourceId, name: &str) -> bool {
+        !self.sources.is_empty() && !self.sources.contains(id.as_str()) && !self.sources.contains(name)
+    }
+
+    /// Whether it is kept to some connections or data sources.
+    pub fn are_to_some(&self) -> bool {
+        !self.connections.is_empty() || !self.sources.is_empty()
     }
 }
 
@@ -190,6 +214,22 @@ mod tests {
         assert_eq!(call("POST", "/v3/contacts"), Some("method"));
         assert_eq!(limits.refusal(&id, "erp", Grip::Connection), Some("connection"));
         assert_eq!(Limits::default().refusal(&id, "erp", Grip::Connection), None);
+        let behind = |path| limits.refusal(&id, "crm", Grip::Behind { method: "GET", path });
+        assert_eq!((behind(Some("/v3/contacts/1")), behind(None)), (None, Some("path")));
+    }
+
+    #[test]
+    fn a_key_for_data_sources_reaches_connections_through_them_only() {
+        let id: ConnectionId = "con_00000000000000000000000000".parse().expect("an id");
+        let source: SourceId = "src_00000000000000000000000000".parse().expect("an id");
+        let limits = Limits { sources: ["invoices".to_owned()].into(), ..Limits::default() };
+        let call = Grip::Call { method: "GET", path: "/" };
+        assert_eq!(limits.refusal(&id, "crm", call), Some("data source"));
+        assert_eq!(limits.refusal(&id, "crm", Grip::Connection), Some("data source"));
+        assert_eq!(limits.refusal(&id, "crm", Grip::Behind { method: "GET", path: None }), None);
+        assert!(!limits.refuses_source(&source, "invoices") && limits.refuses_source(&source, "contacts"));
+        let both = Limits { connections: ["erp".to_owned()].into(), ..limits };
+        assert_eq!(both.refusal(&id, "crm", Grip::Behind { method: "GET", path: None }), Some("connection"));
     }
 
     #[test]
@@ -197,7 +237,10 @@ mod tests {
         let rate = Rate { per_second: Some(0.5), concurrent: Some(3) };
         let limits = Limits { rate, ..Limits::default() };
         let stored = serde_json::to_string(&limits).expect("plain data");
-        assert_eq!(stored, r#"{"connections":[],"methods":[],"paths":[],"per_second":0.5,"concurrent":3}"#);
+        assert_eq!(
+            stored,
+            r#"{"connections":[],"sources":[],"methods":[],"paths":[],"per_second":0.5,"concurrent":3}"#
+        );
         assert_eq!(serde_json::from_str::<Limits>(&stored).expect("its own text"), limits);
         assert_eq!(serde_json::from_str::<Limits>(r#"{"paths":[]}"#).expect("an older text"), Limits::default());
     }

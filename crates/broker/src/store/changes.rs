@@ -1,7 +1,7 @@
 //! What other processes must hear of. On SQLite there is one process, and nothing is written.
 
 use super::{StoreResult, Tx, Val, sql};
-use crate::model::{ConnectionId, IntegrationId, KeyId};
+use crate::model::{ConnectionId, IntegrationId, KeyId, SourceId};
 
 sql! {
     ANNOUNCE = "INSERT INTO changes (at, kind, object) VALUES (?1, ?2, ?3)";
@@ -16,12 +16,14 @@ sql! {
 pub enum Change {
     /// A connection has a token set of this generation, or none any more.
     Tokens(ConnectionId, i64),
-    /// A connection was edited or removed.
+    /// A connection was added, edited or removed.
     Connection(ConnectionId),
     /// An API key was revoked.
     Key(KeyId),
     /// An integration was edited.
     Integration(IntegrationId),
+    /// A data source was added, edited or removed.
+    Source(SourceId),
     /// A definition was added or replaced.
     Providers,
     /// There is a new data key.
@@ -72,6 +74,7 @@ fn written(change: &Change) -> (&'static str, String) {
         Change::Connection(id) => ("connection", id.to_string()),
         Change::Key(id) => ("key", id.to_string()),
         Change::Integration(id) => ("integration", id.to_string()),
+        Change::Source(id) => ("source", id.to_string()),
         Change::Providers => ("providers", String::new()),
         Change::DataKeys => ("data_keys", String::new()),
         Change::Fence => ("fence", String::new()),
@@ -89,6 +92,7 @@ fn read(kind: &str, object: &str) -> Change {
         "connection" => object.parse().ok().map(Change::Connection),
         "key" => object.parse().ok().map(Change::Key),
         "integration" => object.parse().ok().map(Change::Integration),
+        "source" => object.parse().ok().map(Change::Source),
         "providers" => Some(Change::Providers),
         "data_keys" => Some(Change::DataKeys),
         "fence" => Some(Change::Fence),

@@ -73,6 +73,10 @@ sql! {
     REMOVE_EVENTS = "DELETE FROM events WHERE connection = ?1";
     REMOVE_SESSIONS = "DELETE FROM connect_sessions WHERE connection = ?1";
     REMOVE_CONSENTS = "DELETE FROM consents WHERE connection = ?1";
+    OF_OWNER = "SELECT id, state FROM connections WHERE tenant = ?1 AND integration = ?2 AND owner = ?3 ORDER BY id LIMIT 50";
+    // Whether there is one or more is all that matters.
+    ANY_IN_USE = "SELECT id, state FROM connections WHERE tenant = ?1 AND integration = ?2 AND state IN ('connected', 'failing', 'reconnect') LIMIT 2";
+    ANY = "SELECT id, state FROM connections WHERE tenant = ?1 AND integration = ?2 LIMIT 2";
     COUNT_BY_STATE = "SELECT state, count(*) FROM connections WHERE tenant = ?1 GROUP BY state";
 }
 
@@ -96,6 +100,15 @@ pub struct Due {
     pub endpoint: String,
     /// Of the token set it has.
     pub generation: i64,
+}
+
+/// A connection that may be a caller's own.
+#[derive(Clone, Debug)]
+pub struct OwnConnection {
+    /// Its id.
+    pub id: ConnectionId,
+    /// Its state.
+    pub status: Status,
 }
 
 /// A connection whose end is near.
@@ -182,7 +195,9 @@ impl Tx<'_> {
             Val::opt_b(it.secrets.as_deref()),
             Val::I(it.created_at),
         ];
-        self.execute(&ADD, &values).map(drop)
+        self.execute(&ADD, &values)?;
+        // It may be the one that a caller of a data source means, or make that doubtful.
+        self.announce(&Change::Connection(it.id.clone()))
     }
 
     /// The connection of this id or name.
@@ -217,6 +232,29 @@ impl Tx<'_> {
     /// Ids of an integration's connections.
     pub fn connections_of(&self, integration: &IntegrationId) -> StoreResult<Vec<ConnectionId>> {
         self.rows(&IDS_OF_INTEGRATION, &[Val::T(integration.as_str())], |row| read_id(row, 0))
+    }
+
+    /// The connections of this owner under an integration; without an owner, two of all that are there, those in use first.
+    pub fn own_connections(
+        &self,
+        tenant: &Tenant,
+        integration: &IntegrationId,
+        owner: Option<&str>,
+    ) -> StoreResult<Vec<OwnConnection>> {
+        let of = [Val::T(tenant.as_str()), Val::T(integration.as_str())];
+        let read = |row: &Row<'_>| {
+            let unreadable = StoreError::Unreadable { table: "connections", column: "state" };
+            Ok(OwnConnection { id: read_id(row, 0)?, status: Status::from_stored(&row.t(1)?).ok_or(unreadable)? })
+        };
+        match owner {
+            Some(owner) => {
+                self.rows(&OF_OWNER, &[Val::T(tenant.as_str()), Val::T(integration.as_str()), Val::T(owner)], read)
+            }
+            None => {
+                let in_use = self.rows(&ANY_IN_USE, &of, read)?;
+                if in_use.is_empty() { self.rows(&ANY, &of, read) } else { Ok(in_use) }
+            }
+        }
     }
 
     /// How many connections are in which state.

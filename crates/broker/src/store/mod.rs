@@ -21,6 +21,7 @@ mod sealed;
 mod setup;
 #[cfg(test)]
 mod simulated;
+mod sources;
 mod sqlite;
 mod upkeep;
 mod usage;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 pub use access::NewStoredKey;
 pub use changes::{Change, Numbered};
-pub use connections::{CommitExpiry, CommitTokens, Due, Ending, Filter, RecordFailure};
+pub use connections::{CommitExpiry, CommitTokens, Due, Ending, Filter, OwnConnection, RecordFailure};
 pub use consents::NewSession;
 use engine::sql;
 pub use engine::{Row, Sql, Tx, Val};

@@ -1,12 +1,14 @@
 //! Every sealed column that lives long, for the rotation of data keys.
 
-use super::{StoreResult, Tx, Val, sql};
+use super::{Row, StoreResult, Tx, Val, sql};
 
 sql! {
     SEALED_CONNECTIONS = "SELECT id, tenant, generation, secrets, token_set, previous_token_set FROM connections WHERE id > ?1 ORDER BY id LIMIT ?2";
     RESEAL_CONNECTION = "UPDATE connections SET secrets = ?2, token_set = ?3, previous_token_set = ?4 WHERE id = ?1 AND generation = ?5 \
         AND secrets IS NOT DISTINCT FROM ?6 AND token_set IS NOT DISTINCT FROM ?7 AND previous_token_set IS NOT DISTINCT FROM ?8";
     SEALED_INTEGRATIONS = "SELECT id, tenant, generation, secrets FROM integrations WHERE id > ?1 ORDER BY id LIMIT ?2";
+    SEALED_SOURCES = "SELECT id, tenant, generation, secrets FROM data_sources WHERE id > ?1 ORDER BY id LIMIT ?2";
+    RESEAL_SOURCE = "UPDATE data_sources SET secrets = ?2 WHERE id = ?1 AND generation = ?3 AND secrets IS NOT DISTINCT FROM ?4";
     RESEAL_INTEGRATION = "UPDATE integrations SET secrets = ?2 WHERE id = ?1 AND generation = ?3 AND secrets IS NOT DISTINCT FROM ?4";
 }
 
@@ -66,16 +68,7 @@ impl Tx<'_> {
 
     /// Sealed columns of the integrations after `after`.
     pub fn sealed_integrations(&self, after: &str, limit: i64) -> StoreResult<Vec<SealedRow>> {
-        self.rows(&SEALED_INTEGRATIONS, &[Val::T(after), Val::I(limit)], |row| {
-            Ok(SealedRow {
-                id: row.t(0)?,
-                tenant: row.t(1)?,
-                generation: row.i(2)?,
-                secrets: row.opt_b(3)?,
-                token_set: None,
-                previous_token_set: None,
-            })
-        })
+        self.rows(&SEALED_INTEGRATIONS, &[Val::T(after), Val::I(limit)], read_secrets)
     }
 
     /// Writes an integration's sealed column back; `false` when another process changed it since `was` was read.
@@ -84,4 +77,27 @@ impl Tx<'_> {
         let values = [Val::T(&row.id), Val::opt_b(new), Val::I(was.generation), Val::opt_b(old)];
         Ok(self.execute(&RESEAL_INTEGRATION, &values)? == 1)
     }
+
+    /// Sealed columns of the data sources after `after`.
+    pub fn sealed_sources(&self, after: &str, limit: i64) -> StoreResult<Vec<SealedRow>> {
+        self.rows(&SEALED_SOURCES, &[Val::T(after), Val::I(limit)], read_secrets)
+    }
+
+    /// Writes a data source's sealed column back; `false` when another process changed it since `was` was read.
+    pub fn reseal_source(&self, was: &SealedRow, row: &SealedRow) -> StoreResult<bool> {
+        let (old, new) = (was.secrets.as_deref(), row.secrets.as_deref());
+        let values = [Val::T(&row.id), Val::opt_b(new), Val::I(was.generation), Val::opt_b(old)];
+        Ok(self.execute(&RESEAL_SOURCE, &values)? == 1)
+    }
+}
+
+fn read_secrets(row: &Row<'_>) -> StoreResult<SealedRow> {
+    Ok(SealedRow {
+        id: row.t(0)?,
+        tenant: row.t(1)?,
+        generation: row.i(2)?,
+        secrets: row.opt_b(3)?,
+        token_set: None,
+        previous_token_set: None,
+    })
 }

@@ -109,6 +109,7 @@ async fn every_statement_prepares(fresh: Fresh) {
         history::ALL,
         instances::ALL,
         integrations::ALL,
+        sources::ALL,
         migrate::ALL,
         sealed::ALL,
         providers::ALL,

@@ -24,6 +24,7 @@ mod recovery;
 mod renewal;
 mod scale;
 mod scheduler;
+mod sources;
 mod sqlite_only;
 mod start;
 mod versions;

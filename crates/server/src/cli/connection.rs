@@ -307,7 +307,7 @@ fn show(out: &Out, it: &Value) -> Result {
     ])
 }
 
-fn tell_test(out: &Out, report: &Value) -> Result {
+pub(crate) fn tell_test(out: &Out, report: &Value) -> Result {
     if out.json {
         out.json(report)?;
     } else {

@@ -31,6 +31,9 @@ pub(crate) enum Key {
         /// Only this connection; may be repeated
         #[arg(long = "connection", value_name = "CONNECTION")]
         connections: Vec<String>,
+        /// Only this data source, and connections only through it; may be repeated
+        #[arg(long = "source", value_name = "SOURCE")]
+        sources: Vec<String>,
         /// Only API calls with this HTTP method; may be repeated
         #[arg(long = "method", value_name = "METHOD")]
         methods: Vec<String>,
@@ -62,9 +65,9 @@ impl Key {
     pub(crate) async fn run(self, context: &Context) -> Result {
         let (api, out) = (context.api()?, &context.out);
         match self {
-            Key::Create { name, scopes, connections, methods, paths, per_second, concurrent, expires } => {
+            Key::Create { name, scopes, connections, sources, methods, paths, per_second, concurrent, expires } => {
                 let limits = json!({
-                    "connections": connections, "methods": methods, "paths": paths,
+                    "connections": connections, "sources": sources, "methods": methods, "paths": paths,
                     "per_second": per_second, "concurrent": concurrent,
                 });
                 let body = json!({
@@ -106,6 +109,7 @@ fn row(key: &Value, now: i64) -> Vec<Cell> {
         |field: &str, unit: &str| limits[field].as_f64().map_or(String::new(), |calls| format!("{calls} {unit}"));
     let limits = [
         words(&limits["connections"]),
+        words(&limits["sources"]),
         words(&limits["methods"]),
         words(&limits["paths"]),
         count("per_second", "a second"),

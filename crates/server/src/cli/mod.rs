@@ -23,6 +23,7 @@ mod sandbox;
 mod seal;
 mod serve;
 mod signal;
+mod source;
 mod token;
 mod usage;
 pub(crate) mod values;
@@ -80,6 +81,8 @@ enum Command {
     Integration(Box<integration::Integration>),
     #[command(subcommand)]
     Connection(connection::Connection),
+    #[command(subcommand)]
+    Source(Box<source::Source>),
     Import(import::Import),
     Connect(connect::Connect),
     Token(token::Token),
@@ -188,6 +191,7 @@ async fn dispatch(cli: Cli) -> Result {
         Command::Provider(command) => command.run(&context).await,
         Command::Integration(command) => command.run(&context).await,
         Command::Connection(command) => command.run(&context).await,
+        Command::Source(command) => command.run(&context).await,
         Command::Import(command) => command.run(&context).await,
         Command::Connect(command) => command.run(&context).await,
         Command::Token(command) => command.run(&context).await,

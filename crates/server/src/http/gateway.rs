@@ -1,4 +1,4 @@
-//! `ANY /v1/connections/{connection}/proxy/{path}`.
+//! `ANY /v1/connections/{connection}/proxy/{path}`, and the same of data sources.
 
 use std::sync::Arc;
 
@@ -19,11 +19,21 @@ pub(super) async fn proxy(
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let connection = connection_of(request.uri().path())?;
+    let connection = name_of(request.uri().path())?;
     let request = request.map(egress::Body::boxed);
     let mut response = call(&app, &caller, &connection, request).await?.map(Body::new);
     response.extensions_mut().insert(Called);
     Ok(response)
+}
+
+pub(super) async fn proxy_source(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let source = name_of(request.uri().path())?;
+    let request = proxied(request.map(egress::Body::boxed));
+    Ok(app.broker.proxy_source(&caller, &source, request).await?.map(Body::new))
 }
 
 /// Hands a request to the gateway, and its reply back.
@@ -33,9 +43,13 @@ pub(super) async fn call(
     connection: &str,
     request: http::Request<egress::Body>,
 ) -> Result<http::Response<Reply>, ApiError> {
+    Ok(app.broker.proxy(caller, connection, proxied(request)).await?)
+}
+
+fn proxied(request: http::Request<egress::Body>) -> ProxyRequest {
     let (mut head, body) = request.into_parts();
     let target = head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let proxied = ProxyRequest {
+    ProxyRequest {
         method: head.method,
         tail: tail(target.path()),
         target,
@@ -43,29 +57,28 @@ pub(super) async fn call(
         version: head.version,
         upgrade: head.extensions.remove(),
         body,
-    };
-    Ok(app.broker.proxy(caller, connection, proxied).await?)
+    }
 }
 
 /// Only this segment is decoded: what stands behind it belongs to the API, which may mean other bytes than UTF-8.
-fn connection_of(path: &str) -> Result<String, ApiError> {
+fn name_of(path: &str) -> Result<String, ApiError> {
     decoded(path.split('/').nth(3).unwrap_or_default())
 }
 
 /// Where what stands behind `/proxy` begins. It stays percent-encoded: decoding and encoding again could change what the API sees.
 fn tail(path: &str) -> usize {
-    // `/v1/connections/{connection}/proxy/…`: the fifth slash begins the tail.
+    // `/v1/connections/{connection}/proxy/…`, `/v1/data-sources/{source}/proxy/…`: the fifth slash begins the tail.
     path.match_indices('/').nth(4).map_or(path.len(), |(at, _)| at)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{connection_of, tail};
+    use super::{name_of, tail};
 
     #[test]
     fn the_connections_name_is_decoded_and_nothing_else() {
-        assert_eq!(connection_of("/v1/connections/a%20%C3%A4%zz%/proxy/%FF").unwrap(), "a ä%zz%");
-        assert!(connection_of("/v1/connections/%FF/proxy/x").is_err());
+        assert_eq!(name_of("/v1/connections/a%20%C3%A4%zz%/proxy/%FF").unwrap(), "a ä%zz%");
+        assert!(name_of("/v1/connections/%FF/proxy/x").is_err());
     }
 
     #[test]

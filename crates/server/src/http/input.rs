@@ -98,6 +98,18 @@ impl<S: Send + Sync> FromRequestParts<S> for InPath {
     }
 }
 
+/// The parameters of the path, decoded.
+pub(super) struct InPaths<const N: usize>(pub(super) [String; N]);
+
+impl<const N: usize, S: Send + Sync> FromRequestParts<S> for InPaths<N> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let texts = Path::<Vec<String>>::from_request_parts(parts, state).await.map_err(|_| bad_path())?.0;
+        texts.try_into().map(Self).map_err(|_| bad_path())
+    }
+}
+
 fn bad_path() -> ApiError {
     Refusal::Unreadable("the path isn't percent-encoded UTF-8; encode names as UTF-8".to_owned()).into()
 }

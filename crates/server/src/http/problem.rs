@@ -249,6 +249,9 @@ impl Problem {
             Error::HostNotAllowed { .. } => {
                 Self::new(StatusCode::FORBIDDEN, "host_not_allowed", "Not a host of this provider", detail)
             }
+            Error::NotAllowed { .. } => {
+                Self::new(StatusCode::FORBIDDEN, "not_allowed", "Not among the data source's calls", detail)
+            }
             Error::Egress(egress) => unreachable_provider(&egress.what, "unreachable", detail),
             Error::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", "The database failed", detail),
             Error::Vault(_) | Error::RootKey(_) => {

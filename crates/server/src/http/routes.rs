@@ -8,7 +8,7 @@ use http::Method;
 use keyholder_broker::model::Scope;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::api::{connections, integrations, keys, operations, providers, sessions, usage};
+use super::api::{connections, integrations, keys, operations, providers, sessions, sources, usage};
 use super::{App, assets, caller, connect, gateway, health, idempotency, openapi, problem};
 use problem::{ApiError, Refusal};
 
@@ -79,6 +79,16 @@ pub fn table() -> Vec<Route> {
         any("/v1/connections/{connection}/proxy/{*path}", Call, gateway::proxy, "Call the connection's API with the token put in on the way"),
 
         post("/v1/connect-sessions", Manage, sessions::create, "Make a link for one person to authorise one connection").takes::<sessions::NewSessionBody>().creates::<sessions::SessionBody>(),
+
+        get("/v1/data-sources", Read, sources::list, "List data sources").query(PAGE).answers::<sources::SourceList>(),
+        post("/v1/data-sources", Manage, sources::add, "Add a data source, with integration and connection where these are given as objects: all or nothing").takes::<sources::NewSourceBody>().creates::<sources::CreatedSourceBody>(),
+        get("/v1/data-sources/{source}", Read, sources::show, "Show a data source").answers::<sources::SourceBody>(),
+        patch("/v1/data-sources/{source}", Manage, sources::edit, "Change a data source").takes::<sources::SourceEditBody>().answers::<sources::SourceBody>(),
+        delete("/v1/data-sources/{source}", Manage, sources::remove, "Remove a data source"),
+        post("/v1/data-sources/{source}/test", Manage, sources::test, "Test a data source: token, then its health request").takes::<sources::SourceTestBody>().answers::<connections::TestReply>(),
+        post("/v1/data-sources/{source}/requests/{request}/run", Call, sources::run, "Run a saved request and show the reply").takes::<sources::RunBody>().answers::<sources::RunReplyBody>(),
+        any("/v1/data-sources/{source}/proxy/", Call, gateway::proxy_source, "Call the root of the data source's API"),
+        any("/v1/data-sources/{source}/proxy/{*path}", Call, gateway::proxy_source, "Call the data source's API with the token put in on the way"),
 
         get("/v1/keys", Admin, keys::list, "List API keys").query(PAGE).answers::<keys::KeyList>(),
         post("/v1/keys", Admin, keys::create, "Make an API key; it is shown this once").takes::<keys::NewKeyBody>().creates::<keys::KeyBody>(),

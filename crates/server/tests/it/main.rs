@@ -8,6 +8,7 @@ mod api_idempotency;
 mod api_input;
 mod api_integrations;
 mod api_keys;
+mod api_sources;
 mod app;
 mod bad_clients;
 mod bad_input;

@@ -158,11 +158,8 @@ struct Checked<'a> {
 
 impl Checked<'_> {
     async fn call(&mut self, method: &str, template: &str, name: &str, body: Value) -> Value {
-        let start = template.find('{');
-        let path = match start {
-            Some(start) => format!("{}{name}{}", &template[..start], &template[start..].split_once('}').unwrap().1),
-            None => template.to_owned(),
-        };
+        let parts = template.split('/').map(|part| if part.starts_with('{') { name } else { part });
+        let path = parts.collect::<Vec<_>>().join("/");
         let verb: Method = method.to_uppercase().parse().unwrap();
         let body = if matches!(method, "get" | "delete") { String::new() } else { body.to_string() };
         let reply = self.app.admin().send(verb, &path, &[], full(body)).await;
@@ -244,6 +241,21 @@ async fn every_success_is_what_the_document_says() {
     assert_eq!(failing["failure"]["kind"], "setup");
     app.sandbox.clear_faults();
     on.call("post", &of("/test"), "machine", json!({})).await;
+
+    let source = json!({
+        "name": "api", "connection": "machine", "base_url": format!("{base}/api/echo"), "variables": {"x": "1", "y": {"secret": true, "value": "2"}},
+        "health": {"path": "/"}, "requests": {"api": {"path": "/{{x}}", "extract": "$.path", "expect": {"status": [200]}}}, "allow": [{"path": "/**"}],
+    });
+    on.call("post", "/v1/data-sources", "", source).await;
+    let made = json!({"name": "more", "integration": app.integration_body("of more", "client_credentials"), "connection": {"name": "of more"}});
+    on.call("post", "/v1/data-sources", "", made).await;
+    on.call("get", "/v1/data-sources", "", json!(null)).await;
+    let of_source = |verb: &str| format!("/v1/data-sources/{{source}}{verb}");
+    on.call("get", &of_source(""), "api", json!(null)).await;
+    on.call("patch", &of_source(""), "api", json!({"description": "for checks"})).await;
+    on.call("post", &of_source("/test"), "api", json!({})).await;
+    on.call("post", &of_source("/requests/{request}/run"), "api", json!({"variables": {"x": 2}})).await;
+    on.call("delete", &of_source(""), "more", json!(null)).await;
 
     on.call("post", "/v1/connect-sessions", "", json!({"integration": "people", "owner": "bob"})).await;
     on.call("post", &of("/revoke"), "alice", json!({})).await;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use http::{HeaderName, StatusCode, header};
-use keyholder_broker::model::{Caller, Status};
+use keyholder_broker::model::{Caller, Connection, Status};
 use keyholder_broker::store::Filter;
 use keyholder_broker::{
     Authorize, ConnectionEdit, DeviceCode, Error, FieldError, HandedToken, NewConnection, RevocationOutcome,
-    ShownConnection,
+    ShownConnection, TestReport,
 };
 use keyholder_oauth::Secret;
 use schemars::JsonSchema;
@@ -363,6 +363,11 @@ pub(crate) async fn authorize(
         None => app.broker.authorize(&caller, &name, wish.owner, wish.return_url).await?,
     };
     let connection = app.broker.connection(&caller, &name).await?.connection;
+    Ok(Json(authorize_reply(&connection, outcome)))
+}
+
+/// What authorising this connection came to.
+pub(super) fn authorize_reply(connection: &Connection, outcome: Authorize) -> AuthorizeReply {
     let (authorize_url, expires_at, device) = match outcome {
         Authorize::Done(_) => (None, None, None),
         Authorize::Person(link) => (Some(link.url), Some(link.session.expires_at), None),
@@ -370,13 +375,7 @@ pub(crate) async fn authorize(
     };
     // A connection that works goes on while it is authorised again.
     let state = if device.is_some() { Status::Pending } else { connection.state.status() };
-    Ok(Json(AuthorizeReply {
-        connection: connection.id.to_string(),
-        state: state.as_str(),
-        authorize_url,
-        expires_at,
-        device,
-    }))
+    AuthorizeReply { connection: connection.id.to_string(), state: state.as_str(), authorize_url, expires_at, device }
 }
 
 fn device_body(code: DeviceCode) -> DeviceBody {
@@ -478,13 +477,16 @@ pub(crate) async fn test(
     Authenticated(caller): Authenticated,
     InPath(name): InPath,
 ) -> Result<Json<TestReply>, ApiError> {
-    let report = app.broker.test(&caller, &name).await?;
+    Ok(Json(test_reply(app.broker.test(&caller, &name).await?)))
+}
+
+pub(super) fn test_reply(report: TestReport) -> TestReply {
     let steps = report
         .steps
         .into_iter()
         .map(|step| StepBody { name: step.name, ok: step.ok, message: step.message, remedy: step.remedy })
         .collect();
-    Ok(Json(TestReply { ok: report.ok, steps }))
+    TestReply { ok: report.ok, steps }
 }
 
 pub(crate) async fn revoke(
@@ -510,7 +512,7 @@ fn state(word: &str) -> Result<Status, ApiError> {
     })
 }
 
-fn body(shown: &ShownConnection) -> ConnectionBody {
+pub(super) fn body(shown: &ShownConnection) -> ConnectionBody {
     let it = &shown.connection;
     let status = it.state.status();
     let failure = it.state.failure();

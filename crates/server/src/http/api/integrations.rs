@@ -214,7 +214,7 @@ pub struct AddressBody {
 }
 
 /// `null` is not the same as left out.
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(from).map(Some)
 }
 
@@ -247,7 +247,12 @@ pub(crate) async fn add(
     Authenticated(caller): Authenticated,
     Input(new): Input<NewIntegrationBody>,
 ) -> Result<(StatusCode, Json<IntegrationBody>), ApiError> {
-    let new = NewIntegration {
+    let integration = app.broker.add_integration(&caller, new_integration(new)?).await?;
+    Ok((StatusCode::CREATED, Json(body(&app, &integration).await)))
+}
+
+pub(super) fn new_integration(new: NewIntegrationBody) -> Result<NewIntegration, ApiError> {
+    Ok(NewIntegration {
         name: new.name,
         provider: new.provider,
         method: new.method,
@@ -266,9 +271,7 @@ pub(crate) async fn add(
         token_key: new.token_key,
         limits: new.limits.into(),
         variables: new.variables,
-    };
-    let integration = app.broker.add_integration(&caller, new).await?;
-    Ok((StatusCode::CREATED, Json(body(&app, &integration).await)))
+    })
 }
 
 pub(crate) async fn edit(
@@ -342,7 +345,7 @@ fn client_auth(word: &str) -> Result<ClientAuth, ApiError> {
     })
 }
 
-async fn body(app: &App, it: &Integration) -> IntegrationBody {
+pub(super) async fn body(app: &App, it: &Integration) -> IntegrationBody {
     let definition = app.broker.definition_of(it).await.ok();
     let method = definition.as_ref().and_then(|d| d.method(Some(&it.method)).ok());
     IntegrationBody {

@@ -42,8 +42,10 @@ pub struct KeyBody {
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsBody {
-    /// Names or ids of connections.
+    /// Names or ids of connections, by themselves or behind data sources.
     connections: BTreeSet<String>,
+    /// Names or ids of data sources. With some, connections are reached through these only.
+    sources: BTreeSet<String>,
     /// HTTP methods through the gateway.
     methods: BTreeSet<String>,
     /// Path prefixes through the gateway.
@@ -96,6 +98,7 @@ pub(crate) async fn create(
         scopes: new.scopes.iter().map(|word| scope(word)).collect::<Result<_, _>>()?,
         limits: Limits {
             connections: new.limits.connections,
+            sources: new.limits.sources,
             methods: new.limits.methods,
             paths: new.limits.paths,
             rate: Rate { per_second: new.limits.per_second, concurrent: new.limits.concurrent },
@@ -129,6 +132,7 @@ fn body(it: &StoredKey, key: Option<String>) -> KeyBody {
         scopes: it.caller.scopes.iter().map(|scope| scope.as_str()).collect(),
         limits: LimitsBody {
             connections: it.caller.limits.connections.clone(),
+            sources: it.caller.limits.sources.clone(),
             methods: it.caller.limits.methods.clone(),
             paths: it.caller.limits.paths.clone(),
             per_second: it.caller.limits.rate.per_second,

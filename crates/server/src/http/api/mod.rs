@@ -6,4 +6,5 @@ pub(super) mod keys;
 pub(super) mod operations;
 pub(super) mod providers;
 pub(super) mod sessions;
+pub(super) mod sources;
 pub(super) mod usage;
