@@ -10,6 +10,7 @@ mod body;
 mod circuit;
 mod connector;
 mod http1;
+mod http2;
 mod identity;
 mod upstream;
 
@@ -33,7 +34,7 @@ pub use body::Body;
 use connector::{Connector, Refused};
 pub(crate) use identity::{Identity, certificate_ends_at};
 pub use upstream::Upstream;
-use upstream::Upstreams;
+use upstream::{Connectors, Upstreams};
 
 use crate::clock::Clock;
 use crate::trust;
@@ -160,8 +161,11 @@ impl Egress {
     pub fn new(clock: Clock, policy: Policy, extra_ca: Option<&[u8]>) -> Result<Self, BadTrust> {
         let policy = std::sync::Arc::new(policy);
         let tls = trust::client(extra_ca)?;
-        let connector = Connector::guarded(&policy, tls.clone());
-        Ok(Self::with(clock, policy, connector, Some(tls)))
+        let connectors = Connectors {
+            any: Connector::guarded_http2(&policy, tls.clone()),
+            http1: Connector::guarded(&policy, tls.clone()),
+        };
+        Ok(Self::with(clock, policy, connectors, Some(tls)))
     }
 
     /// A client for a rehearsal: every host is this loopback address, without TLS, while addresses stay as definitions have them; the
@@ -175,20 +179,22 @@ impl Egress {
         let mut policy = Policy::default();
         policy.allow(AllowRule::Network(std::net::Ipv4Addr::LOCALHOST.into(), 8));
         policy.allow(AllowRule::Network(std::net::Ipv6Addr::LOCALHOST.into(), 128));
-        Self::with(clock, std::sync::Arc::new(policy), Connector::Rehearsal(stage), None)
+        let connectors = Connectors { any: Connector::Rehearsal(stage), http1: Connector::Rehearsal(stage) };
+        Self::with(clock, std::sync::Arc::new(policy), connectors, None)
     }
 
     fn with(
         clock: Clock,
         policy: std::sync::Arc<Policy>,
-        connector: Connector,
+        connectors: Connectors,
         tls: Option<rustls::ClientConfig>,
     ) -> Self {
-        let upstreams = Upstreams::new(clock.clone(), connector.clone());
+        let once = once(connectors.http1.clone());
+        let upstreams = Upstreams::new(clock.clone(), connectors);
         Self {
             clock,
             policy,
-            once: once(connector),
+            once,
             upstreams: std::sync::Arc::new(upstreams),
             tls,
             #[cfg(test)]

@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::BoxError;
-use super::http1::Reply;
+use super::{http1, http2};
 
 type Boxed = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>;
 
@@ -32,7 +32,8 @@ enum Kind {
     Trailed(Bytes, Option<Box<HeaderMap>>),
     Incoming(Incoming),
     Boxed(Boxed),
-    Reply(Box<Reply>),
+    Own(Box<http1::Reply>),
+    Shared(Box<http2::Reply>),
 }
 
 impl Body {
@@ -66,7 +67,7 @@ impl Body {
         match &self.kind {
             Kind::Empty => Some(0),
             Kind::Full(bytes) | Kind::Trailed(bytes, _) => Some(bytes.len()),
-            Kind::Incoming(_) | Kind::Boxed(_) | Kind::Reply(_) => None,
+            Kind::Incoming(_) | Kind::Boxed(_) | Kind::Own(_) | Kind::Shared(_) => None,
         }
     }
 
@@ -75,7 +76,7 @@ impl Body {
         match &self.kind {
             Kind::Empty => Some(Self::empty()),
             Kind::Full(bytes) => Some(Self::of(Kind::Full(bytes.clone()))),
-            Kind::Trailed(..) | Kind::Incoming(_) | Kind::Boxed(_) | Kind::Reply(_) => None,
+            Kind::Trailed(..) | Kind::Incoming(_) | Kind::Boxed(_) | Kind::Own(_) | Kind::Shared(_) => None,
         }
     }
 
@@ -84,8 +85,12 @@ impl Body {
         Self::of(Kind::Trailed(bytes, Some(Box::new(trailers))))
     }
 
-    pub(super) fn reply(reply: Box<Reply>) -> Self {
-        Self::of(Kind::Reply(reply))
+    pub(super) fn reply(reply: Box<http1::Reply>) -> Self {
+        Self::of(Kind::Own(reply))
+    }
+
+    pub(super) fn shared_reply(reply: Box<http2::Reply>) -> Self {
+        Self::of(Kind::Shared(reply))
     }
 
     /// Lets `upload` know of every part that is taken, unless there is nothing to wait for.
@@ -132,7 +137,8 @@ impl http_body::Body for Body {
                 ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(BoxError::from))
             }
             Kind::Boxed(body) => ready!(body.as_mut().poll_frame(cx)),
-            Kind::Reply(reply) => ready!(reply.poll_frame(cx)),
+            Kind::Own(reply) => ready!(reply.poll_frame(cx)),
+            Kind::Shared(reply) => ready!(reply.poll_frame(cx)),
         };
         if let Some(upload) = &this.upload {
             upload.moved.store(true, Ordering::Relaxed);
@@ -147,7 +153,8 @@ impl http_body::Body for Body {
             Kind::Trailed(_, trailers) => trailers.is_none(),
             Kind::Incoming(incoming) => incoming.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
-            Kind::Reply(reply) => reply.is_end_stream(),
+            Kind::Own(reply) => reply.is_end_stream(),
+            Kind::Shared(reply) => reply.is_end_stream(),
         }
     }
 
@@ -159,14 +166,16 @@ impl http_body::Body for Body {
             Kind::Trailed(..) => SizeHint::default(),
             Kind::Incoming(incoming) => incoming.size_hint(),
             Kind::Boxed(body) => body.size_hint(),
-            Kind::Reply(reply) => reply.size_hint(),
+            Kind::Own(reply) => reply.size_hint(),
+            Kind::Shared(reply) => reply.size_hint(),
         }
     }
 }
 
-/// Whether a request's body has moved: an upload may take its time, standing still may not.
+/// A request's body on its way, as the connection sees it.
 #[derive(Debug, Default)]
 pub(super) struct Upload {
+    /// An upload may take its time, standing still may not.
     moved: AtomicBool,
 }
 

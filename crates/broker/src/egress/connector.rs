@@ -1,14 +1,15 @@
 //! Resolver and TLS below the client.
 
-use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::{fmt, io};
 
 use http::Uri;
+use hyper::rt;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
@@ -33,20 +34,29 @@ pub(super) enum Connector {
 }
 
 impl Connector {
-    /// TLS as `config` says.
+    /// TLS as `config` says, for HTTP/1.1.
     pub(super) fn guarded(policy: &Arc<Policy>, config: ClientConfig) -> Self {
-        Connector::Guarded(
-            hyper_rustls::HttpsConnectorBuilder::new()
-                .with_tls_config(config)
-                .https_or_http()
-                .enable_http1()
-                .wrap_connector(GuardedTcp(Arc::clone(policy))),
-        )
+        let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
+        Connector::Guarded(builder.enable_http1().wrap_connector(GuardedTcp(Arc::clone(policy))))
+    }
+
+    /// The same, and HTTP/2 where the server chooses it (RFC 7301).
+    pub(super) fn guarded_http2(policy: &Arc<Policy>, config: ClientConfig) -> Self {
+        let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
+        Connector::Guarded(builder.enable_all_versions().wrap_connector(GuardedTcp(Arc::clone(policy))))
     }
 
     /// A connection to the server of `uri`.
     pub(super) async fn connect(&self, uri: Uri) -> Result<Stream, EgressFault> {
         self.clone().oneshot(uri).await.map_err(|error| connect_fault(error.as_ref()))
+    }
+}
+
+/// Whether the server has chosen HTTP/2.
+pub(super) fn speaks_http2(stream: &Stream) -> bool {
+    match stream {
+        MaybeHttpsStream::Https(tls) => tls.inner().get_ref().1.alpn_protocol() == Some(b"h2"),
+        MaybeHttpsStream::Http(_) => false,
     }
 }
 
@@ -70,6 +80,74 @@ impl tower::Service<Uri> for Connector {
                 Box::pin(async move { Ok(MaybeHttpsStream::Http(TokioIo::new(plain(address).await?))) })
             }
         }
+    }
+}
+
+/// A stream whose failed write waits for what can still be read: a server that refuses an upload answers, and closes while we are sending.
+pub(super) struct Listening {
+    stream: Stream,
+    is_deaf: bool,
+}
+
+impl Listening {
+    pub(super) fn to(stream: Stream) -> Self {
+        Self { stream, is_deaf: false }
+    }
+
+    fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let is_closed = |kind| matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+        match written {
+            Poll::Ready(Err(error)) if is_closed(error.kind()) => {
+                // The reader finds the end, and is woken for it.
+                self.is_deaf = true;
+                Poll::Pending
+            }
+            written => written,
+        }
+    }
+}
+
+impl rt::Read for Listening {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl rt::Write for Listening {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_deaf {
+            return Poll::Pending;
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_deaf {
+            return Poll::Pending;
+        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.written(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -152,7 +230,7 @@ impl tower::Service<Name> for GuardedResolver {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a rehearsal's provider is on this machine")]
-async fn plain(address: SocketAddr) -> std::io::Result<TcpStream> {
+async fn plain(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)

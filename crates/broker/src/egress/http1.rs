@@ -15,11 +15,11 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 
 use super::alarm::{Alarm, Stopwatch};
 use super::body::{Body, Upload};
-use super::connector::Stream;
+use super::connector::{Listening, Stream};
 use super::{BoxError, EgressFault, IDLE, innermost};
 
 /// An idle connection is closed after this, unless its server names another time.
-const KEPT_IDLE: Duration = Duration::from_secs(30);
+pub(super) const KEPT_IDLE: Duration = Duration::from_secs(30);
 /// How many idle connections an upstream keeps.
 const MOST_IDLE: usize = 256;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -85,11 +85,13 @@ pub(super) struct NoReply {
     pub(super) unsent: Option<Request<Body>>,
     /// The connection ended without a word.
     pub(super) silently: bool,
+    /// The server says that it has not looked at the request.
+    pub(super) refused: bool,
 }
 
 impl Http1 {
     pub(super) async fn begin(stream: Stream, pool: &Arc<Pool>) -> hyper::Result<Box<Self>> {
-        let (sender, connection) = Builder::new().max_buf_size(128 << 10).handshake(stream).await?;
+        let (sender, connection) = Builder::new().max_buf_size(128 << 10).handshake(Listening::to(stream)).await?;
         Ok(Box::new(Self {
             sender,
             driver: Some(Box::pin(connection.with_upgrades())),
@@ -117,10 +119,10 @@ impl Http1 {
             if let Poll::Ready(answer) = answer.as_mut().poll(&mut unheard()) {
                 return Poll::Ready(Some(answer));
             }
-            if self.upload.has_moved() {
-                began = self.watch.now();
-            }
             let this = &mut *self;
+            if this.upload.has_moved() {
+                began = this.watch.now();
+            }
             this.alarm.poll(&this.watch, began + head_within, cx).map(|()| None)
         });
         match answered.await {
@@ -129,9 +131,11 @@ impl Http1 {
                 let unsent = error.take_message();
                 let error = error.into_error();
                 let silently = !error.is_user() && !error.is_parse() && !error.is_parse_too_large();
-                Err(NoReply { what: lost(&error), unsent, silently })
+                Err(NoReply { what: lost(&error), unsent, silently, refused: false })
             }
-            None => Err(NoReply { what: EgressFault::Timeout(head_within), unsent: None, silently: false }),
+            None => {
+                Err(NoReply { what: EgressFault::Timeout(head_within), unsent: None, silently: false, refused: false })
+            }
         }
     }
 
@@ -139,7 +143,11 @@ impl Http1 {
     fn answered(mut self: Box<Self>, response: Response<Incoming>, now: Duration) -> Response<Body> {
         let (head, mut body) = response.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            self.hand_over();
+            // The connection now belongs to whoever asked for another protocol.
+            self.drive(&mut unheard());
+            if let Some(driver) = self.driver {
+                tokio::spawn(driver);
+            }
             return Response::from_parts(head, Body::empty());
         }
         if let Some(said) = head.headers.get(KEEP_ALIVE) {
@@ -224,14 +232,6 @@ impl Http1 {
             && self.sender.is_ready()
         {
             pool.put(self, now);
-        }
-    }
-
-    /// The connection now belongs to whoever asked for another protocol.
-    fn hand_over(mut self: Box<Self>) {
-        self.drive(&mut unheard());
-        if let Some(driver) = self.driver {
-            tokio::spawn(driver);
         }
     }
 }

@@ -27,6 +27,7 @@ mod scheduler;
 mod sources;
 mod sqlite_only;
 mod start;
+mod upstream;
 mod versions;
 
 /// Whether these tests run on PostgreSQL; `it_postgres` is the same on that engine.
