@@ -107,7 +107,8 @@ async fn what_is_the_callers_own_or_of_this_hop_stays_here() {
     let headers = seen["headers"].as_object().unwrap();
     let mut names: Vec<_> = headers.keys().map(String::as_str).collect();
     names.sort_unstable();
-    assert_eq!(names, ["host", "te", "x-kept"], "{headers:?}");
+    assert_eq!(names, ["connection", "host", "te", "x-kept"], "{headers:?}");
+    assert_eq!(headers["connection"], "te", "RFC 9110 §10.1.4 asks for it, and it is ours");
     assert!(headers["host"].as_str().unwrap().starts_with("127.0.0.1:"));
     assert_eq!(seen["authorization"], "Bearer ****");
 }
