@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_queue::SegQueue;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -141,7 +142,7 @@ impl Http1 {
 
     /// The reply, with as much of its body as is there already: a small one frees the connection at once.
     fn answered(mut self: Box<Self>, response: Response<Incoming>, now: Duration) -> Response<Body> {
-        let (head, mut body) = response.into_parts();
+        let (mut head, mut body) = response.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             // The connection now belongs to whoever asked for another protocol.
             self.drive(&mut unheard());
@@ -152,6 +153,10 @@ impl Http1 {
         }
         if let Some(said) = head.headers.get(KEEP_ALIVE) {
             self.keeps = kept_by(said).unwrap_or(KEPT_IDLE);
+        }
+        if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.remove(CONTENT_LENGTH).is_some() {
+            // The chunks count, whatever the length says; whoever sends both is not to be trusted with another request (RFC 9112 §6.3).
+            self.keeps = Duration::ZERO;
         }
         let mut ahead = [None, None];
         let mut is_over = body.is_end_stream();

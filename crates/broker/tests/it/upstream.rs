@@ -394,6 +394,30 @@ async fn what_a_server_says_of_its_replys_length_must_be_true() {
 }
 
 #[tokio::test]
+async fn chunks_count_whatever_the_length_beside_them_says() {
+    let server = Server::start().await;
+    let (upstream, _) = server.upstream();
+    let serve = async {
+        let mut peer = server.accept().await;
+        peer.head().await;
+        let both = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n";
+        peer.say(&format!("{both}5\r\nhello\r\n0\r\n\r\n")).await;
+        // Not on the same connection.
+        let mut other = server.accept().await;
+        other.head().await;
+        other.say(OK).await;
+        (peer, other)
+    };
+    let calls = async {
+        let response = upstream.send(get("/"), LIMIT).await.unwrap();
+        assert!(!response.headers().contains_key("content-length"));
+        assert_eq!(text(response).await, "hello");
+        assert_eq!(text(upstream.send(get("/"), LIMIT).await.unwrap()).await, "hi");
+    };
+    tokio::join!(calls, serve);
+}
+
+#[tokio::test]
 async fn interim_replies_are_none() {
     let server = Server::start().await;
     let (upstream, _) = server.upstream();
