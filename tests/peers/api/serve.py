@@ -3,8 +3,10 @@
 Prints one JSON line when it listens: {"plain", "tls"}: base URLs without a slash at their end. Ends when its stdin closes.
 
   /events     server-sent events: 8 of them, each sent when somebody has asked for `/seen?run=R&n=N`, N being the one before; `Last-Event-ID` goes on
+              from there; with `cut=N` the stream ends after event N, once
   /seen       acknowledges an event
   /socket     a WebSocket that answers each message with itself; `close CODE REASON` closes, `big N` sends N bytes; what it was opened with comes first
+  /closed     the code with which the client of `/socket?run=R` closed, when it has
   elsewhere   the request as JSON: method, raw path, query, headers, length and SHA-256 of the body
 
 Environment:
@@ -22,6 +24,7 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 seen: dict[tuple[str, int], asyncio.Event] = {}
+codes: dict[str, int] = {}
 
 
 async def app(scope, receive, send) -> None:
@@ -36,6 +39,10 @@ async def app(scope, receive, send) -> None:
     elif scope["path"].endswith("/seen"):
         event(*asked(scope)).set()
         await reply(send, 204, b"", [])
+    elif scope["path"].endswith("/closed"):
+        run, _ = asked(scope)
+        await event(run, 0).wait()
+        await reply(send, 200, json.dumps({"code": codes[run]}).encode(), [(b"content-type", b"application/json")])
     else:
         await reply(send, 200, await shown(scope, receive), [(b"content-type", b"application/json")])
 
@@ -47,10 +54,12 @@ async def events(scope, send) -> None:
     if last is None:
         await piece(send, b": welcome\nretry: 7\n\n", True)
     for n in range(int(last or b"0") + 1, 9):
-        # A line of every kind; the last event ends with a carriage return, which is a line's end too.
         text = f"event: kind-{n % 3}\nid: {n}\ndata: {{\"n\": {n},\ndata:  \"caf\u00e9\": \"{'x' * n * 100}\"}}\n\n"
         await piece(send, text.encode(), True)
         await event(run, n).wait()
+        if last is None and n == asked(scope, "cut")[1]:
+            await piece(send, b"", False)
+            return
     await piece(send, b"data: over\r\n\r\n", True)
     await piece(send, b"", False)
 
@@ -67,6 +76,8 @@ async def talk(scope, receive, send) -> None:
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":
+            codes[asked(scope)[0]] = message.get("code")
+            event(*asked(scope)).set()
             return
         text = message.get("text") or ""
         if text.startswith("close "):
@@ -110,9 +121,9 @@ async def piece(send, body: bytes, more: bool) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def asked(scope) -> tuple[str, int]:
+def asked(scope, number: str = "n") -> tuple[str, int]:
     query = urllib.parse.parse_qs(scope["query_string"].decode())
-    return query.get("run", [""])[0], int(query.get("n", ["0"])[0])
+    return query.get("run", [""])[0], int(query.get(number, ["0"])[0])
 
 
 def event(run: str, n: int) -> asyncio.Event:

@@ -327,6 +327,17 @@ impl Caller {
         headers: &[(&str, &str)],
         body: Body,
     ) -> http::Response<Incoming> {
+        self.try_open(method, path, headers, body).await.unwrap()
+    }
+
+    /// As [`Self::open`], where the connection may be closed without an answer.
+    pub async fn try_open(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Result<http::Response<Incoming>, hyper_util::client::legacy::Error> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = format!("{}{path}", self.url).parse().unwrap();
@@ -337,7 +348,7 @@ impl Caller {
         for (name, value) in headers {
             request.headers_mut().insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        self.wire.request(request).await.unwrap()
+        self.wire.request(request).await
     }
 }
 

@@ -65,6 +65,11 @@ impl Server {
         Self { child: Some(child), url, greeting, streams: vec![drained(stdout), stderr] }
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Asks it to stop as a service manager does, and waits for its end.
     pub fn terminate(self) -> Ended {
         self.signal();
@@ -73,7 +78,7 @@ impl Server {
 
     /// Asks it to stop.
     pub fn signal(&self) {
-        let process = self.child.as_ref().unwrap().id();
+        let process = self.pid();
         wait_until_heard(process);
         assert!(Command::new("kill").args(["-TERM", &process.to_string()]).status().unwrap().success());
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::peers::{Nginx, NodeApi, PythonApi};
 
 /// Files, ranges, validators, compression, methods, targets, statuses.
-fn read_calls() -> Vec<Value> {
+pub(super) fn read_calls() -> Vec<Value> {
     let mut calls = Vec::new();
     for file in ["empty.txt", "one.txt", "page.html", "record.json", "random.bin"] {
         calls.push(get(&format!("/files/{file}")));
@@ -44,7 +44,7 @@ fn read_calls() -> Vec<Value> {
 }
 
 /// Uploads of known and unknown length, read back and removed.
-fn write_calls() -> Vec<Value> {
+pub(super) fn write_calls() -> Vec<Value> {
     let mut calls = Vec::new();
     for (size, chunked) in [(0, false), (1, false), (1, true), (300_000, false), (5_000_000, false), (5_000_000, true)]
     {
@@ -65,7 +65,7 @@ fn write_calls() -> Vec<Value> {
 async fn nginx_serves_files_ranges_and_refusals() {
     let nginx = Nginx::start();
     let ways = Ways::to(&nginx.plain).await;
-    for client in Client::ALL {
+    for client in Client::HTTP1 {
         let seen = ways.compare(client, &read_calls());
         assert!(seen.iter().any(|it| it.status == 206) && seen.iter().any(|it| it.status == 599), "{client:?}");
     }
@@ -75,7 +75,7 @@ async fn nginx_serves_files_ranges_and_refusals() {
 async fn nginx_takes_uploads() {
     let nginx = Nginx::start();
     let ways = Ways::to(&nginx.plain).await;
-    for client in Client::ALL {
+    for client in Client::HTTP1 {
         let seen = ways.compare(client, &write_calls());
         let kept = seen.iter().filter(|it| it.name.starts_with("GET"));
         assert_eq!(
@@ -103,20 +103,20 @@ async fn nginx_refuses_what_is_too_large() {
 async fn an_api_in_python_sees_the_same_requests() {
     let api = PythonApi::start();
     let ways = Ways::to(&api.plain).await;
-    echoes(&ways);
+    echoes(&ways, &Client::HTTP1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_in_node_sees_the_same_requests() {
     let api = NodeApi::start();
     let ways = Ways::to(&api.plain).await;
-    echoes(&ways);
-    for client in Client::ALL {
+    echoes(&ways, &Client::HTTP1);
+    for client in Client::HTTP1 {
         ways.compare(client, &[get("/odd")]);
     }
 }
 
-fn echoes(ways: &Ways) {
+pub(super) fn echoes(ways: &Ways, clients: &[Client]) {
     let mut calls = vec![get("/x/y%2Fz?a=%20b&c")];
     for (body, method) in [
         (json!({"text": ""}), "POST"),
@@ -131,20 +131,9 @@ fn echoes(ways: &Ways) {
             json!([["Content-Type", "application/json; charset=utf-8"], ["Prefer", "respond-async"], ["X-Empty", ""]]);
         calls.push(it);
     }
-    for client in Client::ALL {
+    for &client in clients {
         for seen in ways.compare(client, &calls) {
             let shown: Value = serde_json::from_str(seen.text()).unwrap();
-            let via = shown["headers"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .filter(|pair| pair[0].as_str().unwrap().eq_ignore_ascii_case("via"));
-            assert_eq!(
-                via.map(|pair| pair[1].clone()).collect::<Vec<_>>(),
-                ["1.1 keyholder"],
-                "{client:?} {}",
-                seen.name
-            );
             assert!(!shown.to_string().contains("khk_"), "{shown}");
         }
     }
