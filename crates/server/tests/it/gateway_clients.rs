@@ -133,8 +133,8 @@ impl Seen {
 
 /// Ends at each hop (RFC 9110 §7.6.1), so each has its own. A reply in chunks that is there as a whole may go on with a length.
 const HOPS_OWN: [&str; 3] = ["connection", "keep-alive", "transfer-encoding"];
-/// Kept from the caller on purpose: a session of the provider's would get around Keyholder.
-const WITHHELD: [&str; 1] = ["set-cookie"];
+/// Kept from the caller on purpose: a session of the provider's would get around Keyholder, and only Keyholder marks its own errors.
+const WITHHELD: [&str; 2] = ["set-cookie", "keyholder-error"];
 
 /// A gateway in front of an API, and a way around it.
 struct Ways {
@@ -272,10 +272,12 @@ fn comparable(seen: &Seen) -> Seen {
 
 /// The head of a request as the API saw it, without what must differ.
 fn request_head(head: &[Value]) -> Vec<Value> {
-    let name = |pair: &Value| pair[0].as_str().unwrap_or_default().to_ascii_lowercase();
+    let name = |pair: &Value| pair[0].as_str().unwrap_or_default().to_ascii_lowercase().replace(":authority", "host");
     let mut kept: Vec<_> = head
         .iter()
         .map(|pair| json!([name(pair), pair[1]]))
+        // HTTP/2's pseudo-headers: method and target are told beside the headers.
+        .filter(|pair| !pair[0].as_str().is_some_and(|name| name.starts_with(':')))
         .filter(|pair| {
             ![&HOPS_OWN[..], &["te", "expect", "cookie"]].concat().contains(&pair[0].as_str().unwrap_or_default())
         })
