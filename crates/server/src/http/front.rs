@@ -183,6 +183,7 @@ pub(super) struct Reply {
     under_way: Option<UnderWay>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation a call")]
 enum Content {
     /// There already.
     Whole(Option<Bytes>),

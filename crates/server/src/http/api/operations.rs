@@ -154,8 +154,10 @@ pub(crate) struct AuditQuery {
 }
 
 impl AuditQuery {
-    fn part(&self) -> Result<AuditPart, Error> {
-        let refused = |field, reason: &str, remedy| Err(Error::Invalid(vec![FieldError::new(field, reason, remedy)]));
+    fn part(&self) -> Result<AuditPart, ApiError> {
+        let refused = |field, reason: &str, remedy| -> Result<_, ApiError> {
+            Err(Error::Invalid(vec![FieldError::new(field, reason, remedy)]).into())
+        };
         // An empty cursor is none, as in other lists.
         let cursor = |given: &Option<String>| given.clone().filter(|given| !given.is_empty());
         match (cursor(&self.after), cursor(&self.before), self.order.as_deref()) {

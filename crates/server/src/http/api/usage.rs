@@ -110,7 +110,7 @@ pub(crate) async fn usage(
     Ok(Json(UsageList { from, to, by, items: lines.into_iter().map(body).collect(), next }))
 }
 
-fn group(by: &str) -> Result<(&'static str, UsageGroup), Error> {
+fn group(by: &str) -> Result<(&'static str, UsageGroup), ApiError> {
     Ok(match by {
         "connection" => ("connection", UsageGroup::Connection),
         "caller" => ("caller", UsageGroup::Caller),
@@ -118,7 +118,7 @@ fn group(by: &str) -> Result<(&'static str, UsageGroup), Error> {
         "hour" => ("hour", UsageGroup::Hour),
         _ => {
             let remedy = "give connection, caller, source or hour";
-            return Err(Error::Invalid(vec![FieldError::new("by", "usage isn't summed up by that", remedy)]));
+            return Err(Error::Invalid(vec![FieldError::new("by", "usage isn't summed up by that", remedy)]).into());
         }
     })
 }
