@@ -132,7 +132,8 @@ impl Broker {
         // Revoked between the look and the insert, the key would live on in memory: look again.
         let again = self.store.read(move |tx| tx.key_by_hash(&hash)).await?;
         if again.is_none_or(|stored| stored.revoked_at.is_some()) {
-            self.keys.known.pin().remove(&hash);
+            // Not only out of the map: a connection may have remembered it meanwhile.
+            self.keys.forget(&known.caller.key);
             return Err(Error::Unauthenticated("this API key was revoked just now"));
         }
         Ok(known)

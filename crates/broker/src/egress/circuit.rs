@@ -43,7 +43,8 @@ impl Circuit {
 
     /// It answered, whatever it said.
     pub(super) fn held(&self) {
-        if self.failures.load(Ordering::Relaxed) != 0 {
+        // Both are looked at: a failure that was being counted meanwhile may have opened it behind this one's back.
+        if self.failures.load(Ordering::Relaxed) != 0 || self.open_until.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
             self.open_until.store(0, Ordering::Relaxed);
         }

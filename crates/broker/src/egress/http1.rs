@@ -42,7 +42,7 @@ impl Pool {
     }
 
     fn put(&self, mut connection: Box<Http1>, now: Duration) {
-        if self.idle.len() < MOST_IDLE {
+        if self.idle.len() < MOST_IDLE && !connection.keeps.is_zero() {
             connection.keep_until = now + connection.keeps;
             self.idle.push(connection);
         }

@@ -55,6 +55,8 @@ impl Upstream {
     /// A request with `Upgrade` that is answered with 101 has a [`hyper::upgrade::OnUpgrade`] in the reply's extensions.
     pub async fn send(&self, request: Request<Body>, head_within: Duration) -> Result<Response<Body>, EgressError> {
         let began = self.pool.watch.now();
+        // A body that its sender never finishes says nothing of the server.
+        let is_whole = request.body().in_memory().is_some();
         let answered = match self.circuit.check(began) {
             Ok(()) => self.exchange(request, began, head_within).await,
             Err(open) => return Err(self.fault(open)),
@@ -65,10 +67,11 @@ impl Upstream {
                 Ok(response)
             }
             Err(fault) => {
-                let is_unreachable = matches!(
-                    fault,
-                    EgressFault::Dns(_) | EgressFault::Connect(_) | EgressFault::Tls(_) | EgressFault::Timeout(_)
-                );
+                let is_unreachable = match fault {
+                    EgressFault::Dns(_) | EgressFault::Connect(_) | EgressFault::Tls(_) => true,
+                    EgressFault::Timeout(_) => is_whole,
+                    _ => false,
+                };
                 if is_unreachable {
                     self.circuit.failed(self.pool.watch.now());
                 }

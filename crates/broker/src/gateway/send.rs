@@ -16,6 +16,9 @@ use crate::open::Broker;
 /// An API's first byte may take this long after the last of the request's.
 const HEAD_WITHIN: Duration = Duration::from_secs(120);
 
+/// Of a request's announced bytes, so many count: sums of them stay numbers that a database can hold.
+const MOST_COUNTED: u64 = 1 << 38;
+
 impl Broker {
     /// Sends a call's request. The first time it waits for its turn, and writes down what is done.
     pub(super) async fn send(
@@ -33,7 +36,8 @@ impl Broker {
             let now = self.now_ms();
             self.audit.record_call(now, call.caller, record).await?;
             call.is_recorded = true;
-            let sent = request.body().size_hint().exact().unwrap_or(0);
+            // What the caller announced, which may be more than anybody ever sends.
+            let sent = request.body().size_hint().exact().unwrap_or(0).min(MOST_COUNTED);
             call.account.begins(self, call.caller, live, call.via, now, sent);
         }
         let base = call.via.base(api);

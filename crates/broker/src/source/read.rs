@@ -539,8 +539,10 @@ fn check_value(variable: &Variable, kind: ValueKind, value: &str) -> std::result
 /// Whether the work of a JSONPath grows with the reply: what looks at the whole reply for each part of it doesn't.
 fn is_bounded(path: &str) -> bool {
     let (mut quote, mut plain) = (None, String::new());
-    for c in path.chars() {
+    let mut chars = path.chars();
+    while let Some(c) = chars.next() {
         match quote {
+            Some(_) if c == '\\' => drop(chars.next()),
             Some(open) if c == open => quote = None,
             Some(_) => {}
             None if matches!(c, '\'' | '"') => quote = Some(c),
@@ -548,4 +550,16 @@ fn is_bounded(path: &str) -> bool {
         }
     }
     plain.matches('$').count() <= 1 && plain.matches("..").count() <= 2 && plain.matches('?').count() <= 3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_bounded;
+
+    #[test]
+    fn a_path_through_everything_again_and_again_is_not_bounded() {
+        assert!(is_bounded("$..a['..*..*..*']"));
+        assert!(!is_bounded("$..*..*..*"));
+        assert!(!is_bounded(r"$[*,'\'']..*..*..*..*['x']"), "an escaped quote ends no name");
+    }
 }
