@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::egress::{Body, full};
 use crate::error::{Error, Result};
 use crate::explain::{known_error, sentence};
-use crate::gateway::{ApiAccess, Asked, Outgoing, build};
+use crate::gateway::{ApiAccess, Asked, Outgoing, Via, build};
 use crate::live::Live;
 use crate::model::{Caller, Failure};
 use crate::open::Broker;
@@ -132,7 +132,7 @@ impl Broker {
         }
         let outgoing = Outgoing { method: &verify.method, headers, kept: Some(&sent) };
         let response = self.send_once(api, &api.base, outgoing.request(api, uri, full(sent.clone()))?).await?;
-        let (response, expired) = self.judged(api, &verify.method, response).await?;
+        let (response, expired) = self.judged(api, Via::Connection, &verify.method, response).await?;
         let status = response.status();
         let body = match read(response.into_body()).await {
             Some(body) => body,

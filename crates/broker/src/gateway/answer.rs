@@ -8,12 +8,13 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
+use keyholder_oauth::Secret;
 use keyholder_provider::{Api, Credentials};
 
 use super::caller::OWN;
 use super::credential::{KeptBody, ends_at_hop, named_by_connection};
 use super::target::without;
-use super::{ApiAccess, Call};
+use super::{ApiAccess, Call, Via};
 use crate::clock::millis;
 use crate::egress::{Body, EgressFault, full};
 use crate::error::{Error, Result};
@@ -60,7 +61,7 @@ impl Broker {
             self.clock.sleep(wait).await;
             return Ok(Answer::Again(self.fresh_for_call(Arc::clone(live)).await?));
         }
-        let (mut response, expired) = self.judged(api, &call.request.method, sent?).await?;
+        let (mut response, expired) = self.judged(api, call.via, &call.request.method, sent?).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             self.tunnel(call, live, &mut response)?;
             return Ok(Answer::Passed(response));
@@ -109,11 +110,12 @@ impl Broker {
     pub(crate) async fn judged(
         &self,
         api: &ApiAccess,
+        via: Via<'_>,
         method: &Method,
         response: Response<Body>,
     ) -> Result<(Response<Body>, bool)> {
         let (response, expired) = judged(&api.api, method, response).await?;
-        Ok((clean_response(response, &api.credentials), expired))
+        Ok((clean_response(response, &api.credentials, via), expired))
     }
 
     /// A 401 with a token that should be valid: it was revoked, or its life wasn't known. One renewal; `None` when that fails too, or has just made no difference, and the API's own 401 is the answer.
@@ -126,14 +128,14 @@ impl Broker {
     }
 }
 
-fn clean_response(mut response: Response<Body>, credentials: &Credentials) -> Response<Body> {
+fn clean_response(mut response: Response<Body>, credentials: &Credentials, via: Via<'_>) -> Response<Body> {
     let headers = response.headers_mut();
     remove_what_ends(headers, |name| {
         // A provider's session cookie would be a credential that bypasses Keyholder; and what Keyholder says is said by nobody else.
         ends_at_hop(name) || name == "set-cookie" || name.starts_with(OWN)
     });
-    if !credentials.query.is_empty() || !credentials.body.is_empty() {
-        hide_tokens(headers, credentials);
+    if !credentials.query.is_empty() || !credentials.body.is_empty() || !via.secrets().is_empty() {
+        hide_secrets(headers, credentials, via);
     }
     response
 }
@@ -146,11 +148,13 @@ fn remove_what_ends(headers: &mut HeaderMap, ends: impl Fn(&str) -> bool) {
     }
 }
 
-/// A redirect repeats the query that led to it: the token is taken out of it, and every other header goes that holds one.
-fn hide_tokens(headers: &mut HeaderMap, credentials: &Credentials) {
+/// A redirect repeats the query that led to it: tokens, and what a data source adds, are taken out of it, and every other header goes that holds a token or a
+/// secret of the source.
+fn hide_secrets(headers: &mut HeaderMap, credentials: &Credentials, via: Via<'_>) {
     let placed = || credentials.query.iter().chain(credentials.body.iter());
-    let holds_token = |text: &[u8]| {
-        placed().any(|(_, token)| {
+    let secrets = || placed().map(|(_, token)| token).chain(via.secrets().iter().map(Secret::expose));
+    let holds_secret = |text: &[u8]| {
+        secrets().any(|token| {
             let encoded: String = url::form_urlencoded::byte_serialize(token.as_bytes()).collect();
             [token, &encoded].iter().any(|form| text.windows(form.len().max(1)).any(|part| part == form.as_bytes()))
         })
@@ -159,7 +163,7 @@ fn hide_tokens(headers: &mut HeaderMap, credentials: &Credentials) {
         && let Some((path, query)) = text.split_once('?')
     {
         let (query, fragment) = query.split_once('#').map_or((query, None), |(query, rest)| (query, Some(rest)));
-        let kept = without(query, |name| placed().any(|(own, _)| own == name));
+        let kept = without(query, |name| placed().any(|(own, _)| own == name) || via.adds_to_query(name));
         let fragment = fragment.map(|rest| format!("#{rest}")).unwrap_or_default();
         let mark = if kept.is_empty() { "" } else { "?" };
         if let Ok(value) = HeaderValue::from_str(&format!("{path}{mark}{kept}{fragment}")) {
@@ -167,7 +171,7 @@ fn hide_tokens(headers: &mut HeaderMap, credentials: &Credentials) {
         }
     }
     let names: Vec<_> =
-        headers.iter().filter(|(_, value)| holds_token(value.as_bytes())).map(|(name, _)| name.clone()).collect();
+        headers.iter().filter(|(_, value)| holds_secret(value.as_bytes())).map(|(name, _)| name.clone()).collect();
     for name in names {
         headers.remove(name);
     }
@@ -225,12 +229,12 @@ mod tests {
         ] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        hide_tokens(&mut headers, &credentials);
+        hide_secrets(&mut headers, &credentials, Via::Connection);
         let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         left.sort_unstable();
         assert_eq!(left, [("location", "https://api.example.com/y?q=1#top"), ("x-kept", "a b")]);
         headers.insert(header::LOCATION, HeaderValue::from_static("/y?access_token=other"));
-        hide_tokens(&mut headers, &credentials);
+        hide_secrets(&mut headers, &credentials, Via::Connection);
         assert_eq!(headers[header::LOCATION], "/y");
     }
 }

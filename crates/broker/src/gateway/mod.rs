@@ -27,6 +27,7 @@ use http::header::{EXPECT, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Response, Version};
 use hyper::upgrade::OnUpgrade;
+use keyholder_oauth::Secret;
 
 use account::Account;
 pub use account::Reply;
@@ -108,6 +109,19 @@ impl<'a> Via<'a> {
         }
     }
 
+    /// Secrets that a data source adds to calls.
+    fn secrets(self) -> &'a [Secret] {
+        match self {
+            Via::Connection => &[],
+            Via::Source(source) => &source.secrets,
+        }
+    }
+
+    /// Whether a data source adds a parameter of this name to each call.
+    fn adds_to_query(self, name: &str) -> bool {
+        matches!(self, Via::Source(source) if source.query.contains(name))
+    }
+
     /// The data source, where it is by one.
     fn source(self) -> Option<&'a SourceId> {
         match self {
@@ -131,6 +145,8 @@ pub(crate) struct SourceAccess {
     pub(crate) headers: Vec<(http::HeaderName, HeaderValue)>,
     /// Sent where the caller's query has no parameter of the name.
     pub(crate) query: keyholder_oauth::Params,
+    /// The values of its secret variables that are long enough to be told from other text; they don't come back in a reply's headers.
+    pub(crate) secrets: Vec<Secret>,
     /// What may be called; empty: everything.
     pub(crate) rules: Vec<Rule>,
 }

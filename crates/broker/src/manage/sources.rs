@@ -392,8 +392,15 @@ impl Broker {
                 }
             },
         };
+        let before = (source.behind.clone(), source.base_url.clone());
         source.behind = base.behind();
+        let steered = steers(&edit, before.1.as_deref());
+        let kept: Vec<String> =
+            source.secrets.keys().filter(|name| !is_given(edit.variables.get(*name))).cloned().collect();
         apply(&mut source, edit)?;
+        if steered || before != (source.behind.clone(), source.base_url.clone()) {
+            secrets_stay(kept)?;
+        }
         check_name(&source.name)?;
         part_secrets(&mut source);
         self.check_source(&source, &base).await?;
@@ -457,10 +464,8 @@ fn shown_source(tx: &Tx<'_>, caller: &Caller, source: DataSource) -> crate::stor
     Ok(match &source.behind {
         Behind::Connection(id) => {
             let connection = tx.connection_by_id(id)?;
-            let grip = Grip::Behind { method: "", path: None };
-            let limits = crate::model::Limits { connections: caller.limits.connections.clone(), ..Default::default() };
             let name = connection.map_or_else(|| id.to_string(), |it| it.name);
-            limits.refusal(id, &name, grip).is_none().then_some(ShownSource {
+            caller.limits.refusal(id, &name, Grip::Reached).is_none().then_some(ShownSource {
                 source,
                 connection: Some(name),
                 integration: None,
@@ -528,6 +533,32 @@ fn apply(source: &mut DataSource, edit: SourceEdit) -> Result<()> {
     spec.health = edit.health.unwrap_or(spec.health.take());
     spec.allow = edit.allow.unwrap_or(std::mem::take(&mut spec.allow));
     Ok(())
+}
+
+/// Whether an edit takes a variable away or gives it a value.
+fn is_given(change: Option<&Option<VariableEdit>>) -> bool {
+    match change {
+        None => false,
+        Some(Some(VariableEdit::Whole(variable))) => variable.value.is_some(),
+        Some(None | Some(VariableEdit::Value(_))) => true,
+    }
+}
+
+/// Whether an edit sets a variable that stands in the base URL.
+fn steers(edit: &SourceEdit, base_url: Option<&str>) -> bool {
+    let base_url: String = base_url.unwrap_or_default().split_whitespace().collect();
+    edit.variables.keys().any(|name| base_url.contains(&format!("{{{{{name}}}}}")))
+}
+
+/// Whoever may not see a secret may not have it sent elsewhere either.
+fn secrets_stay(kept: Vec<String>) -> Result<()> {
+    let remedy =
+        "give its value anew, or remove the variable: where requests go is changed, and who changes that must know it";
+    let refused = |name| {
+        FieldError::new(format!("variables.{name}"), "its value is secret and would go to another server", remedy)
+    };
+    let errors: Vec<_> = kept.into_iter().map(refused).collect();
+    if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
 }
 
 fn put<T>(into: &mut BTreeMap<String, T>, changes: BTreeMap<String, Option<T>>) {

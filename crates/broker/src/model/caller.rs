@@ -87,6 +87,8 @@ pub enum Grip<'a> {
         /// Path below the API's base URL, with a leading slash.
         path: &'a str,
     },
+    /// Reach it through a data source, before it is known by which call.
+    Reached,
     /// The same through a data source, for which [`Limits::refuses_source`] has been asked.
     Behind {
         /// HTTP method, upper case.
@@ -106,7 +108,7 @@ impl Limits {
         }
         let (method, path) = match grip {
             Grip::Connection | Grip::Call { .. } if !self.sources.is_empty() => return Some("data source"),
-            Grip::Connection => return None,
+            Grip::Connection | Grip::Reached => return None,
             Grip::Call { method, path } => (method, Some(path)),
             Grip::Behind { method, path } => (method, path),
         };
@@ -214,6 +216,8 @@ mod tests {
         assert_eq!(call("POST", "/v3/contacts"), Some("method"));
         assert_eq!(limits.refusal(&id, "erp", Grip::Connection), Some("connection"));
         assert_eq!(Limits::default().refusal(&id, "erp", Grip::Connection), None);
+        assert_eq!(limits.refusal(&id, "erp", Grip::Reached), Some("connection"));
+        assert_eq!(limits.refusal(&id, "crm", Grip::Reached), None);
         let behind = |path| limits.refusal(&id, "crm", Grip::Behind { method: "GET", path });
         assert_eq!((behind(Some("/v3/contacts/1")), behind(None)), (None, Some("path")));
     }

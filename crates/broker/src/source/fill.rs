@@ -14,6 +14,9 @@ use crate::error::{Error, FieldError, Result, invalid};
 use crate::gateway::{Base, SourceAccess};
 use crate::model::Values;
 
+/// Secrets shorter than this are not looked for in replies: they stand by chance in lengths and dates.
+const SHORTEST_HIDDEN: usize = 8;
+
 /// A data source with the values at hand. What a run gives counts first, then the source's own, then its connection's and integration's, then defaults.
 pub(crate) struct Filling<'a> {
     pub(super) read: &'a ReadSource,
@@ -92,6 +95,14 @@ impl<'a> Filling<'a> {
             base: Base::new(&base_url)?,
             headers: self.headers("headers", &self.read.headers)?,
             query,
+            secrets: self
+                .read
+                .source
+                .secrets
+                .values()
+                .filter(|it| it.expose().len() >= SHORTEST_HIDDEN)
+                .cloned()
+                .collect(),
             rules: self.read.rules.clone(),
         })
     }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::gateway::SourceAccess;
 use crate::live::Live;
 use crate::model::{
-    Behind, Caller, Connection, ConnectionId, DataSource, IntegrationId, KeyId, SourceId, Status, Tenant, Values,
+    Behind, Caller, Connection, ConnectionId, DataSource, Grip, IntegrationId, KeyId, SourceId, Status, Tenant, Values,
 };
 use crate::open::Broker;
 use crate::plan::{all_values, read_secrets, source_place};
@@ -274,11 +274,12 @@ impl Broker {
         )))
     }
 
-    /// The token set of a connection that a data source leads to; what the key's limits say of it is looked at with the call.
+    /// The token set of a connection that a data source leads to, if the key may reach that; what its limits say of the call is looked at then.
     async fn live_behind(&self, caller: &Caller, id: &ConnectionId) -> Result<Arc<Live>> {
         if self.is_current().await
             && let Some(live) = self.live.find(&caller.tenant, id.as_str())
         {
+            self.require_grip(caller, &live.id, &live.name, Grip::Reached)?;
             return Ok(live);
         }
         let (tenant, wanted) = (caller.tenant.clone(), id.clone());
@@ -287,6 +288,7 @@ impl Broker {
             .read(move |tx| tx.connection(&tenant, wanted.as_str()))
             .await?
             .ok_or_else(|| Error::not_found("connection", id.as_str()))?;
+        self.require_grip(caller, &row.id, &row.name, Grip::Reached)?;
         self.know_keys([row.secrets.as_ref(), row.token_set.as_ref()]).await?;
         self.live_of_row(&row).await
     }

@@ -151,6 +151,8 @@ impl Broker {
         let mut steps = Vec::new();
         let token = match self.connection_behind(caller, source, owner).await {
             Ok(live) => self.fresh(live, Some(Duration::ZERO)).await,
+            // Nothing of the connection is told to a key that may not reach it.
+            Err(error @ Error::Limited(_)) => return Err(error),
             Err(error) => Err(error),
         };
         match token {

@@ -476,6 +476,11 @@ async fn a_key_for_a_source_reaches_its_connection_through_it_only() {
     let caller = limited(Limits { connections: ["other".to_owned()].into(), ..Limits::default() }).await;
     assert!(matches!(app.called_by(&caller, Method::GET, "/x").await, Err(Error::Limited("connection"))));
     assert!(matches!(app.broker.source(&caller, "api").await, Err(Error::Limited("connection"))));
+    assert!(matches!(app.broker.test_source(&caller, "api", None).await, Err(Error::Limited("connection"))));
+    assert!(matches!(
+        app.broker.run_source(&caller, "api", "echo", SourceRun::default()).await,
+        Err(Error::Limited("connection"))
+    ));
     app.broker.revoke_key(&app.admin, "limited").await.unwrap();
 
     // Paths are below the connection's base URL, `…/api`: the source's lies in its folder `echo`.
@@ -617,17 +622,76 @@ async fn a_change_counts_at_once_on_every_replica() {
     }
 }
 
+/// A source whose calls carry the secret `hush-hush` in the header `x-key` and in the query.
+fn with_secret(request: SavedRequest) -> SourceSpec {
+    SourceSpec {
+        headers: values([("x-key", "{{key}}")]),
+        query: values([("key", "{{key}}")]),
+        variables: one("key", SourceVariable { secret: true, ..variable("hush-hush") }),
+        ..with_request(request)
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_not_sent_elsewhere_by_somebody_who_does_not_know_it() {
+    let app = App::start().await;
+    app.machine("crm").await;
+    app.add_connection("other", "client_credentials").await;
+    app.add_source(echoing(&app, with_secret(get("/x")))).await.unwrap();
+    let edit = async |edit| app.broker.edit_source(&app.admin, "api", edit).await;
+    let elsewhere = || Some(Some(format!("{}/api/echo/else", app.sandbox.base_url())));
+    let known = || one("key", Some(VariableEdit::Value("hush-hush".to_owned())));
+    for moved in [
+        SourceEdit { base_url: Some(None), ..SourceEdit::default() },
+        SourceEdit { base_url: elsewhere(), ..SourceEdit::default() },
+        SourceEdit { connection: Some("other".to_owned()), ..SourceEdit::default() },
+    ] {
+        assert_eq!(fields(&edit(moved).await.unwrap_err()), ["variables.key"]);
+    }
+    assert_eq!(app.echo(&[]).await["path"], "/api/echo/x", "nothing is changed");
+    edit(SourceEdit { base_url: elsewhere(), variables: known(), ..SourceEdit::default() }).await.unwrap();
+    assert_eq!(app.echo(&[]).await["path"], "/api/echo/else/x");
+
+    // What stands in the base URL steers, too.
+    let place = SourceVariable { pattern: Some("[a-z]+".to_owned()), ..variable("there") };
+    let base_url = Some(Some(format!("{}/api/echo/{{{{place}}}}", app.sandbox.base_url())));
+    let variables = known().into_iter().chain(one("place", Some(VariableEdit::Whole(Box::new(place))))).collect();
+    edit(SourceEdit { base_url, variables, ..SourceEdit::default() }).await.unwrap();
+    let place = || one("place", Some(VariableEdit::Value("here".to_owned())));
+    let refused = edit(SourceEdit { variables: place(), ..SourceEdit::default() }).await.unwrap_err();
+    assert_eq!(fields(&refused), ["variables.key"]);
+    edit(SourceEdit { variables: place().into_iter().chain(known()).collect(), ..SourceEdit::default() })
+        .await
+        .unwrap();
+    assert_eq!(app.echo(&[]).await["path"], "/api/echo/here/x");
+}
+
+#[tokio::test]
+async fn a_secret_does_not_come_back_in_a_replys_headers() {
+    let (app, mut fake) = with_api(with_secret(get("/x"))).await;
+    let request = ProxyRequest::new(Method::GET, "/x?page=2").unwrap();
+    let answer = async {
+        let request = fake.next().await;
+        assert!(request.query.as_deref().unwrap().contains("key=hush-hush"));
+        let again = fake_url("/v3/x?page=2&key=hush-hush#end");
+        let response = Response::builder().status(301).header("location", &again).header("x-kept", "7");
+        request.respond(response.header("link", format!("<{again}>; rel=next")).body(Body::empty()).unwrap());
+    };
+    let (response, ()) = tokio::join!(app.broker.proxy_source(&app.admin, "api", request), answer);
+    let headers = response.unwrap().into_parts().0.headers;
+    assert_eq!(headers["location"], fake_url("/v3/x?page=2#end"));
+    assert_eq!((headers.get("link"), headers["x-kept"].as_bytes()), (None, &b"7"[..]));
+}
+
+fn fake_url(path: &str) -> String {
+    format!("https://api.example.com{path}")
+}
+
 #[tokio::test]
 async fn secrets_of_a_source_survive_a_rotation_and_are_sealed_anew() {
     let app = App::start().await;
     app.machine("crm").await;
-    let secret = SourceVariable { secret: true, ..variable("hush-hush") };
-    let spec = SourceSpec {
-        headers: values([("x-key", "{{key}}")]),
-        variables: one("key", secret),
-        ..with_request(get("/x"))
-    };
-    app.add_source(echoing(&app, spec)).await.unwrap();
+    app.add_source(echoing(&app, with_secret(get("/x")))).await.unwrap();
     let edit = SourceEdit { description: Some("changed".to_owned()), ..SourceEdit::default() };
     app.broker.edit_source(&app.admin, "api", edit).await.unwrap();
     assert_eq!(app.echo(&[]).await["headers"]["x-key"], "hush-hush", "a change keeps it, under a new seal");
