@@ -15,6 +15,7 @@ use crate::model::{
 };
 use crate::open::Broker;
 use crate::store::NewStoredKey;
+use crate::unconfirmed::Unconfirmed;
 use crate::vault::write_private;
 
 /// Last use is noted at most this often, in milliseconds.
@@ -129,13 +130,14 @@ impl Broker {
             noted_at: AtomicI64::new(stored.last_used_at.unwrap_or(0)),
         });
         self.keys.known.pin().insert(hash, Arc::clone(&known));
+        // Not only out of the map: a connection may have remembered it meanwhile.
+        let unconfirmed = Unconfirmed::new(|| self.keys.forget(&known.caller.key));
         // Revoked between the look and the insert, the key would live on in memory: look again.
         let again = self.store.read(move |tx| tx.key_by_hash(&hash)).await?;
         if again.is_none_or(|stored| stored.revoked_at.is_some()) {
-            // Not only out of the map: a connection may have remembered it meanwhile.
-            self.keys.forget(&known.caller.key);
             return Err(Error::Unauthenticated("this API key was revoked just now"));
         }
+        unconfirmed.confirm();
         Ok(known)
     }
 

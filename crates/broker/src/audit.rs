@@ -10,7 +10,7 @@ mod segment;
 mod speed;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -30,6 +30,8 @@ const BATCH: usize = 512;
 /// From one write to the next, unless many wait: a write costs much the same for one record and for hundreds.
 const GATHER: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_millis(250);
+/// Who reads what was recorded or counted waits so long for what is not on disk yet; then what is there must do.
+pub(crate) const READERS_WAIT: Duration = Duration::from_secs(2);
 /// Longer paths and details are cut off behind this many bytes.
 const LONGEST: usize = 2048;
 
@@ -49,6 +51,8 @@ pub(crate) struct Gate {
     failed: Notify,
     /// Ends the writer's pause.
     hurry: Notify,
+    /// How many records are being written.
+    writing: AtomicUsize,
 }
 
 /// Who may close the gate.
@@ -58,6 +62,8 @@ pub(crate) enum Writer {
     Audit = 1,
     /// That of usage.
     Usage = 2,
+    /// Nobody any more: the process stops.
+    Nobody = 4,
 }
 
 impl Gate {
@@ -79,6 +85,8 @@ impl Gate {
 enum Entry {
     Record(Record),
     Flush(oneshot::Sender<()>),
+    /// Nothing is taken any more.
+    End(oneshot::Sender<()>),
 }
 
 /// A record as it waits.
@@ -245,6 +253,22 @@ impl AuditLog {
             let _ = waiting.await;
         }
     }
+
+    /// As [`Self::flush`], and nothing is recorded after it: what comes later is refused, never taken and lost.
+    pub(crate) async fn end(&self) {
+        self.gate.close(Writer::Nobody);
+        let (done, waiting) = oneshot::channel();
+        // The gate was looked at before a record is put into the queue, so the queue's own end decides.
+        if self.queue.send(Entry::End(done)).await.is_ok() {
+            self.gate.hurry.notify_one();
+            let _ = waiting.await;
+        }
+    }
+
+    /// About how many records are not on disk.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity() + self.gate.writing.load(Ordering::Relaxed)
+    }
 }
 
 impl Target {
@@ -284,7 +308,7 @@ struct SegmentWriter {
 
 impl SegmentWriter {
     async fn run(self, mut entries: mpsc::Receiver<Entry>) {
-        let mut batch = Vec::with_capacity(BATCH);
+        let (mut batch, mut ended) = (Vec::with_capacity(BATCH), Vec::new());
         while entries.recv_many(&mut batch, BATCH).await > 0 {
             let (many, mut flushed) = (batch.len() == BATCH, Vec::new());
             let mut records = Vec::with_capacity(batch.len());
@@ -292,6 +316,10 @@ impl SegmentWriter {
                 match entry {
                     Entry::Record(record) => records.push(record),
                     Entry::Flush(done) => flushed.push(done),
+                    Entry::End(done) => {
+                        entries.close();
+                        ended.push(done);
+                    }
                 }
             }
             self.write(records).await;
@@ -306,6 +334,9 @@ impl SegmentWriter {
                 }
             }
         }
+        for done in ended {
+            let _ = done.send(());
+        }
     }
 
     /// Until it holds: a record is never dropped while the process lives.
@@ -313,6 +344,7 @@ impl SegmentWriter {
         if records.is_empty() {
             return;
         }
+        self.gate.writing.store(records.len(), Ordering::Relaxed);
         let (batch, records) = (SegmentId::new(&self.clock, &self.rng), Arc::new(records));
         loop {
             let (batch, records) = (batch.clone(), Arc::clone(&records));
@@ -322,7 +354,10 @@ impl SegmentWriter {
                     .try_for_each(|(tenant, segment)| tx.add_audit(tenant, &batch, &segment))
             });
             match written.await {
-                Ok(()) => return self.gate.open(Writer::Audit),
+                Ok(()) => {
+                    self.gate.writing.store(0, Ordering::Relaxed);
+                    return self.gate.open(Writer::Audit);
+                }
                 Err(error) => {
                     self.gate.close(Writer::Audit);
                     tracing::error!(%error, "the audit can't be written; no token is handed out until it can");

@@ -3,7 +3,7 @@
 //! [`Broker`] is the whole product without its ways in: no HTTP server, no templates, no command line. The verbs are methods on it, a file each.
 //! Modules stand in this order and use only what stands before them:
 //!
-//! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `audit`, `usage`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
+//! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `unconfirmed` → `audit`, `usage`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
 //! `definitions` → `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `learn` → `endpoints` → `token_set` → `allowance` (what an API allows) → `live` (tokens in
 //! memory) →
 //! `settle` (what is asked once a token set is safe) → `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `source` (data sources) → `test` → `idempotency` → `seal` → `ends` → `scheduler` → `doctor`.
@@ -51,6 +51,7 @@ mod test;
 mod token;
 mod token_set;
 mod trust;
+mod unconfirmed;
 mod usage;
 pub mod vault;
 

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::gateway::ApiAccess;
 use crate::model::{Connection, ConnectionId, IntegrationId, Tenant};
 use crate::open::Broker;
+use crate::unconfirmed::Unconfirmed;
 
 /// A connection's token set, opened.
 pub(crate) struct Live {
@@ -154,11 +155,12 @@ impl Broker {
     /// Puts a token set into memory, unless its row has moved on: a revocation between reading the row and this must win.
     pub(crate) async fn publish(&self, live: &Arc<Live>) {
         self.live.put(live);
+        let unconfirmed = Unconfirmed::new(|| self.live.forget(&live.id));
         let id = live.id.clone();
         let row = self.store.read(move |tx| tx.connection_by_id(&id)).await;
         // After the look, whoever changes the row takes its token out of memory by himself.
-        if !row.is_ok_and(|row| row.is_some_and(|row| row.generation == live.generation)) {
-            self.live.forget(&live.id);
+        if row.is_ok_and(|row| row.is_some_and(|row| row.generation == live.generation)) {
+            unconfirmed.confirm();
         }
     }
 }

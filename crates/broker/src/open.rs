@@ -37,6 +37,9 @@ use crate::vault::{RootKey, RootKeySource, Vault};
 /// How often the readiness probe proves that the store can be written; also how long that may take.
 const PROVE_WRITING_EVERY: Duration = Duration::from_secs(5);
 
+/// At a stop, records and figures are waited for so long.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
+
 /// What the broker must know to start.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -222,6 +225,22 @@ impl Broker {
             self.written_at.store(now, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Writes what is on the record and counted. Nothing is recorded any more, so nothing leaves: for a graceful stop, at its end.
+    pub async fn finish_records(&self) {
+        let written = async {
+            self.audit.end().await;
+            self.usage.flush().await;
+        };
+        if self.clock.timeout(WRITTEN_WITHIN, written).await.is_none() {
+            let (records, figures) = (self.audit.unwritten(), self.usage.unwritten(self.now_ms()));
+            tracing::error!(
+                records,
+                figures,
+                "the database could not be written before the stop: so many records of the audit and figures of usage are lost"
+            );
+        }
     }
 
     /// Writes down what a caller did or was refused.

@@ -6,7 +6,7 @@
 mod counters;
 mod read;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::audit::{Gate, Writer};
 use crate::clock::{Clock, Rng};
 use crate::model::{Caller, ConnectionId, KeyId, SegmentId, SourceId, Tenant};
-use crate::store::{Store, StoreResult, Tx, UsageRow};
+use crate::store::{Store, StoreError, StoreResult, Tx, UsageRow};
 
 use counters::{Counters, Of};
 pub use read::{UsageFilter, UsageLine, UsagePage};
@@ -36,6 +36,8 @@ pub(crate) struct Usage {
     is_counted: AtomicBool,
     counted: Arc<Notify>,
     flushes: mpsc::Sender<oneshot::Sender<()>>,
+    /// How many rows the writer has in hand.
+    writing: Arc<AtomicUsize>,
 }
 
 /// What a call came to.
@@ -67,9 +69,16 @@ impl Usage {
         let (flushes, asked) = mpsc::channel(1);
         let counted = Arc::<Notify>::default();
         let (counters, is_counted) = (papaya::HashMap::new(), AtomicBool::new(false));
-        let usage = Arc::new(Self { counters, is_counted, counted: Arc::clone(&counted), flushes });
+        let writing = Arc::<AtomicUsize>::default();
+        let usage = Arc::new(Self {
+            counters,
+            is_counted,
+            counted: Arc::clone(&counted),
+            flushes,
+            writing: Arc::clone(&writing),
+        });
         let name = format!("usage {process}");
-        let writer = UsageWriter { usage: Arc::downgrade(&usage), counted, store, clock, rng, gate, name };
+        let writer = UsageWriter { usage: Arc::downgrade(&usage), counted, store, clock, rng, gate, name, writing };
         tokio::spawn(writer.run(asked));
         usage
     }
@@ -126,7 +135,12 @@ impl Usage {
         }
     }
 
-    /// Takes what was counted.
+    /// How many rows are not on disk. Takes what was counted, so it is for a stop that can't write.
+    pub(crate) fn unwritten(&self, now: i64) -> usize {
+        self.take(now).len() + self.writing.load(Ordering::Relaxed)
+    }
+
+    /// Takes what was counted, in the order of the rows' keys: two processes that add to the same rows must not wait for each other in turn.
     fn take(&self, now: i64) -> Vec<UsageRow> {
         let hour = now.div_euclid(HOUR_MS);
         // Before looking: what is counted from now on may be missed, and is told again.
@@ -148,6 +162,7 @@ impl Usage {
                 None => {}
             }
         }
+        rows.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
         rows
     }
 }
@@ -162,6 +177,7 @@ struct UsageWriter {
     gate: Arc<Gate>,
     /// Where in `meta` the last batch stands.
     name: String,
+    writing: Arc<AtomicUsize>,
 }
 
 impl UsageWriter {
@@ -184,13 +200,16 @@ impl UsageWriter {
             let rows = usage.take(self.clock.now_ms());
             // The broker may end meanwhile.
             drop(usage);
+            self.writing.store(rows.len(), Ordering::Relaxed);
             let mut rows = rows.into_iter();
             loop {
                 let batch: Vec<UsageRow> = rows.by_ref().take(ROWS).collect();
                 if batch.is_empty() {
                     break;
                 }
+                let count = batch.len();
                 self.write(batch).await;
+                self.writing.fetch_sub(count, Ordering::Relaxed);
             }
             if let Some(flushed) = flushed {
                 let _ = flushed.send(());
@@ -198,14 +217,35 @@ impl UsageWriter {
         }
     }
 
-    /// Until it holds.
+    /// A batch; of one that holds what the database will never take all but that.
     async fn write(&self, rows: Vec<UsageRow>) {
-        let (batch, rows) = (SegmentId::new(&self.clock, &self.rng), Arc::new(rows));
+        let rows = Arc::new(rows);
+        if self.add(Arc::clone(&rows)).await.is_ok() {
+            return;
+        }
+        for row in rows.iter() {
+            if let Err(error) = self.add(Arc::new(vec![row.clone()])).await {
+                tracing::error!(%error, connection = %row.connection, hour = row.hour, "a figure of usage is refused by the database for ever, and is dropped");
+            }
+        }
+    }
+
+    /// Until it holds, or is refused for ever.
+    async fn add(&self, rows: Arc<Vec<UsageRow>>) -> StoreResult<()> {
+        let batch = SegmentId::new(&self.clock, &self.rng);
         let began = self.clock.moment();
         loop {
             let (name, batch, rows) = (self.name.clone(), batch.clone(), Arc::clone(&rows));
             match self.store.write(move |tx| add(tx, &name, &batch, &rows)).await {
-                Ok(()) => return self.gate.open(Writer::Usage),
+                Ok(()) => {
+                    self.gate.open(Writer::Usage);
+                    return Ok(());
+                }
+                Err(error) if is_lasting(&error) => {
+                    // It can write, only not this.
+                    self.gate.open(Writer::Usage);
+                    return Err(error);
+                }
                 Err(error) => {
                     let failing = self.clock.since(began);
                     if failing < PATIENCE {
@@ -218,6 +258,26 @@ impl UsageWriter {
                 }
             }
         }
+    }
+}
+
+/// A row's key, as the table has it.
+fn key(row: &UsageRow) -> (i64, &str, &str, &str, &str) {
+    let (caller, source) = (row.caller.as_ref(), row.source.as_ref());
+    let (caller, source) = (caller.map_or("", |key| key.as_str()), source.map_or("", |source| source.as_str()));
+    (row.hour, row.tenant.as_str(), row.connection.as_str(), caller, source)
+}
+
+/// Whether what was refused is refused again, however often it is tried.
+fn is_lasting(error: &StoreError) -> bool {
+    match error {
+        StoreError::Refused(_) | StoreError::Taken | StoreError::InUse => true,
+        StoreError::Engine(_)
+        | StoreError::Unreachable(_)
+        | StoreError::Unreadable { .. }
+        | StoreError::Schema(_)
+        | StoreError::Location(_)
+        | StoreError::Closed => false,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::READERS_WAIT;
 use super::segment::{Detail, Read, Reader};
 use crate::error::{Result, invalid};
 use crate::manage::Page;
@@ -105,7 +106,7 @@ impl Broker {
             AuditPart::Oldest { after: None } => (true, Place::FIRST),
             AuditPart::Oldest { after: Some(after) } => (true, place("after", after)?),
         };
-        self.audit.flush().await;
+        self.clock.timeout(READERS_WAIT, self.audit.flush()).await;
         let (tenant, limit) = (caller.tenant.clone(), usize::try_from(limit).unwrap_or(0));
         let look = Look { forwards, from, limit, newest: None, last: None, more: false, rows: Vec::new() };
         let look = self.store.read(move |tx| look.through(tx, &tenant, &filter)).await?;

@@ -132,12 +132,39 @@ fn clean_response(mut response: Response<Body>, credentials: &Credentials, via: 
     let headers = response.headers_mut();
     remove_what_ends(headers, |name| {
         // A provider's session cookie would be a credential that bypasses Keyholder; and what Keyholder says is said by nobody else.
-        ends_at_hop(name) || name == "set-cookie" || name.starts_with(OWN)
+        ends_at_hop(name) || name == "set-cookie" || name.starts_with(OWN) || is_for_shared_caches(name)
     });
+    if headers.contains_key(header::CACHE_CONTROL) {
+        keep_private(headers);
+    }
     if !credentials.query.is_empty() || !credentials.body.is_empty() || !via.secrets().is_empty() {
         hide_secrets(headers, credentials, via);
     }
     response
+}
+
+/// What tells only shared caches how long to keep a reply (RFC 9213; `Cloudflare-CDN-Cache-Control` and the like).
+fn is_for_shared_caches(name: &str) -> bool {
+    name.ends_with("cdn-cache-control") || name == "surrogate-control"
+}
+
+/// A shared cache keeps no reply to a request with `Authorization`, which every call to Keyholder has, unless the reply allows it (RFC 9111 §3.5). What an API allows, it allows
+/// for requests to itself; in front of Keyholder it would give one connection's data to whoever asks.
+fn keep_private(headers: &mut HeaderMap) {
+    let allows = |directive: &str| {
+        let name = directive.split('=').next().unwrap_or_default().trim();
+        ["public", "s-maxage", "must-revalidate"].iter().any(|it| name.eq_ignore_ascii_case(it))
+    };
+    let texts: Vec<&str> =
+        headers.get_all(header::CACHE_CONTROL).iter().map(|value| value.to_str().unwrap_or("public")).collect();
+    let directives = || texts.iter().flat_map(|text| text.split(',')).map(str::trim);
+    if !directives().any(allows) {
+        return;
+    }
+    let stays = |it: &&str| !it.is_empty() && (!allows(it) || it.eq_ignore_ascii_case("must-revalidate"));
+    let own = std::iter::once("private").chain(directives().filter(stays)).collect::<Vec<_>>().join(", ");
+    let value = HeaderValue::try_from(own).unwrap_or(HeaderValue::from_static("private"));
+    headers.insert(header::CACHE_CONTROL, value);
 }
 
 /// Takes out the headers that end here, and those that `Connection` names.
@@ -215,6 +242,31 @@ mod tests {
         let mut params = Params::new();
         pairs.iter().for_each(|(name, value)| params.push(*name, *value));
         params
+    }
+
+    #[test]
+    fn no_reply_is_for_a_shared_cache() {
+        for (said, expected) in [
+            (&["max-age=60"][..], "max-age=60"),
+            (&["no-store"], "no-store"),
+            (&["public, max-age=60"], "private, max-age=60"),
+            (&["max-age=60, S-MaxAge=600, must-revalidate"], "private, max-age=60, must-revalidate"),
+            (&["max-age=60", "PUBLIC"], "private, max-age=60"),
+            (&["no-cache=\"set-cookie, x\", public"], "private, no-cache=\"set-cookie, x\""),
+            (&["\u{e4}"], "private"),
+        ] {
+            let mut response = Response::new(full(bytes::Bytes::new()));
+            for value in said {
+                response.headers_mut().append(header::CACHE_CONTROL, HeaderValue::from_str(value).unwrap());
+            }
+            for name in ["cdn-cache-control", "cloudflare-cdn-cache-control", "surrogate-control"] {
+                response.headers_mut().insert(name, HeaderValue::from_static("max-age=60"));
+            }
+            let cleaned = clean_response(response, &Credentials::default(), Via::Connection);
+            let left: Vec<_> =
+                cleaned.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+            assert_eq!(left, [("cache-control", expected)]);
+        }
     }
 
     #[test]

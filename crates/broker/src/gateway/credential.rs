@@ -48,6 +48,13 @@ impl KeptBody {
 }
 
 impl Call<'_> {
+    /// Whether its key or data source lets only some methods or paths pass.
+    pub(super) fn is_limited(&self) -> bool {
+        let limits = &self.caller.limits;
+        let is_ruled = matches!(self.via, Via::Source(source) if !source.rules.is_empty());
+        is_ruled || !limits.methods.is_empty() || !limits.paths.is_empty()
+    }
+
     /// Whether nothing of the body has gone for good.
     pub(super) fn can_repeat(&self) -> bool {
         match &self.body {
@@ -93,9 +100,7 @@ impl Broker {
             KeptBody::Kept(body) => full(body.clone()),
             _ => self.body(call).await?,
         };
-        let limits = &call.caller.limits;
-        let ruled = matches!(call.via, Via::Source(source) if !source.rules.is_empty());
-        let mut headers = passed(&call.request, ruled || !limits.methods.is_empty() || !limits.paths.is_empty());
+        let mut headers = passed(&call.request, call.is_limited());
         if let Via::Source(source) = call.via {
             for (name, value) in &source.headers {
                 headers.entry(name).or_insert_with(|| value.clone());
@@ -250,10 +255,34 @@ fn is_callers_own(name: &str) -> bool {
 
 /// With these some servers take a request for another than it says it is, which would slip past limits and rules on methods and paths.
 fn overrides(name: &str) -> bool {
-    matches!(
-        name,
-        "x-http-method" | "x-http-method-override" | "x-method-override" | "x-original-url" | "x-rewrite-url"
-    )
+    const NAMES: [&str; 8] = [
+        "x-http-method",
+        "x-http-method-override",
+        "http-method-override",
+        "x-method-override",
+        "method-override",
+        "x-original-url",
+        "x-original-uri",
+        "x-rewrite-url",
+    ];
+    NAMES.iter().any(|it| is_like(name, it))
+}
+
+/// The same of a parameter in the query.
+pub(super) fn overrides_in_query(name: &str) -> bool {
+    const NAMES: [&str; 4] = ["-method", "-httpmethod", "x-http-method", "x-http-method-override"];
+    // PHP leaves out spaces before a name, and what follows a NUL.
+    let name = name.trim_start_matches(' ').split('\0').next().unwrap_or_default();
+    NAMES.iter().any(|it| is_like(name, it))
+}
+
+/// Whether some servers take one name for the other: CGI makes `_` of `-` in headers, PHP makes it of dots, spaces and brackets in parameters.
+fn is_like(name: &str, wanted: &str) -> bool {
+    let folded = name.bytes().map(|byte| match byte {
+        b'_' | b'.' | b' ' | b'[' => b'-',
+        other => other.to_ascii_lowercase(),
+    });
+    name.len() == wanted.len() && folded.eq(wanted.bytes())
 }
 
 /// Puts tokens into a form or a JSON object, and leaves the rest as it was written.

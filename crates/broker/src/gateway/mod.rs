@@ -135,6 +135,8 @@ impl<'a> Via<'a> {
 pub(crate) struct SourceAccess {
     /// Its id.
     pub(crate) id: SourceId,
+    /// Raised with each change of it.
+    pub(crate) generation: i64,
     /// Its name.
     pub(crate) name: String,
     /// What paths are appended to, instead of the definition's base URL; on a host that the definition allows.

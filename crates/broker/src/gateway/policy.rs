@@ -2,6 +2,7 @@
 
 use http::Method;
 
+use super::credential::overrides_in_query;
 use super::{Call, SourceAccess, Via};
 use crate::error::{Error, Result, invalid};
 use crate::live::Live;
@@ -34,6 +35,9 @@ impl Broker {
         }
         check_method(method)?;
         check_path(path)?;
+        if call.is_limited() {
+            check_query(call.request.target.query().unwrap_or_default())?;
+        }
         match call.via {
             Via::Connection => Ok(()),
             Via::Source(source) => self.check_rules(call.caller, source, method, path),
@@ -59,8 +63,24 @@ fn check_method(method: &Method) -> Result<()> {
     Ok(())
 }
 
+/// With some parameters servers take a request for one of another method than it says it is. Some separate them by semicolons.
+fn check_query(query: &str) -> Result<()> {
+    let names = query.split(['&', ';']).filter_map(|pair| url::form_urlencoded::parse(pair.as_bytes()).next());
+    match names.map(|(name, _)| name).find(|name| overrides_in_query(name)) {
+        None => Ok(()),
+        Some(name) => Err(invalid(
+            "query",
+            format!(
+                "`{}` makes some servers take the request for another, and this key or data source lets only some pass",
+                name.escape_default()
+            ),
+            "leave it out, and send the request with the method that is meant",
+        )),
+    }
+}
+
 /// Dot segments would climb out of the base URL's path, and out of a key's limits, also where a server decodes them or the slash first, once or twice, by some old
-/// way of encoding, or cuts a segment's parameters off (`..;a=b`); a backslash is a slash to some servers.
+/// way of encoding, or cuts a segment's parameters off (`..;a=b`), or what looks like a query or fragment once it is decoded; a backslash is a slash to some servers.
 fn check_path(path: &str) -> Result<()> {
     let climbs = match path.contains('%') {
         true => decoded_for_check(path).is_none_or(|plain| climbs(&plain)),
@@ -78,12 +98,12 @@ fn check_path(path: &str) -> Result<()> {
 
 fn climbs(plain: &str) -> bool {
     // A NUL ends a text for some.
-    let is_dots = |segment: &str| matches!(segment.split([';', '\0']).next(), Some("." | ".."));
+    let is_dots = |segment: &str| matches!(segment.split([';', '?', '#', '\0']).next(), Some("." | ".."));
     plain.contains('\\') || plain.split('/').any(is_dots)
 }
 
 /// What matters to [`climbs`], as it may be encoded: also in too many bytes (which RFC 3629 §3 forbids, and old decoders take), and what parsers of URLs leave out.
-const ENCODED: [(&str, &str); 21] = [
+const ENCODED: [(&str, &str); 27] = [
     ("%2e", "."),
     ("%c0%ae", "."),
     ("%e0%80%ae", "."),
@@ -100,6 +120,12 @@ const ENCODED: [(&str, &str); 21] = [
     ("%f0%80%81%9c", "\\"),
     ("%u005c", "\\"),
     ("%3b", ";"),
+    ("%3f", "?"),
+    ("%c0%bf", "?"),
+    ("%u003f", "?"),
+    ("%23", "#"),
+    ("%c0%a3", "#"),
+    ("%u0023", "#"),
     ("%00", "\0"),
     ("%09", ""),
     ("%0a", ""),
@@ -149,6 +175,9 @@ mod tests {
                 "/a/..%00/b",
                 "/a/..%00.json",
                 "/a/.%09./b",
+                "/a/..%3fb",
+                "/a/..%2523/b",
+                "/a/%2e%2e%c0%bf",
                 "/a/%0d..%0A/b",
             ])
         {
@@ -170,8 +199,31 @@ mod tests {
             "/%FF",
             "/%c3%a4",
             "/%c0%80",
+            "/a%3fb",
+            "/a%23../b",
         ] {
             assert!(check_path(path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_change_the_method_are_refused() {
+        for query in [
+            "_method=DELETE",
+            "a=1&_METHOD=DELETE",
+            "a=1;_method=DELETE",
+            "%5Fmethod=DELETE",
+            ".method=DELETE",
+            "+_method=DELETE",
+            "_method%00x=DELETE",
+            "_HttpMethod=PATCH",
+            "X-HTTP-Method-Override=DELETE",
+            "_method",
+        ] {
+            assert!(check_query(query).is_err(), "{query}");
+        }
+        for query in ["", "method=DELETE", "a=_method", "http_method=GET", "q=%00"] {
+            assert!(check_query(query).is_ok(), "{query}");
         }
     }
 }

@@ -10,12 +10,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, copy, split};
 
 use super::account::Account;
-use super::{Call, Due};
+use super::{Call, Due, Via};
 use crate::clock::millis;
 use crate::egress::Body;
 use crate::error::{Error, Result};
 use crate::live::Live;
-use crate::model::{Caller, ConnectionId, Status};
+use crate::model::{Caller, ConnectionId, SourceId, Status};
 use crate::open::Broker;
 
 /// When one side has ended, the other gets this long for what it still has to say.
@@ -27,6 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 struct Tunnel {
     caller: Arc<Caller>,
     connection: ConnectionId,
+    /// The data source by which it was opened, as it was then.
+    source: Option<(SourceId, i64)>,
     due: Option<Due>,
     account: Account,
 }
@@ -44,6 +46,10 @@ impl Broker {
         let mut tunnel = Tunnel {
             caller: Arc::clone(call.caller),
             connection: live.id.clone(),
+            source: match call.via {
+                Via::Connection => None,
+                Via::Source(source) => Some((source.id.clone(), source.generation)),
+            },
             due: call.due,
             account: std::mem::take(&mut call.account),
         };
@@ -60,9 +66,10 @@ impl Broker {
         Ok(())
     }
 
-    /// Returns when the key or the connection has ended, or the call is due.
+    /// Returns when the key or the connection has ended, the data source is another, or the call is due.
     async fn until_it_ends(&self, tunnel: &Tunnel) {
         let (mut keys, mut connections) = (self.keys.forgotten(), self.live.forgotten());
+        let mut sources = self.sources.forgotten();
         loop {
             let now = self.now_ms();
             let ends = [tunnel.due.map(|due| due.at), tunnel.caller.expires_at].into_iter().flatten().min();
@@ -72,20 +79,31 @@ impl Broker {
             }
             let wait = Duration::from_millis(left.min(millis(LOOK_EVERY)).unsigned_abs());
             let told = async {
-                tokio::select! { _ = keys.changed() => {}, _ = connections.changed() => {} }
+                tokio::select! { _ = keys.changed() => {}, _ = connections.changed() => {}, _ = sources.changed() => {} }
             };
             let _ = self.clock.timeout(wait, told).await;
         }
     }
 
-    /// Whether key and connection are still what they were. While the database is away, they are.
+    /// Whether key, connection and data source are still what they were. While the database is away, they are.
     async fn may_go_on(&self, tunnel: &Tunnel) -> bool {
         let (tenant, key, connection) =
             (tunnel.caller.tenant.clone(), tunnel.caller.key.clone(), tunnel.connection.clone());
-        let read = self.store.read(move |tx| Ok((tx.key(&tenant, key.as_str())?, tx.connection_by_id(&connection)?)));
-        let Ok((key, connection)) = read.await else { return true };
+        let opened_by = tunnel.source.clone();
+        let read = self.store.read(move |tx| {
+            let source_is_same = match opened_by {
+                None => true,
+                Some((id, generation)) => {
+                    tx.source(&tenant, id.as_str())?.is_some_and(|(source, _)| source.generation == generation)
+                }
+            };
+            Ok((tx.key(&tenant, key.as_str())?, tx.connection_by_id(&connection)?, source_is_same))
+        });
+        let Ok((key, connection, source_is_same)) = read.await else { return true };
         let is_connected = |status| matches!(status, Status::Connected | Status::Failing | Status::Reconnect);
-        key.is_some_and(|key| key.revoked_at.is_none()) && connection.is_some_and(|it| is_connected(it.state.status()))
+        source_is_same
+            && key.is_some_and(|key| key.revoked_at.is_none())
+            && connection.is_some_and(|it| is_connected(it.state.status()))
     }
 }
 

@@ -228,8 +228,6 @@ impl Broker {
             // Their replies are in escrow, and committed at the next start.
             tracing::warn!("some renewals could not be stored before the stop");
         }
-        self.audit.flush().await;
-        self.usage.flush().await;
     }
 
     async fn renew_task(&self, id: &ConnectionId, wish: Wish) -> Outcome {

@@ -90,6 +90,7 @@ impl<'a> Filling<'a> {
         }
         Ok(SourceAccess {
             id: self.read.source.id.clone(),
+            generation: self.read.source.generation,
             name: self.read.source.name.clone(),
             below: below(own_base, &base_url),
             base: Base::new(&base_url)?,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use papaya::Equivalent;
+use tokio::sync::watch;
 
 use super::fill::Filling;
 use super::read::ReadSource;
@@ -17,6 +18,7 @@ use crate::model::{
 use crate::open::Broker;
 use crate::plan::{all_values, read_secrets, source_place};
 use crate::store::{OwnConnection, StoreResult, Tx};
+use crate::unconfirmed::Unconfirmed;
 
 /// The data sources that were called, by name as callers write it.
 #[derive(Default)]
@@ -25,7 +27,9 @@ pub(crate) struct KnownSources {
     /// Which connection is a caller's own.
     own: papaya::HashMap<Own, ConnectionId>,
     /// How often those were forgotten.
-    forgotten: AtomicU64,
+    own_forgotten: AtomicU64,
+    /// Told when a data source is taken out because it has changed.
+    forgotten: watch::Sender<()>,
 }
 
 /// A data source with what was made of it for each connection.
@@ -81,11 +85,17 @@ impl KnownSources {
     /// Takes a data source out of memory.
     pub(crate) fn forget(&self, id: &SourceId) {
         self.by_name.pin().retain(|_, known| known.read.source.id != *id);
+        self.forgotten.send_replace(());
+    }
+
+    /// Changes whenever a data source may have changed, be it in this process or another.
+    pub(crate) fn forgotten(&self) -> watch::Receiver<()> {
+        self.forgotten.subscribe()
     }
 
     /// A connection came or went: whose own is which must be looked at again.
     pub(crate) fn forget_own(&self) {
-        self.forgotten.fetch_add(1, Ordering::AcqRel);
+        self.own_forgotten.fetch_add(1, Ordering::AcqRel);
         self.own.pin().clear();
     }
 
@@ -93,6 +103,7 @@ impl KnownSources {
     pub(crate) fn forget_all(&self) {
         self.by_name.pin().clear();
         self.forget_own();
+        self.forgotten.send_replace(());
     }
 
     /// Takes out what was made for connections that are no longer in memory.
@@ -122,11 +133,12 @@ impl Broker {
         let known = Arc::new(KnownSource { read: ReadSource::read(source)?, accesses: papaya::HashMap::new() });
         let named = Named { tenant: tenant.as_str().to_owned(), name: id_or_name.to_owned() };
         self.sources.by_name.pin().insert(named, Arc::clone(&known));
+        let unconfirmed = Unconfirmed::new(|| self.sources.forget(&id));
         // Changed between the look and the insert, the old one would live on in memory: look again.
         let (tenant, name) = (tenant.clone(), id_or_name.to_owned());
         let again = self.store.read(move |tx| tx.source(&tenant, &name)).await;
-        if !again.is_ok_and(|row| row.is_some_and(|(row, _)| row.id == id && row.generation == generation)) {
-            self.sources.forget(&id);
+        if again.is_ok_and(|row| row.is_some_and(|(row, _)| row.id == id && row.generation == generation)) {
+            unconfirmed.confirm();
         }
         Ok(known)
     }
@@ -223,11 +235,11 @@ impl Broker {
                 found => return found,
             }
         }
-        let looked_at = self.sources.forgotten.load(Ordering::Acquire);
+        let looked_at = self.sources.own_forgotten.load(Ordering::Acquire);
         let id = self.find_own(caller, source, &wanted).await?;
         let live = self.live_behind(caller, &id).await?;
         self.sources.own.pin().insert(wanted.clone(), id);
-        if self.sources.forgotten.load(Ordering::Acquire) != looked_at {
+        if self.sources.own_forgotten.load(Ordering::Acquire) != looked_at {
             // A connection came or went since the look.
             self.sources.own.pin().remove(&wanted);
         }

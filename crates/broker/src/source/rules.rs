@@ -67,13 +67,13 @@ pub(crate) fn allows(rules: &[Rule], method: &Method, path: &str) -> bool {
     rules.is_empty() || rules.iter().any(|rule| rule.covers(method, path))
 }
 
-/// A server that decodes `%2F` first sees more than one segment.
+/// A server that decodes `%2F` first sees more than one segment, and one that decodes `%3F` or `%23` nothing of what follows.
 fn is_several(segment: &str) -> bool {
     let mut plain = segment.to_ascii_lowercase();
     while plain.contains("%25") {
         plain = plain.replace("%25", "%");
     }
-    ["%2f", "%5c", "\\"].iter().any(|separator| plain.contains(separator))
+    ["%2f", "%5c", "\\", "%3f", "%23"].iter().any(|separator| plain.contains(separator))
 }
 
 #[cfg(test)]
@@ -102,6 +102,8 @@ mod tests {
             ("/contacts/*", "/contacts/a%5Cb", false),
             ("/contacts/*/notes", "/contacts/1/notes", true),
             ("/contacts/*/notes", "/contacts//notes", false),
+            ("/contacts/*/notes", "/contacts/1%3F/notes", false),
+            ("/contacts/*/notes", "/contacts/1%2523/notes", false),
             ("/contacts/**", "/contacts", true),
             ("/contacts/**", "/contacts/", true),
             ("/contacts/**", "/contacts/1/notes/2", true),

@@ -123,6 +123,9 @@ pub enum StoreError {
     /// The engine refused a statement, or a test let it fail.
     #[error("the database failed: {0}")]
     Engine(Arc<dyn std::error::Error + Send + Sync>),
+    /// It takes no such value, however often it is asked.
+    #[error("the database refused a value: {0}")]
+    Refused(Arc<dyn std::error::Error + Send + Sync>),
     /// The database server can't be reached or used: which, why, and what helps.
     #[error("{0}")]
     Unreachable(String),

@@ -93,6 +93,14 @@ impl From<rusqlite::Error> for StoreError {
         match error.sqlite_error().map(|e| e.extended_code) {
             Some(ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => StoreError::Taken,
             Some(ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => StoreError::InUse,
+            // A sum that is no 64-bit integer any more is a number of another type to SQLite.
+            Some(
+                ffi::SQLITE_CONSTRAINT_CHECK
+                | ffi::SQLITE_CONSTRAINT_DATATYPE
+                | ffi::SQLITE_CONSTRAINT_NOTNULL
+                | ffi::SQLITE_MISMATCH
+                | ffi::SQLITE_TOOBIG,
+            ) => StoreError::Refused(Arc::new(error)),
             _ => StoreError::Engine(Arc::new(error)),
         }
     }

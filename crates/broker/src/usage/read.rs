@@ -1,13 +1,18 @@
 //! Usage, summed up.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use super::HOUR_MS;
+use crate::audit::READERS_WAIT;
 use crate::error::{Result, invalid};
 use crate::manage::Page;
 use crate::model::Caller;
 use crate::open::Broker;
 use crate::store::{Figures, TOOK, Tx, UsageGroup, UsageSpan};
+
+/// What can be asked for: from a day before 1970, where a day up to its beginning begins, to the end of 9999.
+const TIMES: RangeInclusive<i64> = -24 * HOUR_MS..=253_402_300_799_999;
 
 /// Which figures.
 #[derive(Clone, Debug, Default)]
@@ -49,10 +54,16 @@ pub struct UsagePage {
 impl Broker {
     /// Sums up what was used.
     pub async fn usage(&self, caller: &Caller, filter: UsageFilter, by: UsageGroup, page: &Page) -> Result<UsagePage> {
+        for (field, at) in [("to", filter.to), ("from", filter.from)] {
+            if !TIMES.contains(&at) {
+                let remedy = "give a time between the years 1970 and 9999, in Unix milliseconds";
+                return Err(invalid(field, "nothing was used then", remedy));
+            }
+        }
         if filter.from > filter.to {
             return Err(invalid("from", "it lies behind `to`", "give an earlier time, in Unix milliseconds"));
         }
-        self.usage.flush().await;
+        self.clock.timeout(READERS_WAIT, self.usage.flush()).await;
         let (tenant, page) = (caller.tenant.clone(), page.clone());
         let after = match by {
             UsageGroup::Hour if !page.after.is_empty() => {

@@ -1,8 +1,15 @@
 //! API keys, limits, and the audit without which nothing leaves.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use keyholder_broker::clock::ManualClock;
 use keyholder_broker::model::{Limits, NewKey, PlainKey, Scope};
+use keyholder_broker::points::{Points, Verdict};
 use keyholder_broker::store::UsageGroup;
-use keyholder_broker::{Error, Page, UsageFilter, UsageLine};
+use keyholder_broker::{AuditFilter, AuditPart, ConnectionEdit, Error, Page, UsageFilter, UsageLine};
+use keyholder_sandbox::Options;
+use tokio::sync::Notify;
 
 use crate::app::{App, START};
 use crate::logs::Logs;
@@ -90,7 +97,6 @@ async fn without_an_audit_no_token_leaves() {
     app.advance(1);
     app.broker.audit_records(&app.admin, &Page::first()).await.unwrap();
     app.token("crm").await.unwrap();
-    app.broker.finish_renewals().await;
     assert_eq!(app.recorded("token.read", "ok").await, 3, "none was lost");
 }
 
@@ -109,10 +115,85 @@ async fn without_usage_for_a_minute_no_token_leaves() {
     assert!(matches!(app.token("crm").await, Err(Error::AuditUnavailable)));
     app.relent();
     app.advance(1);
-    app.broker.finish_renewals().await;
+    app.flush_usage().await;
     app.token("crm").await.unwrap();
-    app.broker.finish_renewals().await;
+    app.flush_usage().await;
     assert_eq!(app.count("SELECT sum(hand_outs) FROM usage"), 3, "what waited was written, and once");
+}
+
+#[tokio::test]
+async fn a_reader_and_a_stop_wait_for_the_database_so_long_and_no_longer() {
+    let logs = Logs::catch();
+    let app = App::start().await;
+    app.machine("crm").await;
+    app.token("crm").await.unwrap();
+    assert_eq!(app.recorded("token.read", "ok").await, 1);
+    app.flush_usage().await;
+    app.refuse("BEFORE INSERT ON audit");
+    app.token("crm").await.unwrap();
+    logs.wait_for("the audit can't be written").await;
+    let newest = || AuditPart::Newest { before: None };
+    let filter = AuditFilter { action: Some("token.read".to_owned()), ..AuditFilter::default() };
+    let reading = app.broker.read_audit(&app.admin, filter.clone(), newest(), 10);
+    let (page, ()) = tokio::join!(reading, async { app.advance(2) });
+    assert_eq!(page.unwrap().rows.len(), 1, "what is on disk");
+    let ((), ()) = tokio::join!(app.broker.finish_records(), async { app.advance(10) });
+    assert!(logs.text().contains("are lost"), "{}", logs.text());
+    // The database is there again, but this process is not.
+    app.relent();
+    app.advance(1);
+    assert!(matches!(app.token("crm").await, Err(Error::AuditUnavailable)));
+}
+
+#[tokio::test]
+async fn after_the_last_flush_nothing_goes_out() {
+    let app = App::start().await;
+    app.machine("crm").await;
+    app.token("crm").await.unwrap();
+    app.broker.finish_records().await;
+    assert!(matches!(app.token("crm").await, Err(Error::AuditUnavailable)));
+    let proxied = app.broker.proxy(&app.admin, "crm", crate::gateway::get("/me")).await;
+    assert!(matches!(proxied.err(), Some(Error::AuditUnavailable)));
+    assert_eq!(app.seen("api"), 0);
+    assert_eq!(app.recorded("token.read", "ok").await, 1, "it can still be read");
+    assert_eq!(app.count("SELECT sum(hand_outs) FROM usage"), 1);
+}
+
+#[tokio::test]
+async fn a_figure_that_is_refused_for_ever_costs_only_itself() {
+    let logs = Logs::catch();
+    let app = App::start().await;
+    for name in ["crm", "erp"] {
+        if name == "crm" {
+            app.machine(name).await;
+        } else {
+            app.add_connection(name, "client_credentials").await;
+            app.run(name).await.unwrap();
+        }
+        app.token(name).await.unwrap();
+    }
+    app.flush_usage().await;
+    let full = format!("UPDATE usage SET hand_outs = {} WHERE connection = '{}'", i64::MAX, app.row("crm").await.id);
+    app.database.run(&format!("{full} AND caller <> ''"));
+    for name in ["crm", "erp"] {
+        app.token(name).await.unwrap();
+    }
+    let of_erp = UsageFilter { from: START, to: START, connection: Some("erp".to_owned()), ..UsageFilter::default() };
+    let page = app.broker.usage(&app.admin, of_erp, UsageGroup::Connection, &Page::first()).await.unwrap();
+    assert_eq!(page.lines[0].figures.hand_outs, 2);
+    assert!(logs.text().contains("is dropped"), "{}", logs.text());
+    app.token("crm").await.unwrap();
+}
+
+#[tokio::test]
+async fn usage_of_times_beyond_reason_is_refused_with_the_field() {
+    let app = App::start().await;
+    for (from, to, wrong) in [(0, i64::MAX, "to"), (i64::MIN, 0, "from"), (i64::MIN, i64::MIN, "to")] {
+        let filter = UsageFilter { from, to, ..UsageFilter::default() };
+        let read = app.broker.usage(&app.admin, filter, UsageGroup::Hour, &Page::first()).await;
+        let Err(Error::Invalid(errors)) = read else { panic!("{from} {to}") };
+        assert_eq!(errors[0].field, wrong);
+    }
 }
 
 #[tokio::test]
@@ -150,4 +231,83 @@ async fn usage_is_counted_by_the_hour() {
     let page = app.broker.usage(&app.admin, only, UsageGroup::Connection, &Page::first()).await.unwrap();
     let figures = &page.lines[0].figures;
     assert_eq!((figures.calls, figures.client_errors, figures.own_errors), (2, 1, 0));
+}
+
+/// Which of the store's reads comes to nothing.
+#[derive(Clone, Default)]
+pub struct Reads(Arc<Script>);
+
+#[derive(Default)]
+struct Script {
+    /// How many go on before it; far away when none comes to nothing.
+    left: AtomicUsize,
+    /// It never answers, instead of failing.
+    hangs: AtomicUsize,
+    /// It came to pass.
+    came: AtomicUsize,
+    hung: Notify,
+}
+
+impl Reads {
+    const NONE: usize = usize::MAX / 2;
+
+    pub async fn app(&self) -> App {
+        self.0.left.store(Self::NONE, Ordering::Relaxed);
+        let script = Arc::clone(&self.0);
+        let points = Points::with(move |point| {
+            if point != "store.read" || script.left.fetch_sub(1, Ordering::Relaxed) != 1 {
+                return Verdict::Go;
+            }
+            script.came.store(1, Ordering::Relaxed);
+            if script.hangs.load(Ordering::Relaxed) == 0 {
+                return Verdict::Fail(std::io::Error::other("away"));
+            }
+            script.hung.notify_one();
+            Verdict::Stop
+        });
+        App::with_points(Options::default(), &ManualClock::starting_at(START), points).await
+    }
+
+    /// Each read of a look fails in turn, or is given up with the task that asked. What the look put into memory must not be there afterwards, so that what is hidden behind everybody's back
+    /// isn't found.
+    pub async fn leave_nothing(&self, hide: impl Fn(bool), is_found: impl AsyncFn() -> bool) {
+        for (number, hangs) in (1..).flat_map(|number| [(number, 0), (number, 1)]) {
+            self.0.hangs.store(hangs, Ordering::Relaxed);
+            self.0.left.store(number, Ordering::Relaxed);
+            tokio::select! {
+                _ = is_found() => {}
+                () = self.0.hung.notified() => {}
+            }
+            self.0.left.store(Self::NONE, Ordering::Relaxed);
+            if self.0.came.swap(0, Ordering::Relaxed) == 0 {
+                assert!(number > 2, "it looks once, and once more");
+                return;
+            }
+            hide(true);
+            assert!(!is_found().await, "read {number}");
+            hide(false);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_no_second_look_has_confirmed_is_not_in_memory() {
+    let reads = Reads::default();
+    let app = reads.app().await;
+    let made = app.broker.create_key(&app.admin, key("k", None)).await.unwrap().key;
+    let hide = |is_hidden: bool| {
+        let at = if is_hidden { "1" } else { "NULL" };
+        app.database.run(&format!("UPDATE api_keys SET revoked_at = {at} WHERE name = 'k'"));
+    };
+    let known = async || app.broker.authenticate(&made).await.is_ok();
+    reads.leave_nothing(hide, known).await;
+
+    app.machine("crm").await;
+    app.broker.edit_connection(&app.admin, "crm", ConnectionEdit::default()).await.unwrap();
+    let hide = |is_hidden: bool| {
+        let name = if is_hidden { ["other", "crm"] } else { ["crm", "other"] };
+        app.database.run(&format!("UPDATE connections SET name = '{}' WHERE name = '{}'", name[0], name[1]));
+    };
+    let handed = async || app.token("crm").await.is_ok();
+    reads.leave_nothing(hide, handed).await;
 }

@@ -12,10 +12,11 @@ use keyholder_broker::clock::{Clock, ManualClock, Rng};
 use keyholder_broker::egress::{Egress, Policy};
 use keyholder_broker::model::{Caller, Connection, Limits, NewKey, PlainKey, Scope, Status, Values};
 use keyholder_broker::points::Points;
+use keyholder_broker::store::UsageGroup;
 use keyholder_broker::vault::RootKeySource;
 use keyholder_broker::{
     AuditFilter, AuditPart, Authorize, Begun, Broker, Completed, Finished, HandedToken, NewConnection, NewIntegration,
-    Opened, Result, Settings,
+    Opened, Page, Result, Settings, UsageFilter,
 };
 use keyholder_oauth::{Secret, sha256};
 use keyholder_sandbox::{Options, Sandbox};
@@ -134,6 +135,12 @@ impl App {
                 None => return count,
             }
         }
+    }
+
+    /// Returns when what was counted is on disk.
+    pub async fn flush_usage(&self) {
+        let filter = UsageFilter { from: self.now(), to: self.now(), ..UsageFilter::default() };
+        self.broker.usage(&self.admin, filter, UsageGroup::Hour, &Page::first()).await.unwrap();
     }
 
     /// How many requests with this `grant_type` the sandbox's token endpoint saw.

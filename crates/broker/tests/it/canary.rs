@@ -150,6 +150,7 @@ async fn secrets_are_nowhere_but_sealed() {
     shown.add(&app.broker.audit_records(&app.admin, &keyholder_broker::Page::first()).await.unwrap());
     shown.add(&app.broker.doctor(&app.admin).await.unwrap());
     app.broker.finish_renewals().await;
+    app.broker.finish_records().await;
 
     search_stored(&app, &spent);
     let log = logs.text();

@@ -15,6 +15,7 @@ use crate::app::{App, Database, copy_folder, open, open_with, settings};
 async fn restarted(app: App, graceful: bool, meanwhile: impl FnOnce(&Path)) -> App {
     let App { sandbox, broker, admin, clock, folder, database } = app;
     broker.finish_renewals().await;
+    broker.finish_records().await;
     if graceful {
         broker.change_mark().await;
     }

@@ -43,7 +43,7 @@ async fn ten_thousand_callers_of_an_expired_token_make_one_request() {
     assert_eq!(tokens.len(), 1, "everybody gets the same token");
     assert_eq!(tokens.first().unwrap().0, 2);
     assert_eq!((app.sent("refresh_token"), app.sandbox.counters().max_simultaneous_refreshes), (1, 1));
-    app.broker.finish_renewals().await;
+    app.flush_usage().await;
     assert_eq!(app.recorded("token.read", "ok").await, 10_000);
     assert_eq!(app.count("SELECT sum(hand_outs) FROM usage"), 10_000);
     assert_eq!(app.count("SELECT sum(renewals) FROM usage WHERE caller = ''"), 2, "the first grant, and the renewal");
@@ -372,9 +372,13 @@ async fn two_processes_send_once() {
     };
     let (mine, waiting) = tokio::join!(app.token("crm"), answer);
     assert_eq!(mine.unwrap().access_token.expose(), "at-2");
-    // It looks again after 200 ms of this clock, if it saw the claim.
-    app.advance(1);
-    assert_eq!(waiting.unwrap().await.unwrap().unwrap().access_token.expose(), "at-2");
+    // It looks again after 200 ms of this clock, if it saw the claim; perhaps it is about to begin to wait.
+    let waiting = waiting.unwrap();
+    while !waiting.is_finished() {
+        app.clock.advance(Duration::from_millis(1));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(waiting.await.unwrap().unwrap().access_token.expose(), "at-2");
     assert!(fake.is_quiet());
 }
 

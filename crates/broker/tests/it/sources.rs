@@ -702,3 +702,18 @@ async fn secrets_of_a_source_survive_a_rotation_and_are_sealed_anew() {
     let restarted = app.crashed_with(|_| {}).await.app;
     assert_eq!(restarted.echo(&[]).await["headers"]["x-key"], "hush-hush");
 }
+
+#[tokio::test]
+async fn a_source_that_no_second_look_has_confirmed_is_not_in_memory() {
+    let reads = crate::access::Reads::default();
+    let app = reads.app().await;
+    app.machine("crm").await;
+    app.token("crm").await.unwrap();
+    app.add_source(echoing(&app, SourceSpec::default())).await.unwrap();
+    let hide = |is_hidden: bool| {
+        let name = if is_hidden { ["other", "api"] } else { ["api", "other"] };
+        app.database.run(&format!("UPDATE data_sources SET name = '{}' WHERE name = '{}'", name[0], name[1]));
+    };
+    let called = async || app.called_by(&app.admin, Method::GET, "/x").await.is_ok();
+    reads.leave_nothing(hide, called).await;
+}

@@ -26,6 +26,7 @@ async fn used(seed: u64) -> tempfile::TempDir {
 /// Waits until the last handle is gone: the audit's writer holds none, so flushing is enough.
 pub async fn stop(broker: keyholder_broker::Broker) {
     broker.finish_renewals().await;
+    broker.finish_records().await;
     drop(broker);
 }
 

@@ -104,6 +104,7 @@ pub async fn run_by(
     }
     looking.abort();
     broker.finish_renewals().await;
+    broker.finish_records().await;
     let _ = stop_follower.send(());
     let _ = follower.await;
     broker.change_mark().await;

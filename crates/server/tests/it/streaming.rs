@@ -72,11 +72,13 @@ impl Stage {
     }
 
     async fn asking_with(&self, key: &str, method: &str, more: &str) -> Wire {
+        self.asking_at("/v1/connections/m/proxy/x", key, method, more).await
+    }
+
+    async fn asking_at(&self, path: &str, key: &str, method: &str, more: &str) -> Wire {
         let address = self.app.url.trim_start_matches("http://");
         let mut wire = Wire::on(TcpStream::connect(address).await.unwrap());
-        let line = format!(
-            "{method} /v1/connections/m/proxy/x HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\n"
-        );
+        let line = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\n");
         wire.send(&format!("{line}{more}\r\n")).await;
         wire
     }
@@ -87,7 +89,11 @@ const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\
 
 /// Both ends of a WebSocket, after its opening.
 async fn opened(stage: &Stage, key: &str, more: &str) -> (Wire, Wire) {
-    let mut client = stage.asking_with(key, "GET", &format!("{WEBSOCKET}{more}")).await;
+    opened_at(stage, "/v1/connections/m/proxy/x", key, more).await
+}
+
+async fn opened_at(stage: &Stage, path: &str, key: &str, more: &str) -> (Wire, Wire) {
+    let mut client = stage.asking_at(path, key, "GET", &format!("{WEBSOCKET}{more}")).await;
     let mut api = stage.accepted().await;
     let asked = api.head().await;
     assert!(asked.contains("\r\nupgrade: websocket\r\n") && asked.contains("\r\nconnection: upgrade\r\n"), "{asked}");
@@ -142,6 +148,23 @@ async fn a_websocket_ends_with_what_allowed_it() {
     assert_eq!(other_api.until("still").await, "still");
     admin.post("/v1/connections/m/revoke", json!({})).await.ok(200);
     assert_eq!((other.end().await, other_api.end().await), (Vec::new(), Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_through_a_data_source_ends_with_what_the_source_was() {
+    let stage = Stage::start().await;
+    let admin = stage.app.admin();
+    let (key, at) = (admin.key.clone().unwrap(), "/v1/data-sources/api/proxy/x");
+    admin.post("/v1/data-sources", json!({"name": "api", "connection": "m"})).await.ok(201);
+    let (mut by_connection, mut its_api) = opened(&stage, &key, "").await;
+    let (client, api) = opened_at(&stage, at, &key, "").await;
+    admin.patch("/v1/data-sources/api", json!({"allow": [{"path": "/x"}]})).await.ok(200);
+    assert_eq!((client.end().await, api.end().await), (Vec::new(), Vec::new()));
+    let (client, api) = opened_at(&stage, at, &key, "").await;
+    admin.delete("/v1/data-sources/api").await.ok(204);
+    assert_eq!((client.end().await, api.end().await), (Vec::new(), Vec::new()));
+    by_connection.send("still").await;
+    assert_eq!(its_api.until("still").await, "still");
 }
 
 #[tokio::test(flavor = "multi_thread")]

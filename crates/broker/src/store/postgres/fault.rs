@@ -48,11 +48,15 @@ pub(super) fn statement(server: &Server, error: &tokio_postgres::Error) -> Store
             "{server} has no schema to create tables in: {}; create one that the user's search_path names",
             db.message()
         )),
-        _ => StoreError::Engine(Arc::new(Refused {
-            server: server.to_string(),
-            code: code.code().to_owned(),
-            message: db.message().to_owned(),
-        })),
+        code => {
+            let refused =
+                Refused { server: server.to_string(), code: code.to_owned(), message: db.message().to_owned() };
+            // Class 22: a value that can't be; 23: a constraint.
+            match code.starts_with("22") || code.starts_with("23") {
+                true => StoreError::Refused(Arc::new(refused)),
+                false => StoreError::Engine(Arc::new(refused)),
+            }
+        }
     }
 }
 
