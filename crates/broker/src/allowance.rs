@@ -15,6 +15,8 @@ use crate::model::{ConnectionId, KeyId, Rate};
 
 /// A call waits so long for its turn; then it is told when to come again.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A slower pace, which no check lets pass any more, is this one: times stay numbers.
+const SLOWEST: f64 = 0.001;
 /// Who finds no place comes again after this, in milliseconds.
 const BUSY: i64 = 1000;
 /// An API that asks to wait longer is asked again after this.
@@ -72,7 +74,7 @@ impl Gate {
     fn pace(&self, now: i64, patience: Duration) -> Result<Option<Duration>, i64> {
         let Some(per_second) = self.rate.per_second.filter(|rate| *rate > 0.0) else { return Ok(None) };
         #[expect(clippy::cast_possible_truncation, reason = "microseconds between two calls")]
-        let between = (1e6 / per_second) as i64;
+        let between = (1e6 / per_second.max(SLOWEST)) as i64;
         let at_once = (1_000_000 - between).max(0);
         let (now, patience) = (now * 1000, millis(patience) * 1000);
         let taken = self.paced_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {
@@ -281,6 +283,9 @@ mod tests {
         assert_eq!(pace(&slow, NOW).unwrap(), None);
         assert_eq!(pace(&slow, NOW).unwrap(), Some(Duration::from_secs(10)));
         assert_eq!(pace(&slow, NOW).unwrap_err(), NOW + 20_000);
+        let never = gate(f64::MIN_POSITIVE);
+        assert_eq!(pace(&never, NOW).unwrap(), None);
+        assert_eq!(pace(&never, NOW).unwrap_err(), NOW + 1_000_000);
     }
 
     #[test]

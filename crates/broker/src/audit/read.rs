@@ -13,6 +13,10 @@ use crate::store::{StoreError, StoreResult, Stretch, Tx};
 
 /// One reading looks at no more records than this: where few of very many fit a filter, a page may have fewer than it could, and its cursor leads on.
 const LOOKED_AT: usize = 200_000;
+/// The same in bytes of segments.
+const BYTES_LOOKED_AT: usize = 64 << 20;
+/// So many bytes of segments are in memory at once, at most; also about so many of records on a page.
+const BYTES: usize = 4 << 20;
 /// So many segments are fetched first, and twice as many each time after, up to the most.
 const CHUNK: (i64, i64) = (4, 256);
 
@@ -108,7 +112,7 @@ impl Broker {
         };
         self.clock.timeout(READERS_WAIT, self.audit.flush()).await;
         let (tenant, limit) = (caller.tenant.clone(), usize::try_from(limit).unwrap_or(0));
-        let look = Look { forwards, from, limit, newest: None, last: None, more: false, rows: Vec::new() };
+        let look = Look { forwards, from, limit, newest: None, last: None, more: false, bytes: 0, rows: Vec::new() };
         let look = self.store.read(move |tx| look.through(tx, &tenant, &filter)).await?;
         let cursor = |place: Option<Place>| place.map(|place| place.to_string());
         Ok(match part {
@@ -171,6 +175,8 @@ struct Look {
     last: Option<Place>,
     /// There may be more behind it.
     more: bool,
+    /// Of the rows.
+    bytes: usize,
     rows: Vec<AuditRow>,
 }
 
@@ -188,30 +194,31 @@ impl Look {
                 && filter.action.as_deref().is_none_or(|action| is_below(record.action, action))
                 && filter.outcome.as_deref().is_none_or(|outcome| record.outcome == outcome)
         };
-        let mut stretch = Stretch { from: self.from.segment, forwards: self.forwards, since, until, limit: CHUNK.0 };
+        let (from, forwards, bytes) = (self.from.segment, self.forwards, BYTES as i64);
+        let mut stretch = Stretch { from, forwards, since, until, limit: CHUNK.0, bytes };
         if self.forwards && since > i64::MIN {
             let Some(first) = tx.first_audit_since(tenant, since)? else { return Ok(self) };
             stretch.from = stretch.from.max(first);
         }
-        let mut looked_at = 0;
+        let (mut looked_at, mut bytes_looked_at) = (0, 0);
         loop {
-            let segments = tx.audit(tenant, &stretch)?;
-            let is_end = segments.len() < usize::try_from(stretch.limit).unwrap_or(0);
-            for (number, segment) in segments {
+            let found = tx.audit(tenant, &stretch)?;
+            for (number, segment) in found.segments {
                 stretch.from = if self.forwards { number + 1 } else { number - 1 };
                 let unreadable = StoreError::Unreadable { table: "audit", column: "records" };
                 let records: Option<Vec<_>> = Reader::new(&segment).collect();
                 let records = records.ok_or(unreadable)?;
                 looked_at += records.len();
+                bytes_looked_at += segment.records.len();
                 if !self.take(number, &records, &fits) {
                     self.more = true;
                     return Ok(self);
                 }
             }
-            if is_end {
+            if found.is_all {
                 return Ok(self);
             }
-            if looked_at >= LOOKED_AT {
+            if looked_at >= LOOKED_AT || bytes_looked_at >= BYTES_LOOKED_AT {
                 self.more = true;
                 return Ok(self);
             }
@@ -228,16 +235,27 @@ impl Look {
             if !is_beyond {
                 continue;
             }
-            if self.rows.len() == self.limit {
+            if self.rows.len() == self.limit || self.bytes >= BYTES {
                 return false;
             }
             self.newest = self.newest.max(Some(place));
             self.last = Some(place);
             if fits(&records[index]) {
-                self.rows.push(row(place, &records[index]));
+                let row = row(place, &records[index]);
+                self.bytes += row.size();
+                self.rows.push(row);
             }
         }
         true
+    }
+}
+
+impl AuditRow {
+    /// About how many bytes it is.
+    fn size(&self) -> usize {
+        let some = [&self.key_id, &self.source, &self.detail].into_iter().flatten().map(String::len).sum::<usize>();
+        let texts = [&self.id, &self.actor, &self.action, &self.object, &self.outcome];
+        size_of::<Self>() + some + texts.into_iter().map(String::len).sum::<usize>()
     }
 }
 

@@ -50,7 +50,7 @@ impl Circuit {
         }
     }
 
-    /// It could not be reached, or did not answer in time.
+    /// It could not be reached.
     pub(super) fn failed(&self, now: Duration) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if failures >= FAILURES {

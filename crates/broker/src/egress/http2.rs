@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_queue::SegQueue;
 use h2::client::{Builder, ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, Request, Response, header};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper_util::rt::TokioIo;
@@ -19,6 +19,7 @@ use super::body::{Body, Upload};
 use super::connector::Stream;
 use super::http1::{KEPT_IDLE, NoReply};
 use super::{BoxError, EgressFault, IDLE, innermost};
+use crate::clock::Clock;
 
 /// Fields that HTTP/2 has no place for (RFC 9113 §8.2.2).
 const CONNECTION_SPECIFIC: [HeaderName; 7] = [
@@ -30,6 +31,11 @@ const CONNECTION_SPECIFIC: [HeaderName; 7] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
+
+/// While calls are under way on a connection, it is asked this often whether anybody is there still.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// Who answers no ping for this long has gone.
+const PONG_WITHIN: Duration = Duration::from_secs(20);
 
 /// The connections of an upstream.
 pub(super) struct Shared {
@@ -65,7 +71,8 @@ impl Shared {
             .max_frame_size(64 << 10)
             .max_header_list_size(128 << 10)
             .max_send_buffer_size(256 << 10);
-        let (sender, connection) = builder.handshake::<_, Bytes>(TokioIo::new(stream)).await?;
+        let (sender, mut connection) = builder.handshake::<_, Bytes>(TokioIo::new(stream)).await?;
+        let pings = connection.ping_pong();
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
         let new = Arc::new(Http2 {
             number,
@@ -76,10 +83,14 @@ impl Shared {
             shared: Arc::downgrade(self),
         });
         self.connections.pin().insert(number, Arc::clone(&new));
-        let shared = Arc::downgrade(self);
+        let (shared, of, clock) = (Arc::downgrade(self), Arc::downgrade(&new), self.watch.clock().clone());
         tokio::spawn(async move {
-            // The calls are told by their streams.
-            let _ = connection.await;
+            tokio::select! {
+                // The calls are told by their streams.
+                _ = connection => {}
+                // And are now, that it is dropped.
+                () = until_silent(pings, of, &clock) => {}
+            }
             if let Some(shared) = shared.upgrade() {
                 shared.retire(number);
             }
@@ -105,6 +116,26 @@ impl Shared {
     fn retire(&self, number: u64) {
         self.connections.pin().remove(&number);
     }
+}
+
+/// Returns when nobody is there any more: a connection that died without a word would hold its calls until each is given up.
+async fn until_silent(pings: Option<PingPong>, connection: Weak<Http2>, clock: &Clock) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    while let Some(streams) = {
+        clock.sleep(PING_EVERY).await;
+        connection.upgrade().map(|it| it.streams.load(Ordering::Relaxed))
+    } {
+        if streams == 0 {
+            continue;
+        }
+        match clock.timeout(PONG_WITHIN, pings.ping(Ping::opaque())).await {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => break,
+            None => return,
+        }
+    }
+    // It ends by itself.
+    std::future::pending().await
 }
 
 /// One connection.

@@ -19,6 +19,8 @@ use crate::clock::Clock;
 
 /// How often idle connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// A connection must be there, name looked up and TLS agreed, within this time.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(20);
 const HTTP1: u8 = 1;
 const HTTP2: u8 = 2;
 
@@ -55,8 +57,6 @@ impl Upstream {
     /// A request with `Upgrade` that is answered with 101 has a [`hyper::upgrade::OnUpgrade`] in the reply's extensions.
     pub async fn send(&self, request: Request<Body>, head_within: Duration) -> Result<Response<Body>, EgressError> {
         let began = self.pool.watch.now();
-        // A body that its sender never finishes says nothing of the server.
-        let is_whole = request.body().in_memory().is_some();
         let answered = match self.circuit.check(began) {
             Ok(()) => self.exchange(request, began, head_within).await,
             Err(open) => return Err(self.fault(open)),
@@ -67,12 +67,8 @@ impl Upstream {
                 Ok(response)
             }
             Err(fault) => {
-                let is_unreachable = match fault {
-                    EgressFault::Dns(_) | EgressFault::Connect(_) | EgressFault::Tls(_) => true,
-                    EgressFault::Timeout(_) => is_whole,
-                    _ => false,
-                };
-                if is_unreachable {
+                // Who takes a connection and is slow with an answer may be quick with the next.
+                if matches!(fault, EgressFault::Dns(_) | EgressFault::Connect(_) | EgressFault::Tls(_)) {
                     self.circuit.failed(self.pool.watch.now());
                 }
                 Err(self.fault(fault))
@@ -173,7 +169,9 @@ impl Upstream {
 
     async fn open(&self, may_share: bool) -> Result<Connection, EgressFault> {
         let connector = if may_share { &self.connectors.any } else { &self.connectors.http1 };
-        let stream = connector.connect(self.uri.clone()).await?;
+        let connected = self.pool.watch.clock().timeout(CONNECTED_WITHIN, connector.connect(self.uri.clone())).await;
+        let late = || EgressFault::Connect(format!("there was no connection within {} s", CONNECTED_WITHIN.as_secs()));
+        let stream = connected.unwrap_or_else(|| Err(late()))?;
         let refused = |error: &(dyn std::error::Error + 'static)| EgressFault::Connect(innermost(error));
         if speaks_http2(&stream) {
             self.speaks.store(HTTP2, Ordering::Relaxed);

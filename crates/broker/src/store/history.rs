@@ -29,6 +29,17 @@ pub struct Stretch {
     pub until: i64,
     /// Most segments.
     pub limit: i64,
+    /// Most bytes of their records, except that the first comes in any case.
+    pub bytes: i64,
+}
+
+/// Segments of a stretch.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Each with its number.
+    pub segments: Vec<(i64, Segment)>,
+    /// There are no more in the stretch.
+    pub is_all: bool,
 }
 
 sql! {
@@ -40,6 +51,10 @@ sql! {
     SEGMENTS = "SELECT number, from_at, to_at, count, records FROM audit \
         WHERE tenant = ?1 AND number >= ?2 AND to_at >= ?3 AND from_at <= ?4 ORDER BY number LIMIT ?5";
     SEGMENTS_BACK = "SELECT number, from_at, to_at, count, records FROM audit \
+        WHERE tenant = ?1 AND number <= ?2 AND to_at >= ?3 AND from_at <= ?4 ORDER BY number DESC LIMIT ?5";
+    SIZES = "SELECT length(records) FROM audit \
+        WHERE tenant = ?1 AND number >= ?2 AND to_at >= ?3 AND from_at <= ?4 ORDER BY number LIMIT ?5";
+    SIZES_BACK = "SELECT length(records) FROM audit \
         WHERE tenant = ?1 AND number <= ?2 AND to_at >= ?3 AND from_at <= ?4 ORDER BY number DESC LIMIT ?5";
     FIRST_SINCE = "SELECT min(number) FROM audit WHERE tenant = ?1 AND to_at >= ?2";
     SWEEP_AUDIT = "DELETE FROM audit WHERE tenant = ?1 AND number IN \
@@ -97,19 +112,25 @@ impl Tx<'_> {
         self.execute(&ADD_SEGMENT, &values).map(drop)
     }
 
-    /// Segments of the audit with their numbers.
-    pub fn audit(&self, tenant: &Tenant, stretch: &Stretch) -> StoreResult<Vec<(i64, Segment)>> {
-        let sql = if stretch.forwards { &SEGMENTS } else { &SEGMENTS_BACK };
-        let values = [
-            Val::T(tenant.as_str()),
-            Val::I(stretch.from),
-            Val::I(stretch.since),
-            Val::I(stretch.until),
-            Val::I(stretch.limit),
-        ];
-        self.rows(sql, &values, |row| {
+    /// Segments of the audit. Their sizes are looked at first, so that no more come into memory than were asked for.
+    pub fn audit(&self, tenant: &Tenant, stretch: &Stretch) -> StoreResult<Found> {
+        let (sizes, segments) = if stretch.forwards { (&SIZES, &SEGMENTS) } else { (&SIZES_BACK, &SEGMENTS_BACK) };
+        let values = |limit| {
+            let Stretch { from, since, until, .. } = *stretch;
+            [Val::T(tenant.as_str()), Val::I(from), Val::I(since), Val::I(until), Val::I(limit)]
+        };
+        let sizes = self.rows(sizes, &values(stretch.limit), |row| row.i(0))?;
+        let mut left = stretch.bytes;
+        let fits = |size: &&i64| {
+            left -= **size;
+            left >= 0
+        };
+        let fitting = sizes.iter().take_while(fits).count().max(1).min(sizes.len());
+        let (there, fitting) = (sizes.len() as i64, fitting as i64);
+        let segments = self.rows(segments, &values(fitting), |row| {
             Ok((row.i(0)?, Segment { from_at: row.i(1)?, to_at: row.i(2)?, count: row.i(3)?, records: row.b(4)? }))
-        })
+        })?;
+        Ok(Found { segments, is_all: fitting == there && there < stretch.limit })
     }
 
     /// The number of the first segment with records since then.

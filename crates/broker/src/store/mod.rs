@@ -34,7 +34,7 @@ pub use connections::{CommitExpiry, CommitTokens, Due, Ending, Filter, OwnConnec
 pub use consents::NewSession;
 use engine::sql;
 pub use engine::{Row, Sql, Tx, Val};
-pub use history::{Segment, Stretch};
+pub use history::{Found, Segment, Stretch};
 pub use instances::{Identity, Place};
 pub use location::Location;
 pub use postgres::Server;

@@ -138,9 +138,10 @@ async fn a_batch_of_the_audit_is_there_once_and_behind_what_was_before(fresh: Fr
         store.write(move |tx| tx.add_audit(&tenant, &batch, &segment(at))).await.unwrap();
     }
     let read = async |forwards, from, since, until| {
-        let (tenant, stretch) = (tenant.clone(), Stretch { from, forwards, since, until, limit: 10 });
+        let (tenant, stretch) = (tenant.clone(), Stretch { from, forwards, since, until, limit: 10, bytes: 100 });
         let found = store.read(move |tx| tx.audit(&tenant, &stretch)).await.unwrap();
-        found.into_iter().map(|(_, segment)| segment.from_at).collect::<Vec<_>>()
+        assert!(found.is_all);
+        found.segments.into_iter().map(|(_, segment)| segment.from_at).collect::<Vec<_>>()
     };
     assert_eq!(read(true, 0, i64::MIN, i64::MAX).await, [10, 20, 5]);
     assert_eq!(read(false, i64::MAX, i64::MIN, i64::MAX).await, [5, 20, 10]);
@@ -154,6 +155,24 @@ async fn a_batch_of_the_audit_is_there_once_and_behind_what_was_before(fresh: Fr
     let (of_tenant, batch) = (tenant.clone(), SegmentId::new(&Clock::System, &Rng::System));
     store.write(move |tx| tx.add_audit(&of_tenant, &batch, &segment(40))).await.unwrap();
     assert_eq!(read(true, 4, i64::MIN, i64::MAX).await, [40], "numbers go on where all was removed");
+    for at in [50, 60] {
+        let (tenant, batch) = (tenant.clone(), SegmentId::new(&Clock::System, &Rng::System));
+        let large = Segment { records: vec![0; 60], ..segment(at) };
+        store.write(move |tx| tx.add_audit(&tenant, &batch, &large)).await.unwrap();
+    }
+    for (forwards, from, bytes, limit, expected) in [
+        (true, 0, 61, 10, (2, false)),
+        (false, i64::MAX, 119, 10, (1, false)),
+        (true, 0, 0, 10, (1, false)),
+        (true, 0, 121, 10, (3, true)),
+        (true, 0, 121, 3, (3, false)),
+        (true, 100, 1, 10, (0, true)),
+    ] {
+        let (tenant, stretch) =
+            (tenant.clone(), Stretch { from, forwards, since: i64::MIN, until: i64::MAX, limit, bytes });
+        let found = store.read(move |tx| tx.audit(&tenant, &stretch)).await.unwrap();
+        assert_eq!((found.segments.len(), found.is_all), expected, "{bytes} {limit}");
+    }
 }
 
 async fn usage_is_added_up_and_swept_hour_by_hour(fresh: Fresh) {

@@ -233,6 +233,52 @@ async fn usage_is_counted_by_the_hour() {
     assert_eq!((figures.calls, figures.client_errors, figures.own_errors), (2, 1, 0));
 }
 
+#[tokio::test]
+async fn a_page_of_the_audit_is_bounded_in_bytes() {
+    let app = App::start().await;
+    app.machine("crm").await;
+    let path = format!("/{}", "x".repeat(2000));
+    for _ in 0..20 {
+        drop(app.broker.proxy(&app.admin, "crm", crate::gateway::get(&path)).await.unwrap());
+    }
+    let mut count = app.recorded("proxy.call", "ok").await;
+    assert_eq!(count, 20);
+    // 10 MB of them.
+    for round in 0..8 {
+        app.database.run(&format!(
+            "INSERT INTO audit (tenant, number, batch, from_at, to_at, count, records) \
+             SELECT tenant, number + (SELECT last FROM audit_heads), batch || '-{round}', from_at, to_at, count, records FROM audit; \
+             UPDATE audit_heads SET last = last * 2"
+        ));
+        count *= 2;
+    }
+    let filter = AuditFilter { action: Some("proxy.call".to_owned()), ..AuditFilter::default() };
+    let (mut forwards, mut after) = (Vec::new(), None);
+    loop {
+        let part = AuditPart::Oldest { after };
+        let page = app.broker.read_audit(&app.admin, filter.clone(), part, 1_000_000).await.unwrap();
+        forwards.push(page.rows.len());
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    let (mut back, mut before) = (Vec::new(), None);
+    loop {
+        let part = AuditPart::Newest { before };
+        let page = app.broker.read_audit(&app.admin, filter.clone(), part, 1_000_000).await.unwrap();
+        back.push(page.rows.len());
+        match page.older {
+            Some(older) => before = Some(older),
+            None => break,
+        }
+    }
+    for pages in [forwards, back] {
+        assert!(pages.iter().all(|rows| rows * 2000 <= 4 << 20), "{pages:?}");
+        assert_eq!(pages.iter().sum::<usize>(), count);
+    }
+}
+
 /// Which of the store's reads comes to nothing.
 #[derive(Clone, Default)]
 pub struct Reads(Arc<Script>);

@@ -505,6 +505,49 @@ async fn a_server_that_cant_be_reached_is_left_alone_for_a_while() {
 }
 
 #[tokio::test]
+async fn a_path_that_hangs_closes_no_other() {
+    let server = Server::start().await;
+    let (upstream, clock) = server.upstream();
+    for _ in 0..10 {
+        let hanging = async {
+            let mut peer = server.accept().await;
+            peer.head().await;
+            clock.advance(LIMIT);
+            peer
+        };
+        let (answered, _peer) = tokio::join!(upstream.send(get("/slow"), LIMIT), hanging);
+        assert!(matches!(answered.unwrap_err().what, EgressFault::Timeout(_)));
+    }
+    let answer = async {
+        let mut peer = server.accept().await;
+        peer.head().await;
+        peer.say("HTTP/1.1 204 No Content\r\n\r\n").await;
+        peer
+    };
+    let (answered, _peer) = tokio::join!(upstream.send(get("/quick"), LIMIT), answer);
+    assert_eq!(answered.unwrap().status(), 204);
+}
+
+#[tokio::test]
+async fn a_server_that_never_agrees_on_tls_is_one_that_cant_be_reached() {
+    let server = Server::start().await;
+    let clock = ManualClock::starting_at(0);
+    let upstream = upstream(Clock::Manual(clock.clone()), "https", &server.host());
+    for _ in 0..5 {
+        let silence = async {
+            let peer = server.accept().await;
+            clock.advance(Duration::from_secs(20));
+            peer
+        };
+        let (answered, _peer) = tokio::join!(upstream.send(get("/"), LIMIT), silence);
+        let fault = answered.unwrap_err().what;
+        assert!(matches!(&fault, EgressFault::Connect(why) if why.contains("within 20 s")), "{fault:?}");
+    }
+    let open = upstream.send(get("/"), LIMIT).await.unwrap_err().what;
+    assert!(matches!(open, EgressFault::CircuitOpen { .. }), "{open:?}");
+}
+
+#[tokio::test]
 async fn idle_connections_end_in_time() {
     let server = Server::start().await;
     let (upstream, clock) = server.upstream();
@@ -546,6 +589,8 @@ struct Http2 {
     calls: mpsc::UnboundedReceiver<(usize, Request<h2::RecvStream>, h2::server::SendResponse<Bytes>)>,
     /// Ends the connections that there are.
     shut: tokio::sync::broadcast::Sender<()>,
+    /// Says nothing more on the connections that there are, and leaves them open.
+    freeze: tokio::sync::broadcast::Sender<()>,
 }
 
 impl Http2 {
@@ -555,7 +600,8 @@ impl Http2 {
         let host = listener.local_addr().unwrap().to_string();
         let (sender, calls) = mpsc::unbounded_channel();
         let shut = tokio::sync::broadcast::Sender::new(1);
-        let shutting = shut.clone();
+        let freeze = tokio::sync::broadcast::Sender::new(1);
+        let (shutting, freezing) = (shut.clone(), freeze.clone());
         tokio::spawn(async move {
             for number in 1.. {
                 let stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
@@ -563,7 +609,7 @@ impl Http2 {
                 let mut builder = h2::server::Builder::new();
                 let mut connection =
                     builder.max_concurrent_streams(at_once).handshake::<_, Bytes>(stream).await.unwrap();
-                let (sender, mut shut) = (sender.clone(), shutting.subscribe());
+                let (sender, mut shut, mut freeze) = (sender.clone(), shutting.subscribe(), freezing.subscribe());
                 tokio::spawn(async move {
                     loop {
                         tokio::select! {
@@ -572,12 +618,13 @@ impl Http2 {
                                 _ => return,
                             },
                             _ = shut.recv() => connection.graceful_shutdown(),
+                            _ = freeze.recv() => std::future::pending().await,
                         }
                     }
                 });
             }
         });
-        Self { host, calls, shut }
+        Self { host, calls, shut, freeze }
     }
 
     fn upstream(&self) -> Arc<Upstream> {
@@ -635,6 +682,40 @@ async fn calls_share_an_http2_connection_as_far_as_the_server_allows() {
         }
     };
     assert_eq!(tokio::join!(calls, serve).0, ["hi"; 5]);
+}
+
+#[tokio::test]
+async fn an_http2_connection_that_died_silently_is_noticed() {
+    let mut server = Http2::start(10).await;
+    let clock = ManualClock::starting_at(0);
+    let upstream = upstream(Clock::Manual(clock.clone()), "https", &server.host);
+    let hour = Duration::from_secs(3600);
+    let call = async |request| upstream.send(request, hour).await.unwrap();
+    let (_, ()) = tokio::join!(call(get("/1")), async {
+        let (connection, _, mut answer) = server.next().await;
+        assert_eq!(connection, 1);
+        // As long as pings are answered, an answer may take its time.
+        for _ in 0..300 {
+            clock.advance(Duration::from_secs(1));
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+        }
+        say(&mut answer, "late");
+    });
+    server.freeze.send(()).unwrap();
+    // A GET does the same twice, so it is sent again on a new connection.
+    let (_, ()) = tokio::join!(call(get("/2")), async {
+        let (connection, _, mut answer) = loop {
+            tokio::select! {
+                biased;
+                next = server.calls.recv() => break next.unwrap(),
+                () = tokio::task::yield_now() => clock.advance(Duration::from_millis(1)),
+            }
+        };
+        assert_eq!(connection, 2);
+        say(&mut answer, "again");
+    });
 }
 
 #[tokio::test]

@@ -527,8 +527,8 @@ impl Checker {
         let header = |field: &str, name: Option<String>| {
             name.and_then(|name| self.header_name(&["api", "limits", field], &name))
         };
-        if raw.per_second.is_some_and(|rate| !(rate > 0.0 && rate <= 1e6)) {
-            self.error(&["api", "limits", "per_second"], "it is not a rate", "write a number above 0");
+        if raw.per_second.is_some_and(|rate| !(0.001..=1e6).contains(&rate)) {
+            self.error(&["api", "limits", "per_second"], "it is not a rate", "write a number from 0.001 to 1000000");
         }
         if raw.concurrent == Some(0) {
             self.error(&["api", "limits", "concurrent"], "nothing could be called", "write a number above 0");

@@ -761,6 +761,8 @@ fn requests_in_detail() {
             "20:46: api.expired_when[1].status: 7 is not a status",
         ),
         ("[api.limits]\nper_second = 0.0", "20:14: api.limits.per_second: it is not a rate"),
+        ("[api.limits]\nper_second = 0.0009", "20:14: api.limits.per_second: it is not a rate"),
+        ("[api.limits]\nper_second = 1e-300", "20:14: api.limits.per_second: it is not a rate"),
         ("[api.limits]\nreset_header = \"A B\"", "20:16: api.limits.reset_header: it is not a header's name"),
         ("[api]\nverify = { path = \"/a/../b\" }", "20:19: api.verify.path: the path has a `.` or `..`"),
         (
