@@ -76,6 +76,9 @@ CREATE TABLE integrations (
     token_key TEXT,
     content_type TEXT,
     limits TEXT NOT NULL DEFAULT '{}', -- of each connection's calls, as JSON
+    description TEXT NOT NULL DEFAULT '',
+    extra TEXT NOT NULL DEFAULT '{}', -- parameters of requests beside the definition's, as JSON
+    renewal TEXT NOT NULL DEFAULT '{}', -- how connections are renewed, as JSON
     variables TEXT NOT NULL,
     generation BIGINT NOT NULL,
     created_at BIGINT NOT NULL,

@@ -69,7 +69,7 @@ pub use gateway::{ProxyRequest, Reply};
 pub use idempotency::{Idempotency, KeptReply};
 pub use manage::{
     ConnectionEdit, IntegrationEdit, MadeSource, Meaning, NewConnection, NewIntegration, NewSource, NewVersion, Page,
-    ProviderVersion, ShownConnection, ShownProvider, ShownSource, SourceEdit, Upgrade, VariableEdit, Wanted,
+    ProviderVersion, SetUp, ShownConnection, ShownProvider, ShownSource, SourceEdit, Upgrade, VariableEdit, Wanted,
 };
 pub use open::{Broker, Opened, Retention, Settings};
 pub use renew::RenewalNote;

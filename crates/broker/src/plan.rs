@@ -14,7 +14,7 @@ use crate::clock::millis;
 use crate::egress::{Bounds, Fetched, Identity, origin_of};
 use crate::error::{Error, Result, invalid};
 use crate::explain::Known;
-use crate::model::{Connection, Integration, IntegrationId, Rate, SecretInput, Tenant, Values};
+use crate::model::{Connection, Integration, IntegrationId, Rate, RenewalPolicy, SecretInput, Tenant, Values};
 use crate::open::Broker;
 use crate::vault::Place;
 
@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) secrets: SecretInput,
     /// Secret variables of the integration.
     pub(crate) integration_secrets: SecretInput,
+    /// How its tokens are renewed.
+    pub(crate) renewal: RenewalPolicy,
 }
 
 impl Plan {
@@ -95,6 +97,7 @@ impl Broker {
         let method = made.definition.method(Some(&integration.method))?;
         let mut rendered = made.definition.render(method, &made.values, &made.choice, made.discovered.as_ref())?;
         tighten(&mut rendered.api.limits, integration.limits);
+        live_for(&mut rendered, integration.renewal);
         Ok(Plan {
             rendered,
             client: made.client,
@@ -102,6 +105,7 @@ impl Broker {
             client_secret_expires_at: integration.client_secret_expires_at,
             secrets,
             integration_secrets: integration.secret_variables.clone(),
+            renewal: integration.renewal,
         })
     }
 
@@ -140,6 +144,7 @@ impl Broker {
             grant_type: integration.grant_type.clone(),
             body: integration.content_type.as_deref().map(body_format),
             token_key: integration.token_key.clone(),
+            extra: integration.extra.clone(),
             client: Some(client.clone()),
             password: secrets.get(PASSWORD).cloned(),
             tokens: tokens.map(Into::into),
@@ -309,6 +314,15 @@ fn tighten(limits: &mut Limits, own: Rate) {
     let smaller = |one: f64, other: f64| one.min(other);
     limits.per_second = limits.per_second.into_iter().chain(own.per_second).reduce(smaller);
     limits.concurrent = limits.concurrent.into_iter().chain(own.concurrent).min();
+}
+
+/// The integration's word on how long a token lives that comes without one; it knows its registration better than the definition does.
+fn live_for(rendered: &mut Rendered, renewal: RenewalPolicy) {
+    let Some(seconds) = renewal.token_lifetime else { return };
+    let follow_up = rendered.follow_up.as_mut().map(|follow_up| &mut follow_up.reply);
+    for reply in [&mut rendered.reply, &mut rendered.refresh_reply].into_iter().chain(follow_up) {
+        reply.default_lifetime = Some(Duration::from_secs(seconds.into()));
+    }
 }
 
 /// The keys under which an integration's secrets hold what is no variable; none can be named so.

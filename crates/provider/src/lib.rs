@@ -5,7 +5,7 @@
 //! parameters and rules that `keyholder_oauth` needs. The language is described in `docs/provider-language.md`.
 //!
 //! The order of the modules, each using only what stands before it:
-//! `error`, `endpoint`, `template`, `saved`, `definition`, `schema`, `source`, `values`, `built_in`, `check`, `render`, `catalogue`, `draft`, `import`.
+//! `error`, `endpoint`, `template`, `saved`, `definition`, `schema`, `source`, `values`, `extra`, `built_in`, `check`, `render`, `catalogue`, `draft`, `import`.
 
 mod built_in;
 mod catalogue;
@@ -14,6 +14,7 @@ mod definition;
 mod draft;
 mod endpoint;
 mod error;
+mod extra;
 pub mod import;
 mod render;
 pub mod saved;
@@ -31,6 +32,7 @@ pub use definition::{
 };
 pub use draft::draft;
 pub use error::{DefinitionError, RenderError, ValueError};
+pub use extra::Extra;
 pub use render::{
     Account, Api, Authorize, Callback, Choice, Choose, ConsentRequest, Credentials, Discovery, FollowUp, Learnt,
     Lookup, LookupError, Placement, Register, Rendered, Revoke, Tokens, Userinfo, Verify,

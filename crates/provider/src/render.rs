@@ -23,6 +23,7 @@ use crate::definition::{
 };
 use crate::endpoint::read_endpoint;
 use crate::error::{RenderError, ValueError};
+use crate::extra::Extra;
 use crate::template::UrlProblem;
 use endpoints::Endpoints;
 use inputs::Inputs;
@@ -44,6 +45,8 @@ pub struct Choice {
     pub body: Option<BodyFormat>,
     /// Where the access token stands in the reply, instead of the definition's.
     pub token_key: Option<String>,
+    /// Parameters beside the definition's; those of the same name are replaced.
+    pub extra: Extra,
     /// For `{{client_id}}`, `{{client_secret}}` and `{{client_key}}`.
     pub client: Option<Client>,
     /// For `{{username}}`.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::access::rate_errors;
 use crate::error::{Error, FieldError, Result, invalid};
-use crate::model::Integration;
+use crate::model::{Integration, RenewalPolicy};
 
 /// Longest key or chain, in bytes.
 const MAX_PEM: usize = 64 << 10;
@@ -19,6 +19,8 @@ pub(super) fn check_fields(integration: &Integration) -> Result<()> {
     check_header_prefix(integration.header_prefix.as_deref())?;
     check_time(integration.client_secret_expires_at)?;
     check_content_type(integration.content_type.as_deref())?;
+    check_description(&integration.description)?;
+    check_renewal(&integration.renewal)?;
     let errors: Vec<FieldError> = rate_errors(&integration.limits).collect();
     if !errors.is_empty() {
         return Err(Error::Invalid(errors));
@@ -53,6 +55,7 @@ pub(super) fn check_inputs(method: &Method, integration: &Integration) -> Result
         ("token_key", integration.token_key.iter().map(String::as_str).collect()),
     ];
     method.check_inputs(AskedOf::Integration, &given).map_err(unfit)?;
+    method.check_extra(&integration.extra).map_err(unfit)?;
     if integration.content_type.is_some() && method.writes_own_body() {
         return Err(invalid("content_type", "this provider's definition writes the body itself", "leave it out"));
     }
@@ -130,6 +133,38 @@ fn check_content_type(content_type: Option<&str>) -> Result<()> {
             "use one of these; for another type write a definition whose [token] has a body of that type",
         )),
     }
+}
+
+/// As many characters as a person reads.
+fn check_description(text: &str) -> Result<()> {
+    let odd = |c: char| c.is_control() && c != '\n' && c != '\r' && c != '\t';
+    if text.chars().count() > 500 || text.chars().any(odd) {
+        return Err(invalid("description", "it is too long or holds control characters", "use up to 500 characters"));
+    }
+    Ok(())
+}
+
+fn check_renewal(renewal: &RenewalPolicy) -> Result<()> {
+    const YEAR: u32 = 366 * 24 * 3600;
+    const MONTH: u32 = 31 * 24 * 3600;
+    let lifetime = renewal.token_lifetime.is_some_and(|seconds| !(10..=10 * YEAR).contains(&seconds));
+    let ahead = renewal.ahead.is_some_and(|seconds| !(1..=MONTH).contains(&seconds));
+    let lifetime = lifetime.then(|| {
+        FieldError::new(
+            "renewal.token_lifetime",
+            "no token lives so long, or so short a time",
+            "give 10 seconds to 10 years, or leave it out so that the reply or the definition decides",
+        )
+    });
+    let ahead = ahead.then(|| {
+        FieldError::new(
+            "renewal.ahead",
+            "it is no time ahead of a token's end",
+            "give 1 second to 31 days, or leave it out so that Keyholder chooses",
+        )
+    });
+    let errors: Vec<_> = lifetime.into_iter().chain(ahead).collect();
+    if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
 }
 
 /// The prefix stands in a header, before a space and the token.

@@ -3,21 +3,25 @@
 use std::sync::Arc;
 
 use keyholder_oauth::{ClientAuth, Secret};
-use keyholder_provider::{AskedOf, Definition, RenderError};
+use keyholder_provider::{AskedOf, Definition, Extra, RenderError};
 
 use super::fields::{check_credentials, check_fields, check_inputs};
 use super::providers::{ShownProvider, shown};
 use super::{Page, check_name, sort_values, taken};
 use crate::error::{Error, FieldError, Result, invalid};
-use crate::model::{Caller, Integration, IntegrationId, Rate, Scope, SecretInput, Values};
+use crate::model::{Caller, Integration, IntegrationId, Rate, RenewalPolicy, Scope, SecretInput, Values};
 use crate::open::Broker;
 use crate::store::{StoreError, StoreResult, Tx};
 
 /// What a new integration shall be. Without `Debug`: variables may be secret.
 #[derive(Clone, Default)]
 pub struct NewIntegration {
+    /// One that [`Broker::reserve_integration`] gave; a new one when not given.
+    pub id: Option<IntegrationId>,
     /// Unique in the tenant.
     pub name: String,
+    /// For people.
+    pub description: String,
     /// Id of a definition.
     pub provider: String,
     /// A method of it; the first one when not given.
@@ -50,6 +54,10 @@ pub struct NewIntegration {
     pub token_key: Option<String>,
     /// How many calls each of its connections may make.
     pub limits: Rate,
+    /// Parameters beside the definition's.
+    pub extra: Extra,
+    /// How its connections are renewed.
+    pub renewal: RenewalPolicy,
     /// Values for the definition's variables.
     pub variables: Values,
 }
@@ -59,6 +67,8 @@ pub struct NewIntegration {
 pub struct IntegrationEdit {
     /// New name.
     pub name: Option<String>,
+    /// New description.
+    pub description: Option<String>,
     /// New client identifier.
     pub client_id: Option<String>,
     /// New client secret. What was said of the old one's end goes with it.
@@ -87,6 +97,10 @@ pub struct IntegrationEdit {
     pub token_key: Option<Option<String>>,
     /// New limits of the calls of each connection.
     pub limits: Option<Rate>,
+    /// New parameters, all of them.
+    pub extra: Option<Extra>,
+    /// New renewal, all of it; it counts from each connection's next renewal on.
+    pub renewal: Option<RenewalPolicy>,
     /// Variables to set; an empty value takes one away.
     pub variables: Values,
 }
@@ -123,6 +137,11 @@ impl Broker {
         Ok(integration)
     }
 
+    /// An id for an integration that isn't there yet, so that its redirect URI can be registered first.
+    pub fn reserve_integration(&self) -> IntegrationId {
+        IntegrationId::new(&self.clock, &self.rng)
+    }
+
     /// An integration, checked and sealed but not stored yet.
     pub(super) async fn new_integration(&self, caller: &Caller, new: NewIntegration) -> Result<MadeIntegration> {
         self.require_unlimited(caller, "no integrations", &new.name)?;
@@ -137,9 +156,10 @@ impl Broker {
         let (variables, secret_variables) = sort_values(&definition, method, AskedOf::Integration, &new.variables)?;
         let now = self.now_ms();
         let integration = Integration {
-            id: IntegrationId::new(&self.clock, &self.rng),
+            id: new.id.unwrap_or_else(|| self.reserve_integration()),
             tenant: caller.tenant.clone(),
             name: new.name,
+            description: new.description,
             provider_version: provider.version.clone(),
             provider: definition.id.clone(),
             method: method.name.clone(),
@@ -157,6 +177,8 @@ impl Broker {
             content_type: new.content_type.filter(|text| !text.is_empty()),
             token_key: new.token_key.filter(|text| !text.is_empty()),
             limits: new.limits,
+            extra: new.extra,
+            renewal: new.renewal,
             variables,
             secret_variables,
             generation: 1,
@@ -310,6 +332,7 @@ fn apply(integration: &mut Integration, edit: IntegrationEdit, definition: &Defi
         }
     };
     put(&mut integration.name, edit.name);
+    put(&mut integration.description, edit.description);
     put(&mut integration.client_id, edit.client_id);
     if let Some(secret) = edit.client_secret {
         integration.client_secret = given(Some(secret));
@@ -336,6 +359,8 @@ fn apply(integration: &mut Integration, edit: IntegrationEdit, definition: &Defi
     integration.content_type =
         edit.content_type.unwrap_or(integration.content_type.take()).filter(|text| !text.is_empty());
     integration.limits = edit.limits.unwrap_or(integration.limits);
+    integration.extra = edit.extra.unwrap_or(std::mem::take(&mut integration.extra));
+    integration.renewal = edit.renewal.unwrap_or(integration.renewal);
     integration.token_key = edit.token_key.unwrap_or(integration.token_key.take()).filter(|text| !text.is_empty());
     Ok(())
 }

@@ -6,6 +6,7 @@ mod discover;
 mod fields;
 mod integrations;
 mod providers;
+mod setup;
 mod sources;
 mod upgrade;
 
@@ -20,6 +21,7 @@ pub use connections::{ConnectionEdit, NewConnection, ShownConnection};
 pub(crate) use connections::{choose, shown};
 pub use integrations::{IntegrationEdit, NewIntegration};
 pub use providers::{ProviderVersion, ShownProvider};
+pub use setup::SetUp;
 pub use sources::{MadeSource, NewSource, ShownSource, SourceEdit, VariableEdit, Wanted};
 pub use upgrade::{Meaning, NewVersion, Upgrade};
 

@@ -1,6 +1,8 @@
 //! An integration: our registration at a provider.
 
 use keyholder_oauth::{ClientAuth, Secret};
+use keyholder_provider::Extra;
+use serde::{Deserialize, Serialize};
 
 use super::{IntegrationId, Rate, Tenant, Values};
 
@@ -13,6 +15,8 @@ pub struct Integration {
     pub tenant: Tenant,
     /// Unique in the tenant.
     pub name: String,
+    /// For people.
+    pub description: String,
     /// Id of the provider's definition.
     pub provider: String,
     /// The version of the definition that it was made with, or upgraded to.
@@ -47,6 +51,10 @@ pub struct Integration {
     pub token_key: Option<String>,
     /// How many calls each of its connections may make; the definition's limits hold beside it.
     pub limits: Rate,
+    /// Parameters sent beside the definition's.
+    pub extra: Extra,
+    /// How its connections are renewed.
+    pub renewal: RenewalPolicy,
     /// Values of the variables that belong to the integration and are no secrets.
     pub variables: Values,
     /// Values of its secret variables, sealed in the store.
@@ -57,4 +65,24 @@ pub struct Integration {
     pub created_at: i64,
     /// Unix milliseconds.
     pub updated_at: i64,
+}
+
+/// How the connections of an integration are renewed, where that is to differ from what Keyholder makes of the definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RenewalPolicy {
+    /// How long an access token lives where the reply doesn't say, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_lifetime: Option<u32>,
+    /// How long before its end it is renewed, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<u32>,
+    /// Ahead of need; else only at use, and refresh tokens that die of disuse do.
+    pub by_itself: bool,
+}
+
+impl Default for RenewalPolicy {
+    fn default() -> Self {
+        Self { token_lifetime: None, ahead: None, by_itself: true }
+    }
 }

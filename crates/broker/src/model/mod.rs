@@ -17,7 +17,7 @@ pub use id::{
 };
 pub(crate) use id::{base32, from_base32};
 pub use instance::{FenceReason, Fenced};
-pub use integration::Integration;
+pub use integration::{Integration, RenewalPolicy};
 pub use session::{ConnectSession, Consent, DeviceGrant, PendingGrant};
 
 /// The wall between customers. One binary serves one tenant until tenants can be made; the column is there from the first day.

@@ -49,6 +49,8 @@ impl Broker {
             keep_alive: rendered.keep_alive,
             min_age: rendered.refresh_min_age.unwrap_or_default(),
             life: rendered.refresh_life,
+            ahead: plan.renewal.ahead.map(|seconds| Duration::from_secs(seconds.into())),
+            by_itself: plan.renewal.by_itself,
         };
         let when = When { granted_at: connected_at.unwrap_or(now), renewed_at, now };
         times(&kind, tokens, when, self.rng.unit())
@@ -64,6 +66,10 @@ struct Kind {
     keep_alive: KeepAlive,
     min_age: Duration,
     life: RefreshLife,
+    /// The integration's own.
+    ahead: Option<Duration>,
+    /// Else at use only.
+    by_itself: bool,
 }
 
 /// When things happened, Unix milliseconds.
@@ -82,17 +88,19 @@ fn times(kind: &Kind, tokens: &TokenSet, when: When, chance: f64) -> Times {
     let now = when.now;
     let before = |expires: i64| {
         let life = (expires - now).max(0);
-        let ahead = match kind.access_dies {
-            true => (life / 10).min(millis(AHEAD_WHERE_ACCESS_DIES)),
-            false => (life / 2).min(millis(AHEAD)),
+        let ahead = match (kind.ahead, kind.access_dies) {
+            // Never so early that it would be renewed all the time.
+            (Some(own), _) => (life / 4 * 3).min(millis(own)),
+            (None, true) => (life / 10).min(millis(AHEAD_WHERE_ACCESS_DIES)),
+            (None, false) => (life / 2).min(millis(AHEAD)),
         };
         expires - ahead - part(ahead, chance / 10.0)
     };
     let own = tokens.secondary.values().filter(|token| token.refresh_token.is_some());
     let secondary = own.filter_map(|token| token.expires_at.map(before)).min();
-    let least = |at: i64| at.max(now + millis(LEAST));
+    let due = |at: Option<i64>| at.map(|at| at.max(now + millis(LEAST))).filter(|_| kind.by_itself);
     if kind.needs_person && tokens.refresh_token.is_none() && !kind.extends_itself {
-        return Times { due_at: secondary.map(least), dies_at: tokens.expires_at };
+        return Times { due_at: due(secondary), dies_at: tokens.expires_at };
     }
     // A grant that needs no person is run anew.
     let kept = |end: Option<i64>| end.filter(|end| kind.needs_person && *end > now);
@@ -109,7 +117,7 @@ fn times(kind: &Kind, tokens: &TokenSet, when: When, chance: f64) -> Times {
     let youngest = since.saturating_add(millis(kind.min_age));
     let main = [tokens.expires_at.map(before), keep_alive].into_iter().flatten().min().map(|at| at.max(youngest));
     Times {
-        due_at: [main, secondary].into_iter().flatten().min().map(least),
+        due_at: due([main, secondary].into_iter().flatten().min()),
         dies_at: [unused, kept(after(when.granted_at, kind.life.absolute))].into_iter().flatten().min(),
     }
 }
@@ -170,6 +178,8 @@ mod tests {
             keep_alive: KeepAlive::ByIdleLife,
             min_age: Duration::ZERO,
             life: RefreshLife { idle: idle.map(days), absolute: absolute.map(days) },
+            ahead: None,
+            by_itself: true,
         }
     }
 
@@ -233,6 +243,18 @@ mod tests {
         let itself = || Kind { extends_itself: true, min_age: days(1), ..kind(None, None) };
         assert_eq!(of(itself(), &tokens(Some(60 * DAY), false, None)), (Some(30 * DAY), Some(60 * DAY)));
         assert_eq!(of(itself(), &tokens(hour, false, None)), (Some(DAY), Some(60 * MINUTE)));
+    }
+
+    #[test]
+    fn an_integration_says_how_long_before_its_end_a_token_is_renewed() {
+        let ahead = |seconds| Kind { ahead: Some(Duration::from_secs(seconds)), ..kind(None, None) };
+        let hour = tokens(Some(60 * MINUTE), true, None);
+        assert_eq!(of(&ahead(300), &hour, NOW).0, Some(55 * MINUTE));
+        assert_eq!(of(&ahead(24 * 3600), &hour, NOW).0, Some(15 * MINUTE), "three quarters of its life at most");
+        let dies = Kind { access_dies: true, ..ahead(600) };
+        assert_eq!(of(&dies, &hour, NOW).0, Some(50 * MINUTE), "the integration's word, not the definition's");
+        let at_use = Kind { by_itself: false, ..kind(Some(90), None) };
+        assert_eq!(of(&at_use, &hour, NOW), (None, Some(90 * DAY)), "when it dies is known all the same");
     }
 
     #[test]

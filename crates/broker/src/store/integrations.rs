@@ -5,15 +5,15 @@ use crate::model::{Integration, IntegrationId, Tenant};
 
 macro_rules! columns {
     () => {
-        "id, tenant, name, provider, method, client_id, secrets, scopes, audience, header_prefix, client_auth, variables, generation, created_at, updated_at, client_secret_expires_at, provider_version, client_certificate, grant_type, token_key, content_type, limits"
+        "id, tenant, name, provider, method, client_id, secrets, scopes, audience, header_prefix, client_auth, variables, generation, created_at, updated_at, client_secret_expires_at, provider_version, client_certificate, grant_type, token_key, content_type, limits, description, extra, renewal"
     };
 }
 
 sql! {
-    ADD = concat!("INSERT INTO integrations (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)");
+    ADD = concat!("INSERT INTO integrations (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)");
     UPDATE = "UPDATE integrations SET name = ?3, method = ?4, client_id = ?5, secrets = ?6, scopes = ?7, audience = ?8, header_prefix = ?9, client_auth = ?10, \
         variables = ?11, generation = ?12, updated_at = ?13, client_secret_expires_at = ?14, \
-        client_certificate = ?15, grant_type = ?16, token_key = ?17, provider_version = ?18, content_type = ?19, limits = ?20 WHERE tenant = ?1 AND id = ?2 AND generation = ?12 - 1";
+        client_certificate = ?15, grant_type = ?16, token_key = ?17, provider_version = ?18, content_type = ?19, limits = ?20, description = ?21, extra = ?22, renewal = ?23 WHERE tenant = ?1 AND id = ?2 AND generation = ?12 - 1";
     BY_NAME = concat!("SELECT ", columns!(), " FROM integrations WHERE tenant = ?1 AND (id = ?2 OR name = ?2)");
     BY_ID = concat!("SELECT ", columns!(), " FROM integrations WHERE id = ?1");
     LIST = concat!("SELECT ", columns!(), " FROM integrations WHERE tenant = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
@@ -27,6 +27,7 @@ impl Tx<'_> {
     /// Adds an integration with its sealed secrets.
     pub fn add_integration(&self, it: &Integration, sealed: Option<&[u8]>) -> StoreResult<()> {
         let (scopes, variables, limits) = (to_json(&it.scopes), to_json(&it.variables), to_json(&it.limits));
+        let (extra, renewal) = (to_json(&it.extra), to_json(&it.renewal));
         let client_auth = it.client_auth.map(|auth| auth.to_string());
         let values = [
             Val::T(it.id.as_str()),
@@ -51,6 +52,9 @@ impl Tx<'_> {
             Val::opt_t(it.token_key.as_deref()),
             Val::opt_t(it.content_type.as_deref()),
             Val::T(&limits),
+            Val::T(&it.description),
+            Val::T(&extra),
+            Val::T(&renewal),
         ];
         self.execute(&ADD, &values).map(drop)
     }
@@ -58,6 +62,7 @@ impl Tx<'_> {
     /// Writes a changed integration whose generation was raised by one; `false` when somebody else changed it first.
     pub fn update_integration(&self, it: &Integration, sealed: Option<&[u8]>) -> StoreResult<bool> {
         let (scopes, variables, limits) = (to_json(&it.scopes), to_json(&it.variables), to_json(&it.limits));
+        let (extra, renewal) = (to_json(&it.extra), to_json(&it.renewal));
         let client_auth = it.client_auth.map(|auth| auth.to_string());
         let values = [
             Val::T(it.tenant.as_str()),
@@ -80,6 +85,9 @@ impl Tx<'_> {
             Val::T(&it.provider_version),
             Val::opt_t(it.content_type.as_deref()),
             Val::T(&limits),
+            Val::T(&it.description),
+            Val::T(&extra),
+            Val::T(&renewal),
         ];
         let written = self.execute(&UPDATE, &values)? == 1;
         if written {
@@ -153,6 +161,9 @@ fn read_integration(row: &Row<'_>) -> StoreResult<(Integration, Option<Vec<u8>>)
         token_key: row.opt_t(19)?,
         content_type: row.opt_t(20)?,
         limits: from_json("integrations", "limits", &row.t(21)?)?,
+        description: row.t(22)?,
+        extra: from_json("integrations", "extra", &row.t(23)?)?,
+        renewal: from_json("integrations", "renewal", &row.t(24)?)?,
         variables: from_json("integrations", "variables", &row.t(11)?)?,
         secret_variables: std::collections::BTreeMap::new(),
         generation: row.i(12)?,

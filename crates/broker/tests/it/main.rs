@@ -24,6 +24,7 @@ mod recovery;
 mod renewal;
 mod scale;
 mod scheduler;
+mod setup;
 mod sources;
 mod sqlite_only;
 mod start;

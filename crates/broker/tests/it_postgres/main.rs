@@ -42,6 +42,8 @@ mod renewal;
 mod replicas;
 #[path = "../it/scheduler.rs"]
 mod scheduler;
+#[path = "../it/setup.rs"]
+mod setup;
 #[path = "../it/sources.rs"]
 mod sources;
 #[path = "../it/start.rs"]

@@ -1,7 +1,8 @@
 //! Requests to the authorization server.
 
 use keyholder_oauth::{
-    BodyFormat, BodyPart, BodyTemplate, CallbackSignature, ClientAssertion, ClientAuth, Escape, Metadata, TokenEndpoint,
+    BodyFormat, BodyPart, BodyTemplate, CallbackSignature, ClientAssertion, ClientAuth, Escape, Metadata, Params,
+    TokenEndpoint,
 };
 use serde_json::Value;
 use url::Url;
@@ -44,6 +45,7 @@ impl Endpoints<'_, '_> {
         for (name, value) in scopes.iter().filter_map(|scope| phase.scope_params.get(scope)).flatten() {
             params.set(name.as_str(), value.as_str());
         }
+        add(&mut params, &self.inputs.choice.extra.authorize);
         if phases.callback.response_mode == ResponseMode::FormPost && !params.contains("response_mode") {
             params.push("response_mode", "form_post");
         }
@@ -85,6 +87,7 @@ impl Endpoints<'_, '_> {
         if let Some(grant_type) = self.inputs.grant_type() {
             endpoint.params.set("grant_type", grant_type);
         }
+        add_to(&mut endpoint, &self.inputs.choice.extra.token);
         Ok(endpoint)
     }
 
@@ -101,7 +104,10 @@ impl Endpoints<'_, '_> {
 
     pub fn refresh(&self, token: &TokenEndpoint) -> Result<TokenEndpoint, RenderError> {
         let phase = &self.inputs.method.phases.refresh.request;
-        self.exchange(phase, self.url_or("refresh.url", phase, token)?, self.client_auth_of(phase, token))
+        let url = self.url_or("refresh.url", phase, token)?;
+        let mut endpoint = self.exchange(phase, url, self.client_auth_of(phase, token))?;
+        add_to(&mut endpoint, &self.inputs.choice.extra.refresh);
+        Ok(endpoint)
     }
 
     pub fn follow_up(&self, token: &TokenEndpoint) -> Result<Option<FollowUp>, RenderError> {
@@ -315,4 +321,15 @@ impl Endpoints<'_, '_> {
         key.or_else(|| order.into_iter().find(is_offered))
             .ok_or_else(|| RenderError::ClientAuth { offered: offered.clone() })
     }
+}
+
+/// An integration's own parameters in the place of those of the same name. A name may come more than once (RFC 8707 §2).
+fn add(params: &mut Params, extra: &[(String, String)]) {
+    extra.iter().for_each(|(name, _)| params.remove(name));
+    extra.iter().for_each(|(name, value)| params.push(name.as_str(), value.as_str()));
+}
+
+fn add_to(endpoint: &mut TokenEndpoint, extra: &[(String, String)]) {
+    endpoint.hashed.retain(|hashed| !extra.iter().any(|(name, _)| *name == hashed.name));
+    add(&mut endpoint.params, extra);
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Context;
 use super::error::{CliError, Result};
 use super::output::{Cell, Out, Tint, clean, pairs, relative, text, words};
-use super::values::{date, object, pair, scopes, secret_from_stdin, secret_from_terminal};
+use super::values::{date, duration, object, pair, scopes, secret_from_stdin, secret_from_terminal};
 
 /// Manage your registrations at providers
 #[derive(Subcommand)]
@@ -107,6 +107,21 @@ struct OwnFlags {
     /// At most so many API calls at the same time by each connection; 0 for no limit
     #[arg(long, value_name = "CALLS")]
     concurrent: Option<u32>,
+    /// For people
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Parameter beside the provider's, for the authorize, token or refresh request; may be repeated. Those given are all there are
+    #[arg(long = "extra", value_name = "REQUEST:NAME=VALUE", value_parser = parameter)]
+    extra: Vec<(String, String, String)>,
+    /// How long a token lives where the reply doesn't say, like 1h. These three are set together
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    token_lifetime: Option<u64>,
+    /// How long before its end a token is renewed, like 10m [default: as Keyholder chooses]
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    renew_ahead: Option<u64>,
+    /// Renew at use only; refresh tokens that die of disuse will
+    #[arg(long)]
+    renew_at_use: bool,
 }
 
 impl OwnFlags {
@@ -120,6 +135,7 @@ impl OwnFlags {
             ("grant_type", self.grant_type.clone()),
             ("content_type", self.content_type.clone()),
             ("token_key", self.token_key.clone()),
+            ("description", self.description.clone()),
         ];
         let mut body: Map<String, Value> =
             fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), json!(value?)))).collect();
@@ -128,8 +144,34 @@ impl OwnFlags {
                 (self.per_second.filter(|pace| *pace != 0.0), self.concurrent.filter(|count| *count != 0));
             body.insert("limits".to_owned(), json!({"per_second": pace, "concurrent": count}));
         }
+        if !self.extra.is_empty() {
+            let of = |request: &str| -> Vec<Value> {
+                let wanted = self.extra.iter().filter(|(to, ..)| to == request);
+                wanted.map(|(_, name, value)| json!({"name": name, "value": value})).collect()
+            };
+            let extra = json!({"authorize": of("authorize"), "token": of("token"), "refresh": of("refresh")});
+            body.insert("extra".to_owned(), extra);
+        }
+        if self.token_lifetime.is_some() || self.renew_ahead.is_some() || self.renew_at_use {
+            let (lifetime, ahead) = (self.token_lifetime, self.renew_ahead);
+            let renewal = json!({"token_lifetime": lifetime, "ahead": ahead, "by_itself": !self.renew_at_use});
+            body.insert("renewal".to_owned(), renewal);
+        }
         Ok(body)
     }
+}
+
+/// `token:resource=https://api.example`.
+fn parameter(text: &str) -> std::result::Result<(String, String, String), String> {
+    let wrong = || "write it as REQUEST:NAME=VALUE, where REQUEST is authorize, token or refresh".to_owned();
+    let (request, rest) = text.split_once(':').ok_or_else(wrong)?;
+    let (name, value) = pair(rest).map_err(|_| wrong())?;
+    let known = ["authorize", "token", "refresh"].contains(&request);
+    if known { Ok((request.to_owned(), name, value)) } else { Err(wrong()) }
+}
+
+fn seconds(text: &str) -> std::result::Result<u64, String> {
+    duration(text).map(|duration| duration.as_secs())
 }
 
 fn text_of(file: &Path) -> Result<String> {
@@ -209,8 +251,8 @@ pub(crate) struct Edit {
     header_prefix: Option<String>,
     #[command(flatten)]
     own: OwnFlags,
-    /// Back to what the provider says: audience, client-auth, header-prefix, grant-type, token-key, client-certificate or client-secret-expires; may be repeated
-    #[arg(long = "reset", value_name = "FIELD", value_parser = ["audience", "client-auth", "header-prefix", "grant-type", "token-key", "client-certificate", "client-secret-expires"])]
+    /// Back to what the provider says: audience, client-auth, header-prefix, grant-type, token-key, client-certificate, client-secret-expires, extra or renewal; may be repeated
+    #[arg(long = "reset", value_name = "FIELD", value_parser = ["audience", "client-auth", "header-prefix", "grant-type", "token-key", "client-certificate", "client-secret-expires", "extra", "renewal"])]
     reset: Vec<String>,
 }
 
@@ -300,6 +342,8 @@ impl Edit {
         body.extend(self.client_secret_expires.map(|at| ("client_secret_expires_at".to_owned(), json!(at))));
         body.extend(self.reset.iter().map(|field| match field.as_str() {
             "client-secret-expires" => ("client_secret_expires_at".to_owned(), Value::Null),
+            // Their defaults are objects.
+            "extra" | "renewal" => (field.clone(), json!({})),
             field => (field.replace('-', "_"), Value::Null),
         }));
         if !self.scopes.is_empty() {
@@ -396,10 +440,29 @@ fn calls(integration: &Value, field: &str) -> String {
     integration["limits"][field].as_f64().map_or(String::new(), |calls| calls.to_string())
 }
 
+fn parameters(integration: &Value) -> String {
+    let of = |request: &str| -> Vec<String> {
+        let params = integration["extra"][request].as_array().into_iter().flatten();
+        params.map(|param| format!("{request}:{}={}", text(param, "name"), text(param, "value"))).collect()
+    };
+    ["authorize", "token", "refresh"].map(of).concat().join(" ")
+}
+
+/// What differs from what Keyholder chooses.
+fn renewal(integration: &Value) -> String {
+    let renewal = &integration["renewal"];
+    let seconds =
+        |field: &str, says: &str| renewal[field].as_u64().map(|seconds| says.replace('#', &seconds.to_string()));
+    let at_use = (renewal["by_itself"] == false).then(|| "at use only".to_owned());
+    let parts = [seconds("token_lifetime", "a token lives # s"), seconds("ahead", "# s ahead of its end"), at_use];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 fn show(out: &Out, integration: &Value) -> Result {
     let secret = if integration["has_client_secret"] == true { "kept, never shown" } else { "none" };
     out.facts(&[
         ("name", Cell::tinted(text(integration, "name"), Tint::Bold)),
+        ("description", text(integration, "description").into()),
         ("id", text(integration, "id").into()),
         ("provider", text(integration, "provider").into()),
         ("its version", text(integration, "provider_version").into()),
@@ -414,6 +477,8 @@ fn show(out: &Out, integration: &Value) -> Result {
         ("token key", text(integration, "token_key").into()),
         ("calls a second", calls(integration, "per_second").into()),
         ("calls at once", calls(integration, "concurrent").into()),
+        ("more parameters", parameters(integration).into()),
+        ("renewal", renewal(integration).into()),
         ("client auth", text(integration, "client_auth").into()),
         ("scopes", words(&integration["scopes"]).into()),
         ("audience", text(integration, "audience").into()),
@@ -457,6 +522,20 @@ mod tests {
             json!({"client_secret_expires_at": 1_801_353_600_000_i64})
         );
         assert_eq!(edit(&["--reset", "client-secret-expires"]).unwrap(), json!({"client_secret_expires_at": null}));
+        assert_eq!(
+            edit(&["--extra", "token:resource=https://a/?b=c", "--extra", "token:resource=b", "--renew-ahead", "10m"])
+                .unwrap(),
+            json!({
+                "extra": {
+                    "authorize": [],
+                    "token": [{"name": "resource", "value": "https://a/?b=c"}, {"name": "resource", "value": "b"}],
+                    "refresh": [],
+                },
+                "renewal": {"token_lifetime": null, "ahead": 600, "by_itself": true},
+            })
+        );
+        assert_eq!(edit(&["--reset", "renewal", "--reset", "extra"]).unwrap(), json!({"renewal": {}, "extra": {}}));
+        assert!(parameter("elsewhere:a=b").is_err() && parameter("token:a").is_err());
         assert!(matches!(edit(&[]), Err(CliError::Usage(_))));
     }
 }

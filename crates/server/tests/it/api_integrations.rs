@@ -533,3 +533,38 @@ async fn limits_of_calls_are_set_changed_and_taken_away() {
     assert_eq!(edited.code, Some(0), "{edited:?}");
     assert_eq!(admin.get(at).await.ok(200)["limits"], json!({"per_second": null, "concurrent": null}));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_parameters_and_renewal_come_and_go() {
+    let app = App::start().await;
+    let admin = app.admin();
+    let body = json!({
+        "name": "crm", "provider": "oauth2", "method": "client_credentials", "client_id": "c", "client_secret": "s",
+        "description": "Ours", "variables": {"token_url": "https://a.example/token", "api_base_url": "https://api.example"},
+        "extra": {"token": [{"name": "resource", "value": "https://api.example"}]}, "renewal": {"ahead": 60},
+    });
+    let made = admin.post("/v1/integrations", body.clone()).await.ok(201);
+    assert_eq!(
+        made["extra"],
+        json!({"authorize": [], "token": [{"name": "resource", "value": "https://api.example"}], "refresh": []})
+    );
+    assert_eq!(made["renewal"], json!({"token_lifetime": null, "ahead": 60, "by_itself": true}));
+    let edit = json!({"extra": {"token": [{"name": "grant_type", "value": "x"}]}});
+    let refused = admin.patch("/v1/integrations/crm", edit).await.problem(422, "invalid");
+    assert_eq!(refused["errors"][0]["field"], "extra.token");
+    let shown = app.command(&[
+        "integration",
+        "edit",
+        "crm",
+        "--renew-at-use",
+        "--extra",
+        "refresh:mode=full",
+        "--description",
+        "Theirs",
+    ]);
+    for words in ["Theirs", "refresh:mode=full", "at use only"] {
+        assert!(shown.out.contains(words), "{words} is missing in\n{}\n{}", shown.out, shown.err);
+    }
+    let shown = app.command(&["integration", "edit", "crm", "--reset", "extra", "--reset", "renewal"]);
+    assert!(!shown.out.contains("mode=full") && !shown.out.contains("at use only"), "{}", shown.out);
+}

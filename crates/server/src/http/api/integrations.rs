@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
-use keyholder_broker::model::{Integration, Rate};
+use keyholder_broker::model::{Integration, Rate, RenewalPolicy};
 use keyholder_broker::{Error, FieldError, IntegrationEdit, NewIntegration, NewVersion};
 use keyholder_oauth::{ClientAuth, Secret};
+use keyholder_provider::Extra;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -21,6 +22,8 @@ use super::super::problem::ApiError;
 pub struct IntegrationBody {
     id: String,
     name: String,
+    /// For people.
+    description: String,
     /// Id of the provider.
     provider: String,
     /// The version of its definition, on which the integration stays until it is upgraded.
@@ -50,6 +53,8 @@ pub struct IntegrationBody {
     /// Where the access token stands in the reply, instead of where the provider's definition says.
     token_key: Option<String>,
     limits: RateBody,
+    extra: ExtraBody,
+    renewal: RenewalBody,
     variables: BTreeMap<String, String>,
     /// Names of the secret variables that have a value.
     secret_variables: Vec<String>,
@@ -77,6 +82,9 @@ pub struct IntegrationList {
 pub struct NewIntegrationBody {
     /// Unique.
     name: String,
+    /// For people, up to 500 characters.
+    #[serde(default)]
+    description: String,
     /// Id of a provider.
     provider: String,
     /// A method of it; the first when not given.
@@ -108,6 +116,10 @@ pub struct NewIntegrationBody {
     #[serde(default)]
     limits: RateBody,
     #[serde(default)]
+    extra: ExtraBody,
+    #[serde(default)]
+    renewal: RenewalBody,
+    #[serde(default)]
     variables: BTreeMap<String, String>,
 }
 
@@ -133,11 +145,78 @@ impl From<RateBody> for Rate {
     }
 }
 
+/// Parameters beside those of the provider's definition, by the request that they go with; those of the same name are replaced. None may be secret.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExtraBody {
+    /// With the person, to the authorization endpoint.
+    authorize: Vec<ParameterBody>,
+    /// With the request that obtains a token.
+    token: Vec<ParameterBody>,
+    /// With the request that renews one.
+    refresh: Vec<ParameterBody>,
+}
+
+/// A parameter of a request. A name may come more than once.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ParameterBody {
+    name: String,
+    value: String,
+}
+
+impl From<Extra> for ExtraBody {
+    fn from(it: Extra) -> Self {
+        let bodies = |params: Vec<(String, String)>| {
+            params.into_iter().map(|(name, value)| ParameterBody { name, value }).collect()
+        };
+        Self { authorize: bodies(it.authorize), token: bodies(it.token), refresh: bodies(it.refresh) }
+    }
+}
+
+impl From<ExtraBody> for Extra {
+    fn from(it: ExtraBody) -> Self {
+        let pairs = |bodies: Vec<ParameterBody>| bodies.into_iter().map(|body| (body.name, body.value)).collect();
+        Self { authorize: pairs(it.authorize), token: pairs(it.token), refresh: pairs(it.refresh) }
+    }
+}
+
+/// How connections are renewed, where that is to differ from what Keyholder makes of the definition.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RenewalBody {
+    /// How long an access token lives where the reply doesn't say, in seconds.
+    token_lifetime: Option<u32>,
+    /// How long before its end it is renewed, in seconds; at most three quarters of its life.
+    ahead: Option<u32>,
+    /// Ahead of need; else only at use, and refresh tokens that die of disuse do.
+    by_itself: bool,
+}
+
+impl Default for RenewalBody {
+    fn default() -> Self {
+        RenewalPolicy::default().into()
+    }
+}
+
+impl From<RenewalPolicy> for RenewalBody {
+    fn from(it: RenewalPolicy) -> Self {
+        Self { token_lifetime: it.token_lifetime, ahead: it.ahead, by_itself: it.by_itself }
+    }
+}
+
+impl From<RenewalBody> for RenewalPolicy {
+    fn from(it: RenewalBody) -> Self {
+        Self { token_lifetime: it.token_lifetime, ahead: it.ahead, by_itself: it.by_itself }
+    }
+}
+
 /// What shall change; fields left out stay. `null` takes `audience`, `header_prefix`, `client_auth`, `grant_type`, `content_type`, `token_key`, `client_certificate` or `client_secret_expires_at` away, an empty text a key or a variable.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IntegrationEditBody {
     name: Option<String>,
+    description: Option<String>,
     client_id: Option<String>,
     /// A new one; what was said of the old one's end goes with it.
     client_secret: Option<String>,
@@ -167,6 +246,10 @@ pub struct IntegrationEditBody {
     token_key: Option<Option<String>>,
     /// Takes the place of both limits.
     limits: Option<RateBody>,
+    /// Takes the place of all parameters.
+    extra: Option<ExtraBody>,
+    /// Takes the place of all of it, from each connection's next renewal on.
+    renewal: Option<RenewalBody>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
@@ -253,7 +336,9 @@ pub(crate) async fn add(
 
 pub(super) fn new_integration(new: NewIntegrationBody) -> Result<NewIntegration, ApiError> {
     Ok(NewIntegration {
+        id: None,
         name: new.name,
+        description: new.description,
         provider: new.provider,
         method: new.method,
         client_id: new.client_id,
@@ -270,6 +355,8 @@ pub(super) fn new_integration(new: NewIntegrationBody) -> Result<NewIntegration,
         content_type: new.content_type,
         token_key: new.token_key,
         limits: new.limits.into(),
+        extra: new.extra.into(),
+        renewal: new.renewal.into(),
         variables: new.variables,
     })
 }
@@ -287,6 +374,7 @@ pub(crate) async fn edit(
     };
     let edit = IntegrationEdit {
         name: edit.name,
+        description: edit.description,
         client_id: edit.client_id,
         client_secret: edit.client_secret.map(Secret::new),
         client_secret_expires_at: edit.client_secret_expires_at,
@@ -301,6 +389,8 @@ pub(crate) async fn edit(
         content_type: edit.content_type,
         token_key: edit.token_key,
         limits: edit.limits.map(Rate::from),
+        extra: edit.extra.map(Extra::from),
+        renewal: edit.renewal.map(RenewalPolicy::from),
         variables: edit.variables,
     };
     Ok(Json(body(&app, &app.broker.edit_integration(&caller, &name, edit).await?).await))
@@ -351,6 +441,7 @@ pub(super) async fn body(app: &App, it: &Integration) -> IntegrationBody {
     IntegrationBody {
         id: it.id.to_string(),
         name: it.name.clone(),
+        description: it.description.clone(),
         provider: it.provider.clone(),
         provider_version: it.provider_version.clone(),
         provider_checked: definition.as_ref().and_then(|d| d.checked.clone()),
@@ -369,6 +460,8 @@ pub(super) async fn body(app: &App, it: &Integration) -> IntegrationBody {
         content_type: it.content_type.clone(),
         token_key: it.token_key.clone(),
         limits: it.limits.into(),
+        extra: it.extra.clone().into(),
+        renewal: it.renewal.into(),
         variables: it.variables.clone(),
         secret_variables: it.secret_variables.keys().cloned().collect(),
         redirect_uri: app.broker.redirect_uri(&it.id),
