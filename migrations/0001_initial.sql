@@ -281,3 +281,38 @@ CREATE TABLE idempotency (
     created_at BIGINT NOT NULL,
     PRIMARY KEY (tenant, caller, idempotency_key)
 );
+
+-- People who use the console. Their ids are of the keys' kind: whoever acts has one kind of name in audit and usage.
+CREATE TABLE operators (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    password TEXT,              -- a hash with its scheme, cost and salt
+    theme TEXT,
+    failures BIGINT NOT NULL,   -- wrong passwords in a row
+    wait_until BIGINT NOT NULL, -- and until when no other is looked at
+    created_at BIGINT NOT NULL,
+    UNIQUE (tenant, name)
+);
+
+-- Links by which a person becomes an operator, or chooses a new password; taken away when used.
+CREATE TABLE operator_links (
+    token_hash BYTEA PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    operator TEXT,              -- who chooses a new password; NULL: somebody new
+    scopes TEXT NOT NULL,
+    first BIGINT NOT NULL,      -- good only while there is no operator
+    expires_at BIGINT NOT NULL
+);
+
+CREATE TABLE console_sessions (
+    token_hash BYTEA PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    operator TEXT NOT NULL REFERENCES operators (id),
+    said TEXT NOT NULL,         -- what the next page shall say, as JSON
+    created_at BIGINT NOT NULL,
+    seen_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL
+);
+CREATE INDEX console_sessions_operator ON console_sessions (operator);

@@ -6,7 +6,7 @@
 //! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `unconfirmed` → `audit`, `usage`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
 //! `definitions` → `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `learn` → `endpoints` → `token_set` → `allowance` (what an API allows) → `live` (tokens in
 //! memory) →
-//! `settle` (what is asked once a token set is safe) → `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `source` (data sources) → `test` → `idempotency` → `seal` → `ends` → `scheduler` → `doctor`.
+//! `settle` (what is asked once a token set is safe) → `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `source` (data sources) → `test` → `idempotency` → `seal` → `ends` → `operator` (people of the console) → `scheduler` → `doctor`.
 
 #![allow(
     clippy::result_large_err,
@@ -35,6 +35,7 @@ mod live;
 mod manage;
 pub mod model;
 mod open;
+mod operator;
 mod plan;
 pub mod points;
 mod recover;
@@ -72,6 +73,7 @@ pub use manage::{
     ProviderVersion, SetUp, ShownConnection, ShownProvider, ShownSource, SourceEdit, Upgrade, VariableEdit, Wanted,
 };
 pub use open::{Broker, Opened, Retention, Settings};
+pub use operator::SignedIn;
 pub use renew::RenewalNote;
 pub use revoke::RevocationOutcome;
 pub use seal::SealStatus;
@@ -79,3 +81,7 @@ pub use source::{Preview, RunReply, SourceRun};
 pub use test::{TestReport, TestStep};
 pub use token::{AtHand, HandedToken};
 pub use usage::{UsageFilter, UsageLine, UsagePage};
+// A
+// B
+// C
+// D

@@ -26,6 +26,7 @@ use crate::fence::Fence;
 use crate::follow::Follower;
 use crate::live::LiveTokens;
 use crate::model::{AttemptId, Caller, ConnectionId, Fenced, Tenant};
+use crate::operator::Passwords;
 use crate::plan::Discovered;
 use crate::points::Points;
 use crate::renew::{Claims, Running};
@@ -110,6 +111,7 @@ pub struct Inner {
     pub(crate) allowances: Allowances,
     pub(crate) key_gates: KeyGates,
     pub(crate) sources: KnownSources,
+    pub(crate) passwords: Passwords,
     pub(crate) discovered: Discovered,
     /// Renewals under way in this process; everybody who wants the same one waits for the same task.
     pub(crate) renewals: Mutex<HashMap<ConnectionId, Running>>,
@@ -172,6 +174,7 @@ impl Broker {
             allowances: Allowances::default(),
             key_gates: KeyGates::default(),
             sources: KnownSources::default(),
+            passwords: Passwords::default(),
             discovered: Discovered::default(),
             renewals: Mutex::default(),
             claims: Claims::default(),

@@ -167,6 +167,7 @@ impl Broker {
         // In one transaction: what is taken away and what follows from it happen both or not at all.
         let sweep = self.store.write(move |tx| {
             tx.lock_expired(now)?;
+            tx.sweep_console(now, now - millis(crate::operator::IDLE))?;
             let swept = tx.sweep(now, now - millis(KEEP_REPLIES))?;
             for pending in &swept.unconfirmed {
                 noted(&pending.connection, tx.attempt(|tx| tx.end_consent(&pending.connection, None, now)));

@@ -6,6 +6,7 @@ mod data_source;
 mod id;
 mod instance;
 mod integration;
+mod operator;
 mod session;
 
 pub use caller::{Caller, Grip, Limits, NewKey, PlainKey, Rate, Scope, StoredKey};
@@ -18,6 +19,7 @@ pub use id::{
 pub(crate) use id::{base32, from_base32};
 pub use instance::{FenceReason, Fenced};
 pub use integration::{Integration, RenewalPolicy};
+pub use operator::{For, Operator, Said, Theme};
 pub use session::{ConnectSession, Consent, DeviceGrant, PendingGrant};
 
 /// The wall between customers. One binary serves one tenant until tenants can be made; the column is there from the first day.

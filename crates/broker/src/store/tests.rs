@@ -111,6 +111,7 @@ async fn every_statement_prepares(fresh: Fresh) {
         integrations::ALL,
         sources::ALL,
         migrate::ALL,
+        operators::ALL,
         sealed::ALL,
         providers::ALL,
         setup::ALL,

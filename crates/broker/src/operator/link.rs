@@ -1,0 +1,105 @@
+//! Links by which people become operators: long, random, stored hashed, good for an hour and for one use.
+
+use std::time::Duration;
+
+use keyholder_oauth::{Secret, random_token, sha256};
+
+use super::caller_of;
+use crate::clock::millis;
+use crate::error::{Error, Result};
+use crate::manage::{check_name, taken};
+use crate::model::{For, KeyId, Operator, Scope, Tenant};
+use crate::open::Broker;
+use crate::store::{StoredLink, StoredOperator};
+
+/// How long a link can be used.
+const LINK_LIFE: Duration = Duration::from_secs(60 * 60);
+
+const GONE: Error = Error::Gone(
+    "this link is unknown, already used, or older than an hour; restart `keyholder serve` while nobody has set up the console, or run `keyholder operator link`",
+);
+
+impl Broker {
+    /// The link by which the owner sets up the console; `None` once there is an operator. Each start makes a new one, and those of earlier starts end.
+    pub async fn first_link(&self) -> Result<Option<String>> {
+        let tenant = Tenant::default_tenant();
+        let token = random_token(self.rng.bytes());
+        let (hash, expires_at) = (sha256(token.expose().as_bytes()), self.now_ms() + millis(LINK_LIFE));
+        let made = self.store.write(move |tx| {
+            tx.drop_first_links(&tenant)?;
+            if !tx.operators(&tenant)?.is_empty() {
+                return Ok(false);
+            }
+            let for_whom = For::New { scopes: [Scope::Admin].into() };
+            tx.add_operator_link(&hash, &StoredLink { tenant, for_whom, first: true, expires_at })?;
+            Ok(true)
+        });
+        Ok(made.await?.then(|| self.welcome_url(&token)))
+    }
+
+    fn welcome_url(&self, token: &Secret) -> String {
+        format!("{}/console/welcome/{}", self.settings.public_url.as_str().trim_end_matches('/'), token.expose())
+    }
+
+    /// Whom a link is for. Looking at it uses nothing up.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] for one that is unknown, used or too old.
+    pub async fn read_operator_link(&self, token: &str) -> Result<For> {
+        Ok(self.link_of(token).await?.for_whom)
+    }
+
+    async fn link_of(&self, token: &str) -> Result<StoredLink> {
+        let hash = sha256(token.as_bytes());
+        let found = self.store.read(move |tx| tx.operator_link(&hash)).await?;
+        found.filter(|link| link.expires_at > self.now_ms()).ok_or(GONE)
+    }
+
+    /// Uses a link up: somebody new becomes an operator of this name, or the operator it is for has a new password. Signs in: answers the session's token.
+    ///
+    /// # Errors
+    /// [`Error::Gone`]; a name or password that can't be used.
+    pub async fn join(&self, token: &str, name: &str, password: &Secret) -> Result<Secret> {
+        let link = self.link_of(token).await?;
+        let name = match &link.for_whom {
+            For::New { .. } => name.to_owned(),
+            For::Reset(id) => self.operator_of(&link.tenant, id.as_str()).await?.ok_or(GONE)?.operator.name,
+        };
+        check_name(&name)?;
+        super::password::check(password, &name)?;
+        let password_hash = self.hash_password(password).await?;
+        let (hash, now) = (sha256(token.as_bytes()), self.now_ms());
+        let id = KeyId::new(&self.clock, &self.rng);
+        let (session, session_hash) = self.new_session_token();
+        let ends_at = super::session::ends_at(now);
+        let wanted = name.clone();
+        let joined = self.store.write(move |tx| {
+            if !tx.take_operator_link(&hash)? {
+                return Ok(None);
+            }
+            let stored = match link.for_whom {
+                For::New { scopes } => {
+                    if link.first && !tx.operators(&link.tenant)?.is_empty() {
+                        return Ok(None);
+                    }
+                    let operator = Operator { id, name, scopes, has_password: true, theme: None, created_at: now };
+                    let (password_hash, tenant) = (Some(password_hash), link.tenant);
+                    let new = StoredOperator { tenant, operator, password_hash, failures: 0, wait_until: 0 };
+                    tx.add_operator(&new)?;
+                    new
+                }
+                For::Reset(id) => {
+                    tx.put_operator_password(&id, &password_hash)?;
+                    tx.end_console_sessions(&id, None)?;
+                    let Some(stored) = tx.operator(&link.tenant, id.as_str())? else { return Ok(None) };
+                    stored
+                }
+            };
+            tx.add_console_session(&session_hash, &stored.tenant, &stored.operator.id, now, ends_at)?;
+            Ok(Some(stored))
+        });
+        let stored = joined.await.map_err(|error| taken(error, "operator", &wanted))?.ok_or(GONE)?;
+        self.record(&caller_of(&stored), "operator.join", stored.operator.id.as_str(), "ok", None)?;
+        Ok(session)
+    }
+}

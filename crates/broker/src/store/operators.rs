@@ -1,0 +1,254 @@
+//! Operators of the console, their links and sessions.
+
+use std::collections::BTreeSet;
+
+use super::{Row, StoreError, StoreResult, Tx, Val, from_json, sql, to_json};
+use crate::model::{For, KeyId, Operator, Said, Scope, Tenant, Theme};
+
+macro_rules! columns {
+    () => {
+        "o.id, o.tenant, o.name, o.scopes, o.password, o.theme, o.failures, o.wait_until, o.created_at"
+    };
+}
+
+sql! {
+    ADD_OPERATOR = "INSERT INTO operators (id, tenant, name, scopes, password, failures, wait_until, created_at) VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6)";
+    OPERATOR = concat!("SELECT ", columns!(), " FROM operators o WHERE o.tenant = ?1 AND (o.id = ?2 OR o.name = ?2)");
+    OPERATORS = concat!("SELECT ", columns!(), " FROM operators o WHERE o.tenant = ?1 ORDER BY o.id");
+    PUT_PASSWORD = "UPDATE operators SET password = ?2, failures = 0, wait_until = 0 WHERE id = ?1";
+    PUT_THEME = "UPDATE operators SET theme = ?2 WHERE id = ?1";
+    PUT_FAILURES = "UPDATE operators SET failures = ?2, wait_until = ?3 WHERE id = ?1";
+    ADD_LINK = "INSERT INTO operator_links (token_hash, tenant, operator, scopes, first, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    LINK = "SELECT tenant, operator, scopes, first, expires_at FROM operator_links WHERE token_hash = ?1";
+    TAKE_LINK = "DELETE FROM operator_links WHERE token_hash = ?1";
+    DROP_FIRST_LINKS = "DELETE FROM operator_links WHERE tenant = ?1 AND first = 1";
+    ADD_CONSOLE_SESSION = "INSERT INTO console_sessions (token_hash, tenant, operator, said, created_at, seen_at, expires_at) VALUES (?1, ?2, ?3, '[]', ?4, ?4, ?5)";
+    CONSOLE_SESSION = concat!("SELECT ", columns!(), ", s.said, s.seen_at, s.expires_at, s.created_at FROM console_sessions s JOIN operators o ON o.id = s.operator WHERE s.token_hash = ?1");
+    SEEN = "UPDATE console_sessions SET seen_at = ?2 WHERE token_hash = ?1";
+    PUT_SAID = "UPDATE console_sessions SET said = ?2 WHERE token_hash = ?1";
+    END_SESSION = "DELETE FROM console_sessions WHERE token_hash = ?1";
+    END_SESSIONS = "DELETE FROM console_sessions WHERE operator = ?1 AND token_hash <> ?2";
+    SWEEP_LINKS = "DELETE FROM operator_links WHERE expires_at <= ?1";
+    SWEEP_CONSOLE = "DELETE FROM console_sessions WHERE expires_at <= ?1 OR seen_at <= ?2";
+}
+
+/// An operator, with what only signing in looks at.
+#[derive(Clone, Debug)]
+pub struct StoredOperator {
+    /// Whose.
+    pub tenant: Tenant,
+    /// The person.
+    pub operator: Operator,
+    /// Hash of the password, with its scheme.
+    pub password_hash: Option<String>,
+    /// Wrong passwords in a row.
+    pub failures: i64,
+    /// Until when no other is looked at, Unix milliseconds.
+    pub wait_until: i64,
+}
+
+/// A link, as it is stored.
+#[derive(Clone, Debug)]
+pub struct StoredLink {
+    /// Whose.
+    pub tenant: Tenant,
+    /// For whom.
+    pub for_whom: For,
+    /// Good only while there is no operator.
+    pub first: bool,
+    /// Unix milliseconds.
+    pub expires_at: i64,
+}
+
+/// A session of the console, with its operator.
+#[derive(Clone, Debug)]
+pub struct StoredConsoleSession {
+    /// Whose.
+    pub stored: StoredOperator,
+    /// What the next page shall say.
+    pub said: Vec<Said>,
+    /// Unix milliseconds; a minute behind at most.
+    pub seen_at: i64,
+    /// Unix milliseconds.
+    pub expires_at: i64,
+    /// When the person signed in, Unix milliseconds.
+    pub created_at: i64,
+}
+
+impl Tx<'_> {
+    /// Stores a new operator.
+    pub fn add_operator(&self, new: &StoredOperator) -> StoreResult<()> {
+        let it = &new.operator;
+        let scopes = to_json(&it.scopes);
+        let values = [
+            Val::T(it.id.as_str()),
+            Val::T(new.tenant.as_str()),
+            Val::T(&it.name),
+            Val::T(&scopes),
+            Val::opt_t(new.password_hash.as_deref()),
+            Val::I(it.created_at),
+        ];
+        self.execute(&ADD_OPERATOR, &values).map(drop)
+    }
+
+    /// The operator of this id or name.
+    pub fn operator(&self, tenant: &Tenant, id_or_name: &str) -> StoreResult<Option<StoredOperator>> {
+        self.row(&OPERATOR, &[Val::T(tenant.as_str()), Val::T(id_or_name)], read_operator)
+    }
+
+    /// All operators, oldest first.
+    pub fn operators(&self, tenant: &Tenant) -> StoreResult<Vec<StoredOperator>> {
+        self.rows(&OPERATORS, &[Val::T(tenant.as_str())], read_operator)
+    }
+
+    /// Sets an operator's password, by its hash.
+    pub fn put_operator_password(&self, id: &KeyId, hash: &str) -> StoreResult<()> {
+        self.execute(&PUT_PASSWORD, &[Val::T(id.as_str()), Val::T(hash)]).map(drop)
+    }
+
+    /// Sets an operator's colours.
+    pub fn put_operator_theme(&self, id: &KeyId, theme: Option<Theme>) -> StoreResult<()> {
+        self.execute(&PUT_THEME, &[Val::T(id.as_str()), Val::opt_t(theme.map(Theme::as_str))]).map(drop)
+    }
+
+    /// Notes how many passwords were wrong in a row, and until when no other is looked at.
+    pub fn put_operator_failures(&self, id: &KeyId, failures: i64, wait_until: i64) -> StoreResult<()> {
+        self.execute(&PUT_FAILURES, &[Val::T(id.as_str()), Val::I(failures), Val::I(wait_until)]).map(drop)
+    }
+
+    /// Stores a link.
+    pub fn add_operator_link(&self, token_hash: &[u8; 32], link: &StoredLink) -> StoreResult<()> {
+        let (operator, scopes) = match &link.for_whom {
+            For::New { scopes } => (None, to_json(scopes)),
+            For::Reset(id) => (Some(id.as_str()), "[]".to_owned()),
+        };
+        let values = [
+            Val::B(token_hash),
+            Val::T(link.tenant.as_str()),
+            Val::opt_t(operator),
+            Val::T(&scopes),
+            Val::I(i64::from(link.first)),
+            Val::I(link.expires_at),
+        ];
+        self.execute(&ADD_LINK, &values).map(drop)
+    }
+
+    /// The link of this token, which stays.
+    pub fn operator_link(&self, token_hash: &[u8; 32]) -> StoreResult<Option<StoredLink>> {
+        self.row(&LINK, &[Val::B(token_hash)], read_link)
+    }
+
+    /// Uses a link up; `false` when somebody else did.
+    pub fn take_operator_link(&self, token_hash: &[u8; 32]) -> StoreResult<bool> {
+        Ok(self.execute(&TAKE_LINK, &[Val::B(token_hash)])? == 1)
+    }
+
+    /// Takes away what earlier starts have printed.
+    pub fn drop_first_links(&self, tenant: &Tenant) -> StoreResult<()> {
+        self.execute(&DROP_FIRST_LINKS, &[Val::T(tenant.as_str())]).map(drop)
+    }
+
+    /// Begins a session.
+    pub fn add_console_session(
+        &self,
+        token_hash: &[u8; 32],
+        tenant: &Tenant,
+        operator: &KeyId,
+        now: i64,
+        expires_at: i64,
+    ) -> StoreResult<()> {
+        let values = [
+            Val::B(token_hash),
+            Val::T(tenant.as_str()),
+            Val::T(operator.as_str()),
+            Val::I(now),
+            Val::I(expires_at),
+        ];
+        self.execute(&ADD_CONSOLE_SESSION, &values).map(drop)
+    }
+
+    /// The session of this token.
+    pub fn console_session(&self, token_hash: &[u8; 32]) -> StoreResult<Option<StoredConsoleSession>> {
+        self.row(&CONSOLE_SESSION, &[Val::B(token_hash)], |row| {
+            Ok(StoredConsoleSession {
+                stored: read_operator(row)?,
+                said: read_said(&row.t(9)?)?,
+                seen_at: row.i(10)?,
+                expires_at: row.i(11)?,
+                created_at: row.i(12)?,
+            })
+        })
+    }
+
+    /// Notes that a session was used.
+    pub fn console_session_seen(&self, token_hash: &[u8; 32], now: i64) -> StoreResult<()> {
+        self.execute(&SEEN, &[Val::B(token_hash), Val::I(now)]).map(drop)
+    }
+
+    /// What the next page of a session shall say.
+    pub fn put_said(&self, token_hash: &[u8; 32], said: &[Said]) -> StoreResult<()> {
+        let parts: Vec<_> = said.iter().map(|it| (it.kind, &it.text, &it.saved)).collect();
+        self.execute(&PUT_SAID, &[Val::B(token_hash), Val::T(&to_json(&parts))]).map(drop)
+    }
+
+    /// Ends a session.
+    pub fn end_console_session(&self, token_hash: &[u8; 32]) -> StoreResult<bool> {
+        Ok(self.execute(&END_SESSION, &[Val::B(token_hash)])? == 1)
+    }
+
+    /// Ends an operator's sessions, but the one of this token.
+    pub fn end_console_sessions(&self, operator: &KeyId, but: Option<&[u8; 32]>) -> StoreResult<()> {
+        let but = but.map_or(&[][..], <[u8; 32]>::as_slice);
+        self.execute(&END_SESSIONS, &[Val::T(operator.as_str()), Val::B(but)]).map(drop)
+    }
+
+    /// Takes away links that have expired by `now`, and sessions that have or were not used since `idle_since`.
+    pub fn sweep_console(&self, now: i64, idle_since: i64) -> StoreResult<()> {
+        self.execute(&SWEEP_LINKS, &[Val::I(now)])?;
+        self.execute(&SWEEP_CONSOLE, &[Val::I(now), Val::I(idle_since)]).map(drop)
+    }
+}
+
+fn read_operator(row: &Row<'_>) -> StoreResult<StoredOperator> {
+    let password_hash = row.opt_t(4)?;
+    Ok(StoredOperator {
+        tenant: Tenant::from_stored(row.t(1)?),
+        operator: Operator {
+            id: id(row.t(0)?, "operators", "id")?,
+            name: row.t(2)?,
+            scopes: from_json("operators", "scopes", &row.t(3)?)?,
+            has_password: password_hash.is_some(),
+            theme: row.opt_t(5)?.and_then(|word| Theme::of(&word)),
+            created_at: row.i(8)?,
+        },
+        password_hash,
+        failures: row.i(6)?,
+        wait_until: row.i(7)?,
+    })
+}
+
+fn read_link(row: &Row<'_>) -> StoreResult<StoredLink> {
+    let for_whom = match row.opt_t(1)? {
+        Some(operator) => For::Reset(id(operator, "operator_links", "operator")?),
+        None => {
+            let scopes: BTreeSet<Scope> = from_json("operator_links", "scopes", &row.t(2)?)?;
+            For::New { scopes }
+        }
+    };
+    Ok(StoredLink {
+        tenant: Tenant::from_stored(row.t(0)?),
+        for_whom,
+        first: row.i(3)? == 1,
+        expires_at: row.i(4)?,
+    })
+}
+
+fn read_said(text: &str) -> StoreResult<Vec<Said>> {
+    let parts: Vec<(String, String, Option<String>)> = from_json("console_sessions", "said", text)?;
+    let known = |kind: String| ["good", "bad", "warn"].into_iter().find(|known| *known == kind).unwrap_or("");
+    Ok(parts.into_iter().map(|(kind, text, saved)| Said { kind: known(kind), text, saved }).collect())
+}
+
+fn id(text: String, table: &'static str, column: &'static str) -> StoreResult<KeyId> {
+    text.parse().map_err(|_| StoreError::Unreadable { table, column })
+}
