@@ -6,6 +6,8 @@
 // Actions wait for their target, and `see`, `wait_url` for what they name, 10 s at most: a test never sleeps.
 //
 // Environment: CHROMIUM, the browser's path (/usr/bin/chromium).
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import readline from 'node:readline';
 import { stripVTControlCharacters } from 'node:util';
 import { chromium } from 'playwright-core';
@@ -53,8 +55,45 @@ const COMMANDS = {
   cookies: async ({ context }) => context.cookies(),
   /** → what went wrong in the pages so far: console errors (violations of the content security policy are among them), uncaught exceptions */
   console: async ({ problems }) => problems,
-  /** → the number of a new person */
-  new_context: async () => people.push(await newPerson()) - 1,
+  /** → what axe-core finds: [{id, impact, help, nodes: [{target, summary}]}]. Over the debugger, since the pages' policy stops injected scripts. */
+  axe: async (person) => {
+    const wire = await debuggerOf(person);
+    const source = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+    await evaluate(wire, source);
+    const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+    return evaluate(wire, `axe.run(document, { runOnly: { type: 'tag', values: ${JSON.stringify(tags)} }, resultTypes: ['violations'] })
+      .then(({ violations }) => violations.map(({ id, impact, help, nodes }) => ({ id, impact, help, nodes: nodes.map(({ target, failureSummary }) => ({ target, summary: failureSummary })) })))`);
+  },
+  /** {width, height} */
+  size: async ({ page }, { width, height }) => page.setViewportSize({ width, height }),
+  /** {on}: whether dark pages are preferred */
+  dark: async ({ page }, { on }) => page.emulateMedia({ colorScheme: on ? 'dark' : 'light' }),
+  /** → {role, name} of what has the focus, as a screen reader says it */
+  focused: async (person) => {
+    const wire = await debuggerOf(person);
+    const { result } = await wire.send('Runtime.evaluate', { expression: 'document.activeElement' });
+    const { nodes } = await wire.send('Accessibility.getPartialAXTree', { objectId: result.objectId, fetchRelatives: false });
+    return { role: nodes[0]?.role?.value ?? '', name: nodes[0]?.name?.value ?? '' };
+  },
+  /** {on} */
+  offline: async ({ context }, { on }) => context.setOffline(on),
+  /** → {hosts, bytes} since the last time */
+  traffic: async ({ traffic }) => {
+    const seen = { hosts: [...traffic.hosts], bytes: traffic.bytes };
+    traffic.hosts.clear();
+    traffic.bytes = 0;
+    return seen;
+  },
+  /** a device for passkeys, that says yes by itself */
+  authenticator: async (person) => {
+    const wire = await debuggerOf(person);
+    await wire.send('WebAuthn.enable');
+    await wire.send('WebAuthn.addVirtualAuthenticator', {
+      options: { protocol: 'ctap2', transport: 'internal', hasResidentKey: true, hasUserVerification: true, isUserVerified: true },
+    });
+  },
+  /** {scripts?: false} → the number of a new person */
+  new_context: async (_, { scripts = true }) => people.push(await newPerson(scripts)) - 1,
 };
 
 const browser = await chromium.launch({
@@ -90,14 +129,31 @@ async function answer(command) {
   }
 }
 
-async function newPerson() {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
+async function debuggerOf(person) {
+  return person.wire ??= await person.context.newCDPSession(person.page);
+}
+
+async function evaluate(wire, expression) {
+  const { result, exceptionDetails } = await wire.send('Runtime.evaluate', { expression, awaitPromise: true, returnByValue: true });
+  if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+  return result.value;
+}
+
+async function newPerson(scripts = true) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, javaScriptEnabled: scripts });
   context.setDefaultTimeout(PATIENCE_MS);
   const page = await context.newPage();
   const problems = [];
   page.on('console', (message) => { if (message.type() === 'error') problems.push(message.text()); });
   page.on('pageerror', (error) => problems.push(`uncaught: ${error.message}`));
-  return { context, page, problems };
+  const traffic = { hosts: new Set(), bytes: 0 };
+  page.on('requestfinished', async (request) => {
+    if (!request.url().startsWith('http')) return;
+    traffic.hosts.add(new URL(request.url()).host);
+    const { responseHeadersSize, responseBodySize } = await request.sizes();
+    traffic.bytes += responseHeadersSize + responseBodySize;
+  });
+  return { context, page, problems, traffic };
 }
 
 function field(page, { label, selector }) {

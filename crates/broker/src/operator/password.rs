@@ -93,7 +93,8 @@ impl Broker {
     }
 
     async fn password_turn(&self) -> Result<(tokio::sync::SemaphorePermit<'_>, tokio::sync::SemaphorePermit<'_>)> {
-        let full = |_| invalid("password", "too many people are signing in at this moment", "try again in a few seconds");
+        let full =
+            |_| invalid("password", "too many people are signing in at this moment", "try again in a few seconds");
         let admitted = self.passwords.admitted.try_acquire().map_err(full)?;
         let turn = self.passwords.at_work.acquire().await;
         Ok((admitted, turn.map_err(|_| Error::Internal("the queue of passwords was closed"))?))
@@ -120,7 +121,11 @@ pub(super) fn check(password: &Secret, name: &str) -> Result<()> {
     let length = text.chars().count();
     if !(SHORTEST..=LONGEST).contains(&length) {
         let reason = if length < SHORTEST { "it is too short" } else { "it is too long" };
-        return Err(invalid("password", reason, format!("use {SHORTEST} to {LONGEST} characters, a few words for example")));
+        return Err(invalid(
+            "password",
+            reason,
+            format!("use {SHORTEST} to {LONGEST} characters, a few words for example"),
+        ));
     }
     let first = text.chars().next();
     if text.chars().all(|c| Some(c) == first) || text.to_lowercase() == name.to_lowercase() {
@@ -164,7 +169,6 @@ fn read(text: &str) -> Option<(Cost, Vec<u8>, Vec<u8>)> {
 mod tests {
     use super::*;
 
-
     #[test]
     fn what_is_stored_reads_back() {
         let cheap = Cost { memory: 64, passes: 1, lanes: 1 };
@@ -173,7 +177,9 @@ mod tests {
         assert!(text.starts_with("$argon2id$v=19$m=64,t=1,p=1$BwcHBwcHBwcHBwcHBwcHBw$"), "{text}");
         assert_eq!(read(&text), Some((cheap, vec![7; 16], made.clone())));
         assert_ne!(hash(&Secret::new("correct horse batterx"), &[7; 16], cheap).unwrap(), made);
-        for broken in ["", "$argon2i$v=19$m=64,t=1,p=1$AA$AA", "$argon2id$v=19$m=64,t=1$AA$AA", "$argon2id$v=19$m=64,t=1,p=1$AA"] {
+        for broken in
+            ["", "$argon2i$v=19$m=64,t=1,p=1$AA$AA", "$argon2id$v=19$m=64,t=1$AA$AA", "$argon2id$v=19$m=64,t=1,p=1$AA"]
+        {
             assert_eq!(read(broken), None, "{broken}");
         }
     }

@@ -55,9 +55,9 @@ impl Broker {
         self.record(&caller_of(&stored), "operator.sign_in", stored.operator.id.as_str(), "ok", None)?;
         let (token, hash) = self.new_session_token();
         let now = self.now_ms();
-        let begun = self.store.write(move |tx| {
-            tx.add_console_session(&hash, &stored.tenant, &stored.operator.id, now, ends_at(now))
-        });
+        let begun = self
+            .store
+            .write(move |tx| tx.add_console_session(&hash, &stored.tenant, &stored.operator.id, now, ends_at(now)));
         begun.await?;
         Ok(token)
     }

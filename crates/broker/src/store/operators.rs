@@ -157,13 +157,8 @@ impl Tx<'_> {
         now: i64,
         expires_at: i64,
     ) -> StoreResult<()> {
-        let values = [
-            Val::B(token_hash),
-            Val::T(tenant.as_str()),
-            Val::T(operator.as_str()),
-            Val::I(now),
-            Val::I(expires_at),
-        ];
+        let values =
+            [Val::B(token_hash), Val::T(tenant.as_str()), Val::T(operator.as_str()), Val::I(now), Val::I(expires_at)];
         self.execute(&ADD_CONSOLE_SESSION, &values).map(drop)
     }
 
@@ -235,12 +230,7 @@ fn read_link(row: &Row<'_>) -> StoreResult<StoredLink> {
             For::New { scopes }
         }
     };
-    Ok(StoredLink {
-        tenant: Tenant::from_stored(row.t(0)?),
-        for_whom,
-        first: row.i(3)? == 1,
-        expires_at: row.i(4)?,
-    })
+    Ok(StoredLink { tenant: Tenant::from_stored(row.t(0)?), for_whom, first: row.i(3)? == 1, expires_at: row.i(4)? })
 }
 
 fn read_said(text: &str) -> StoreResult<Vec<Said>> {

@@ -62,6 +62,9 @@ impl Serve {
                 path.display()
             ))?;
         }
+        if let Some(link) = opened.broker.first_link().await.map_err(|error| failed(&error))? {
+            out.line(format!("Open this once, within an hour, to set up the console: {link}"))?;
+        }
         if let Some(fenced) = opened.fenced {
             out.line(format!(
                 "Fenced, nothing is renewed: {}. If this is the live copy, and no other one runs: keyholder doctor --live",

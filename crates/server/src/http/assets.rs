@@ -1,4 +1,4 @@
-//! The pages' style: one file, from this server, under a name that changes with its content.
+//! Styles and scripts of the pages: from this server, under names that change with their content.
 
 use axum::response::{IntoResponse, Response};
 use http::header;
@@ -6,22 +6,49 @@ use http::header;
 use super::input::InPath;
 use super::problem::{ApiError, Refusal};
 
-const STYLE: &str = include_str!("../assets/keyholder.css");
+/// A file, with its name, its text and its type.
+struct Asset {
+    stem: &'static str,
+    ending: &'static str,
+    text: &'static str,
+    kind: &'static str,
+}
 
-/// Path of the style sheet, with a hash of its content, so that it can be cached for ever.
+const CSS: &str = "text/css; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
+
+const ASSETS: [Asset; 3] = [
+    Asset { stem: "keyholder", ending: "css", text: include_str!("../assets/keyholder.css"), kind: CSS },
+    Asset { stem: "console", ending: "css", text: include_str!("../assets/console.css"), kind: CSS },
+    Asset { stem: "console", ending: "js", text: include_str!("../assets/console.js"), kind: JS },
+];
+
+impl Asset {
+    /// With a hash of its content, so that it can be cached for ever.
+    fn path(&self) -> String {
+        let hash = keyholder_oauth::sha256(self.text.as_bytes());
+        let short: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("/assets/{}-{short}.{}", self.stem, self.ending)
+    }
+}
+
+/// Path of the style sheet of the pages of consent.
 pub(super) fn style_path() -> String {
-    let hash = keyholder_oauth::sha256(STYLE.as_bytes());
-    let short: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("/assets/keyholder-{short}.css")
+    ASSETS[0].path()
+}
+
+/// Paths of the console's style and script.
+pub(super) fn console_paths() -> (String, String) {
+    (ASSETS[1].path(), ASSETS[2].path())
 }
 
 pub(super) async fn file(InPath(file): InPath) -> Result<Response, ApiError> {
-    if format!("/assets/{file}") != style_path() {
-        return Err(Refusal::NoRoute.into());
-    }
+    let wanted = format!("/assets/{file}");
+    let found = ASSETS.iter().find(|asset| asset.path() == wanted).ok_or(Refusal::NoRoute)?;
     let headers = [
-        (header::CONTENT_TYPE, "text/css; charset=utf-8"),
+        (header::CONTENT_TYPE, found.kind),
         (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    Ok((headers, STYLE).into_response())
+    Ok((headers, found.text).into_response())
 }

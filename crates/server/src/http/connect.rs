@@ -6,22 +6,27 @@ use std::collections::BTreeMap;
 
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use http::header::{COOKIE, HOST, HeaderMap, HeaderValue, ORIGIN, SET_COOKIE};
+use http::header::{HeaderMap, SET_COOKIE};
 use keyholder_broker::{Completed, Error, Finished, View};
-use keyholder_oauth::{CallbackError, Secret};
-use url::Url;
+use keyholder_oauth::CallbackError;
 
 use super::App;
 use super::input::{InPath, read_body, read_posted};
+use super::origin::{Cookie, canonical, is_cross_site};
 use super::problem::{ApiError, Problem, Refusal};
 use page::{Mark, Message};
 
+/// Ties a consent to the browser that began it. Lax: the provider's redirect back is a top-level navigation from another site and must bring it.
+const COOKIE: Cookie = Cookie { name: "keyholder-browser", same_site: "Lax", path_on_http: "/", lives: 3600 };
+
 /// `GET /connect/{token}`: an invitation, or the question whether this is the right account.
 pub(super) async fn page(State(app): State<App>, InPath(token): InPath, headers: HeaderMap) -> Response {
-    if let Some(elsewhere) = canonical(&app, &headers, &token) {
+    // Tokens are base64url. Anything else is no link.
+    let plain = token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if plain && let Some(elsewhere) = canonical(&app, &headers, &format!("/connect/{token}")) {
         return elsewhere;
     }
-    let browser = browser_cookie(&app, &headers);
+    let browser = COOKIE.read(&app, &headers);
     match app.broker.open_link(&token, browser.as_deref()).await {
         Err(error) => failed(&app, &error),
         Ok(View::Invitation(session)) if session.direct => leave(&app, &token, &headers, &BTreeMap::new()).await,
@@ -52,7 +57,7 @@ pub(super) async fn answer(
         return refused(&app, &Problem::of_refusal(&Refusal::CrossSite));
     }
     // Whoever knows no link doesn't get to send a body.
-    let browser = browser_cookie(&app, &headers);
+    let browser = COOKIE.read(&app, &headers);
     let view = match app.broker.open_link(&token, browser.as_deref()).await {
         Ok(view) => view,
         Err(error) => return failed(&app, &error),
@@ -83,7 +88,7 @@ pub(super) async fn callback(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let browser = browser_cookie(&app, &headers);
+    let browser = COOKIE.read(&app, &headers);
     let query = query.as_deref().unwrap_or("");
     went(&app, app.broker.finish_consent(&integration, query, browser.as_deref()).await)
 }
@@ -114,11 +119,11 @@ fn went(app: &App, finished: Result<Finished, Error>) -> Response {
 }
 
 async fn leave(app: &App, token: &str, headers: &HeaderMap, typed: &BTreeMap<String, String>) -> Response {
-    let browser = browser_cookie(app, headers);
+    let browser = COOKIE.read(app, headers);
     match app.broker.begin_consent(token, browser.as_deref(), typed).await {
         Ok(begun) => {
             let mut response = Redirect::to(begun.redirect.as_str()).into_response();
-            if let Some(cookie) = set_cookie(app, &begun.browser) {
+            if let Some(cookie) = COOKIE.set(app, &begun.browser) {
                 response.headers_mut().insert(SET_COOKIE, cookie);
             }
             response
@@ -135,7 +140,7 @@ async fn leave(app: &App, token: &str, headers: &HeaderMap, typed: &BTreeMap<Str
 }
 
 async fn decide(app: &App, code: &str, headers: &HeaderMap, yes: bool) -> Response {
-    let browser = browser_cookie(app, headers);
+    let browser = COOKIE.read(app, headers);
     let message = match app.broker.decide(code, browser.as_deref(), yes).await {
         Err(error) => return failed(app, &error),
         Ok(Completed::Connected(name)) => Message {
@@ -184,56 +189,4 @@ fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|c| c.to_uppercase().collect::<String>()).unwrap_or_default();
     format!("{first}{}.", chars.as_str().trim_end_matches('.'))
-}
-
-/// `__Host-` ties the cookie to exactly this host over https (RFC 6265bis §4.1.3.2); plain http on loopback can't have it.
-fn cookie_name(app: &App) -> &'static str {
-    if app.broker.public_url().scheme() == "https" { "__Host-keyholder-browser" } else { "keyholder-browser" }
-}
-
-fn browser_cookie(app: &App, headers: &HeaderMap) -> Option<String> {
-    let name = cookie_name(app);
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .find_map(|pair| pair.trim().split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()))
-}
-
-/// Lax: the provider's redirect back is a top-level navigation from another site and must bring it.
-fn set_cookie(app: &App, browser: &Secret) -> Option<HeaderValue> {
-    let secure = if app.broker.public_url().scheme() == "https" { "; Secure" } else { "" };
-    let text =
-        format!("{}={}; Path=/; HttpOnly; SameSite=Lax; Max-Age=3600{secure}", cookie_name(app), browser.expose());
-    let mut value = HeaderValue::from_str(&text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
-/// A form from elsewhere: told by `Sec-Fetch-Site`, or where that is missing by `Origin`. Programs that send neither bring no browser's cookies.
-fn is_cross_site(app: &App, headers: &HeaderMap) -> bool {
-    if let Some(site) = headers.get("sec-fetch-site") {
-        return !matches!(site.as_bytes(), b"same-origin" | b"none");
-    }
-    let Some(origin) = headers.get(ORIGIN) else { return false };
-    let public = app.broker.public_url().origin().ascii_serialization();
-    origin.as_bytes() != public.as_bytes()
-}
-
-/// On one machine the server has two names; the cookie would be lost between them. Everything happens under the public one.
-fn canonical(app: &App, headers: &HeaderMap, token: &str) -> Option<Response> {
-    let public = app.broker.public_url();
-    let host = headers.get(HOST)?.to_str().ok()?;
-    let asked = Url::parse(&format!("{}://{host}/", public.scheme())).ok()?;
-    let loopback = |url: &Url| matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    if asked.host_str() == public.host_str() || !loopback(&asked) || !loopback(public) {
-        return None;
-    }
-    // Tokens are base64url. Anything else is no link, and might not fit a header.
-    if !token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
-        return None;
-    }
-    let target = format!("{}/connect/{token}", public.as_str().trim_end_matches('/'));
-    Some(Redirect::temporary(&target).into_response())
 }

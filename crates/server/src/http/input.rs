@@ -42,6 +42,11 @@ pub(super) async fn read_posted(request: Request) -> Result<bytes::Bytes, ApiErr
     read_body_by(&Clock::System, POSTED_LIMIT, request).await
 }
 
+/// The whole body, up to so many bytes.
+pub(super) async fn read_up_to(limit: usize, request: Request) -> Result<bytes::Bytes, ApiError> {
+    read_body_by(&Clock::System, limit, request).await
+}
+
 async fn read_body_by(clock: &Clock, limit: usize, request: Request) -> Result<bytes::Bytes, ApiError> {
     let unreadable = |why: &str| Err(Refusal::Unreadable(why.to_owned()).into());
     match clock.timeout(BODY_WITHIN, Limited::new(request.into_body(), limit).collect()).await {

@@ -20,7 +20,7 @@ pub fn document() -> Value {
     let mut generator = settings.into_generator();
     let problem = generator.subschema_for::<Problem>();
     let mut paths = Map::new();
-    for route in table() {
+    for route in table().into_iter().filter(|route| route.documented) {
         let item = paths.entry(route.path.replace("{*path}", "{path}")).or_insert_with(|| json!({}));
         let methods: &[&str] = if route.method == "any" {
             &["get", "put", "post", "delete", "patch", "head", "options"]

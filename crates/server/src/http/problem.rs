@@ -106,6 +106,10 @@ pub enum Refusal {
     KeyUnderWay,
     /// A form sent from another site.
     CrossSite,
+    /// A form of the console from somebody who isn't signed in any more.
+    SignedOut,
+    /// A form of the console from another session.
+    StaleForm,
 }
 
 impl Problem {
@@ -170,6 +174,18 @@ impl Problem {
                 "cross_site",
                 "Sent from another site",
                 "this form was sent from another site; open the link again and answer there (if a reverse proxy is in front, KEYHOLDER_PUBLIC_URL must be the address in the browser)",
+            ),
+            Refusal::SignedOut => Self::new(
+                StatusCode::FORBIDDEN,
+                "signed_out",
+                "You are signed out",
+                "nothing was done: sign in, and send the form again",
+            ),
+            Refusal::StaleForm => Self::new(
+                StatusCode::FORBIDDEN,
+                "stale_form",
+                "This form is out of date",
+                "nothing was done: somebody signed out or in since it was opened; open its page again",
             ),
         }
     }
@@ -354,7 +370,9 @@ impl IntoResponse for Problem {
         self.log();
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let (code, retry_after) = (self.code, self.retry_after);
-        let mut response = (status, Json(self)).into_response();
+        let mut response = (status, Json(&self)).into_response();
+        // For the console, which makes a page of it.
+        response.extensions_mut().insert(Box::new(self));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         // Tells our errors from those of a called API, which pass unchanged.

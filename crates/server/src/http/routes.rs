@@ -1,16 +1,19 @@
 //! THE table of routes: path, method, scope, what goes in, what comes out, who handles it. Router, permission check and OpenAPI are made from it.
 
 use axum::Router;
+use axum::extract::State;
 use axum::handler::Handler;
 use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
-use http::Method;
+use http::{HeaderMap, Method, Uri};
 use keyholder_broker::model::Scope;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::api::{connections, integrations, keys, operations, providers, sessions, sources, usage};
-use super::{App, assets, caller, connect, gateway, health, idempotency, openapi, problem};
-use problem::{ApiError, Refusal};
+use super::console::{self, home, session, sign_in};
+use super::{App, assets, caller, connect, gateway, health, idempotency, openapi, origin, problem};
+use problem::{ApiError, Problem, Refusal};
 
 /// One route.
 pub struct Route {
@@ -20,6 +23,10 @@ pub struct Route {
     pub path: &'static str,
     /// What the caller's key must have; `None`: no key is asked for.
     pub scope: Option<Scope>,
+    /// A page of the console: what whoever is signed in must be allowed.
+    pub person: Option<Scope>,
+    /// Stands in the OpenAPI document.
+    pub documented: bool,
     /// One line for the documentation.
     pub summary: &'static str,
     pub(super) input: Option<fn(&mut SchemaGenerator) -> Schema>,
@@ -46,7 +53,7 @@ pub fn table() -> Vec<Route> {
         ("by", "`connection`, `caller`, `source` or `hour`; by connection when not given."), ("connection", "Only of this connection (name or id)."),
         ("caller", "Only by this key (name or id)."), ("source", "Only by this data source (id)."),
         ("after", "Cursor: the `next` of the page before."), ("limit", "Most items, 1 to 200; 50 when not given.")];
-    vec![
+    let mut table = vec![
         get("/v1/providers", Read, providers::list, "List providers").query(&[("search", "Only those with all these words in id, name or aliases.")]).answers::<providers::ProviderList>(),
         post("/v1/providers", Manage, providers::add, "Add a definition of your own, or a new version of it").takes::<providers::NewDefinition>().creates::<providers::ProviderBody>(),
         post("/v1/providers/check", Read, providers::check, "Check a definition without storing it").takes::<providers::NewDefinition>().answers::<providers::CheckBody>(),
@@ -112,7 +119,54 @@ pub fn table() -> Vec<Route> {
         open("get", "/openapi.json", openapi::serve, "This document"),
         open("get", "/healthz", health::alive, "The process is alive"),
         open("get", "/readyz", health::ready, "The server takes requests"),
+    ];
+    for pages in [pages_of_frame(), pages_of_setup(), pages_of_use(), pages_of_operation()] {
+        table.extend(pages);
+    }
+    table
+}
+
+/// Pages of the console: signing in, the first page, the lists.
+#[rustfmt::skip]
+fn pages_of_frame() -> Vec<Route> {
+    use Scope::Read;
+    vec![
+        public("get", "/", sign_in::root, "To the console"),
+        public("get", "/console/welcome/{token}", sign_in::welcome, "Becoming an operator"),
+        public("post", "/console/welcome/{token}", sign_in::join, "Becoming an operator"),
+        public("get", "/console/sign-in", sign_in::page, "Signing in"),
+        public("post", "/console/sign-in", sign_in::sign_in, "Signing in"),
+        view("post", "/console/sign-out", Read, sign_in::sign_out, "Signing out"),
+        view("post", "/console/theme", Read, sign_in::theme, "Light or dark"),
+        view("get", "/console/", Read, home::page, "The first page"),
     ]
+}
+
+/// Pages of the console: setting up.
+#[rustfmt::skip]
+fn pages_of_setup() -> Vec<Route> {
+    vec![
+    ]
+}
+
+/// Pages of the console: a connection, its test, what happens.
+#[rustfmt::skip]
+fn pages_of_use() -> Vec<Route> {
+    vec![
+    ]
+}
+
+/// Pages of the console: data sources, callers, audit, usage, advice, settings.
+#[rustfmt::skip]
+fn pages_of_operation() -> Vec<Route> {
+    vec![
+    ]
+}
+
+/// The pages there are to be opened, with what whoever opens them must be allowed.
+pub(super) fn pages() -> console::Pages {
+    let pages = table().into_iter().filter(|route| route.method == "get");
+    pages.filter_map(|route| Some((route.path, route.person?))).collect()
 }
 
 /// A request that goes past the router: these routes are most of all that is asked.
@@ -167,12 +221,25 @@ pub(super) fn router(app: App) -> Router {
             handler =
                 if route.method == "any" { handler.layer(asks_for_key) } else { handler.route_layer(asks_for_key) };
         }
+        if let Some(scope) = route.person {
+            handler = handler.route_layer(from_fn_with_state((app.clone(), scope), session::layer));
+        }
         router = router.route(route.path, handler);
     }
     router
-        .fallback(|| async { ApiError::from(Refusal::NoRoute) })
+        .fallback(nothing_there)
         .method_not_allowed_fallback(|| async { ApiError::from(Refusal::NoMethod) })
         .with_state(app)
+}
+
+/// Nothing at this path; below the console's, people are told.
+async fn nothing_there(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Response {
+    let problem = Problem::of_refusal(&Refusal::NoRoute);
+    if !uri.path().starts_with("/console") {
+        return problem.into_response();
+    }
+    let elsewhere = origin::canonical(&app, &headers, uri.path());
+    elsewhere.unwrap_or_else(|| console::render::nothing_there())
 }
 
 impl Route {
@@ -233,6 +300,24 @@ where
     Route { success: 200, ..route(method, path, None, on(filter, handler), summary) }
 }
 
+/// A page of the console, for whoever is signed in and has this scope.
+fn view<H, T>(method: &'static str, path: &'static str, person: Scope, handler: H, summary: &'static str) -> Route
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    Route { person: Some(person), ..public(method, path, handler, summary) }
+}
+
+/// A page of the console for whoever isn't signed in yet.
+fn public<H, T>(method: &'static str, path: &'static str, handler: H, summary: &'static str) -> Route
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    Route { documented: false, ..open(method, path, handler, summary) }
+}
+
 fn route(
     method: &'static str,
     path: &'static str,
@@ -240,7 +325,19 @@ fn route(
     handler: MethodRouter<App>,
     summary: &'static str,
 ) -> Route {
-    Route { method, path, scope, summary, input: None, output: None, query: &[], success: 204, handler }
+    Route {
+        method,
+        path,
+        scope,
+        person: None,
+        documented: true,
+        summary,
+        input: None,
+        output: None,
+        query: &[],
+        success: 204,
+        handler,
+    }
 }
 
 #[cfg(test)]

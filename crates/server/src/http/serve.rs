@@ -56,7 +56,7 @@ pub async fn run_by(
     shutdown: impl Future<Output = Duration> + Send + 'static,
 ) -> io::Result<()> {
     let serving = Arc::new(AtomicBool::new(true));
-    let app = App { broker: broker.clone(), serving: Arc::clone(&serving) };
+    let app = App::new(broker.clone(), Arc::clone(&serving));
     let (stop_scheduler, scheduler_stopped) = oneshot::channel::<()>();
     let scheduler = {
         let broker = broker.clone();

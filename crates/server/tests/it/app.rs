@@ -37,6 +37,7 @@ pub struct App {
     pub folder: Arc<TempDir>,
     wire: Wire,
     admin_key: String,
+    broker: Broker,
     names: AtomicU64,
 }
 
@@ -105,8 +106,13 @@ impl App {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let mut config = config_of(folder.path());
         set(&mut config);
-        let (url, admin_key) = serve_by(config, clock, clients).await;
-        Self { url, sandbox, admin_key, folder, wire: wire(), names: AtomicU64::new(0) }
+        let (url, admin_key, broker) = serve_by(config, clock, clients).await;
+        Self { url, sandbox, admin_key, broker, folder, wire: wire(), names: AtomicU64::new(0) }
+    }
+
+    /// The link by which the owner sets up the console, as `serve` prints it. Blocks: the test needs more than one thread.
+    pub fn first_link(&self) -> String {
+        tokio::runtime::Handle::current().block_on(self.broker.first_link()).unwrap().expect("no operator yet")
     }
 
     /// A caller without a key.
@@ -247,11 +253,12 @@ pub fn config_of(folder: &Path) -> Config {
 
 /// Runs a server in this process as long as the test; answers its URL and its administrator's key.
 pub async fn serve(config: Config, clock: Clock) -> (String, String) {
-    serve_by(config, clock, Clock::System).await
+    let (url, key, _) = serve_by(config, clock, Clock::System).await;
+    (url, key)
 }
 
 /// As [`serve`]; clients are judged by a clock of their own.
-async fn serve_by(config: Config, clock: Clock, clients: Clock) -> (String, String) {
+async fn serve_by(config: Config, clock: Clock, clients: Clock) -> (String, String, Broker) {
     let listener = TcpListener::bind(config.listen).await.unwrap();
     let address = listener.local_addr().unwrap();
     let config = config.bound(address);
@@ -273,8 +280,9 @@ async fn serve_by(config: Config, clock: Clock, clients: Clock) -> (String, Stri
         }
     };
     let key_file = opened.broker.ensure_admin_key().await.unwrap();
+    let broker = opened.broker.clone();
     tokio::spawn(keyholder::http::run_by(clients, opened.broker, listener, std::future::pending()));
-    (format!("http://{address}"), std::fs::read_to_string(key_file).unwrap().trim().to_owned())
+    (format!("http://{address}"), std::fs::read_to_string(key_file).unwrap().trim().to_owned(), broker)
 }
 
 /// Any redirect URI, and alice allows everything at once.

@@ -169,6 +169,57 @@ impl Browser {
         self.ask(json!({ "do": "cookies" })).as_array().cloned().unwrap_or_default()
     }
 
+    /// Presses no key and sends nothing: what axe-core finds on the page, WCAG 2.0 to 2.2, A and AA, and best practice.
+    #[track_caller]
+    pub fn axe(&self) -> Vec<Value> {
+        self.ask(json!({ "do": "axe" })).as_array().cloned().unwrap_or_default()
+    }
+
+    /// Another size of the window.
+    #[track_caller]
+    pub fn size(&self, width: u32, height: u32) {
+        self.ask(json!({ "do": "size", "width": width, "height": height }));
+    }
+
+    /// Whether the person prefers dark pages.
+    #[track_caller]
+    pub fn dark(&self, on: bool) {
+        self.ask(json!({ "do": "dark", "on": on }));
+    }
+
+    /// `{role, name}` of what has the focus.
+    #[track_caller]
+    pub fn focused(&self) -> Value {
+        self.ask(json!({ "do": "focused" }))
+    }
+
+    /// Takes the network away, or gives it back.
+    #[track_caller]
+    pub fn offline(&self, on: bool) {
+        self.ask(json!({ "do": "offline", "on": on }));
+    }
+
+    /// The hosts that this person's pages asked, and the bytes that came, since the last time.
+    #[track_caller]
+    pub fn traffic(&self) -> (Vec<String>, u64) {
+        let seen = self.ask(json!({ "do": "traffic" }));
+        let hosts = seen["hosts"].as_array().into_iter().flatten().filter_map(|host| host.as_str().map(str::to_owned));
+        (hosts.collect(), seen["bytes"].as_u64().unwrap_or(0))
+    }
+
+    /// A device of this person that can hold passkeys, and says yes by itself.
+    #[track_caller]
+    pub fn authenticator(&self) {
+        self.ask(json!({ "do": "authenticator" }));
+    }
+
+    /// Somebody whose browser runs no scripts.
+    #[track_caller]
+    pub fn without_scripts(&self) -> Self {
+        let person = self.ask(json!({ "do": "new_context", "scripts": false })).as_u64().expect("a person's number");
+        Self { wire: Arc::clone(&self.wire), person }
+    }
+
     /// The whole page as a PNG file. The look stays until the next one.
     #[track_caller]
     pub fn screenshot(&self, path: &Path, look: Look) {

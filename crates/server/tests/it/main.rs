@@ -16,6 +16,7 @@ mod bad_upstreams;
 mod browser;
 mod canary;
 mod connect_pages;
+mod console;
 mod front;
 mod gateway;
 mod gateway_clients;

@@ -1,0 +1,82 @@
+//! The console in a real browser, and on the wire.
+
+mod shell;
+// A
+// B
+// C
+// D
+
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::browser::Browser;
+
+/// A password that can be used.
+pub const PASSWORD: &str = "correct horse battery";
+
+/// Sets up the console as its owner, who is signed in then.
+#[track_caller]
+pub fn owner(app: &App, browser: &Browser) {
+    let link = app.first_link();
+    assert_eq!(browser.goto(&link), 200);
+    browser.fill("Your name (required)", "Anna");
+    browser.fill("Password (required)", PASSWORD);
+    browser.click("button", "Set up and go on");
+    browser.wait_url("/console/");
+    browser.see("Sign out");
+}
+
+/// Signs in.
+#[track_caller]
+pub fn sign_in(app: &App, browser: &Browser, name: &str) {
+    browser.goto(&format!("{}/console/sign-in", app.url));
+    browser.fill("Name (required)", name);
+    browser.fill("Password (required)", PASSWORD);
+    browser.click("button", "Sign in");
+    browser.see("Sign out");
+}
+
+/// What axe finds on the page: nothing.
+#[track_caller]
+pub fn axe(browser: &Browser) {
+    let found = browser.axe();
+    assert!(found.is_empty(), "{}: {}", browser.url(), serde_json::to_string_pretty(&json!(found)).unwrap());
+}
+
+/// Pages that work leave no errors. (For answers that are failures Chromium says so itself.)
+#[track_caller]
+pub fn no_errors(browser: &Browser) {
+    let errors = browser.console_errors();
+    let ours: Vec<_> =
+        errors.iter().filter(|it| !it.starts_with("Failed to load resource: the server responded")).collect();
+    assert!(ours.is_empty(), "{}: {ours:#?}", browser.url());
+}
+
+/// Nothing hangs over at the side of a narrow window.
+#[track_caller]
+pub fn fits(browser: &Browser) {
+    browser.size(320, 800);
+    let wide = browser.eval("document.scrollingElement.scrollWidth");
+    assert_eq!(wide, json!(320), "{} scrolls sideways", browser.url());
+    browser.size(1280, 800);
+}
+
+/// All that a page must keep: axe in both colours, narrow windows, no errors.
+#[track_caller]
+pub fn sound(browser: &Browser) {
+    axe(browser);
+    browser.dark(true);
+    axe(browser);
+    browser.dark(false);
+    fits(browser);
+    no_errors(browser);
+}
+
+/// The name and role of what has the focus.
+#[track_caller]
+#[allow(dead_code, reason = "for the parts")]
+pub fn focused(browser: &Browser) -> (String, String) {
+    let Value::Object(focused) = browser.focused() else { return (String::new(), String::new()) };
+    let text = |name: &str| focused[name].as_str().unwrap_or_default().to_owned();
+    (text("role"), text("name"))
+}
