@@ -3,6 +3,7 @@
 //! Records go through a bounded queue to one writer, so that handing out a token waits for no disk; it writes them in segments ([`segment`]). When a write fails,
 //! everything here refuses, and with it every token; when the queue is full, tokens wait for room in it. What is in the queue when the process is killed (at most some milliseconds) is lost; a graceful stop writes it.
 
+mod methods;
 mod read;
 mod segment;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::model::{Caller, ConnectionId, KeyId, SegmentId, SourceId, Tenant};
 use crate::store::Store;
 
+pub(crate) use methods::Methods;
 pub use read::{AuditFilter, AuditPage, AuditPart, AuditRow};
 
 /// Most records that wait to be written.

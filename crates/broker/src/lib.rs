@@ -6,7 +6,7 @@
 //! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `unconfirmed` → `audit`, `usage`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
 //! `definitions` → `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `learn` → `endpoints` → `token_set` → `allowance` (what an API allows) → `live` (tokens in
 //! memory) →
-//! `settle` (what is asked once a token set is safe) → `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `source` (data sources) → `test` → `idempotency` → `seal` → `ends` → `operator` (people of the console) → `scheduler` → `doctor`.
+//! `settle` (what is asked once a token set is safe) → `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `source` (data sources) → `test` → `idempotency` → `seal` → `ends` → `operator` (people of the console) → `scheduler` → `doctor` → `advice` (what is worth a look), `branding`.
 
 #![allow(
     clippy::result_large_err,
@@ -14,8 +14,10 @@
 )]
 
 mod access;
+mod advice;
 mod allowance;
 mod audit;
+mod branding;
 pub mod clock;
 mod connect;
 mod definitions;
@@ -57,7 +59,9 @@ mod usage;
 pub mod vault;
 
 pub use access::{LastKey, MadeKey};
+pub use advice::{Advice, On, Severity, writes};
 pub use audit::{AuditFilter, AuditPage, AuditPart, AuditRow};
+pub use branding::{Branding, Color, Logo};
 pub use connect::{
     Authorize, Begun, Completed, CompletedBy, DeviceCode, Finished, NewConnectSession, OpenSession, Question,
     SessionLink, View,

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use url::Url;
 
 use crate::access::KeyCache;
+use crate::advice::Computed;
 use crate::allowance::{Allowances, KeyGates};
 use crate::audit::{AuditLog, NewRecord};
 use crate::clock::{Clock, Rng, millis};
@@ -113,6 +114,7 @@ pub struct Inner {
     pub(crate) sources: KnownSources,
     pub(crate) passwords: Passwords,
     pub(crate) discovered: Discovered,
+    pub(crate) computed: Computed,
     /// Renewals under way in this process; everybody who wants the same one waits for the same task.
     pub(crate) renewals: Mutex<HashMap<ConnectionId, Running>>,
     /// What is known of other processes' renewals.
@@ -176,6 +178,7 @@ impl Broker {
             sources: KnownSources::default(),
             passwords: Passwords::default(),
             discovered: Discovered::default(),
+            computed: Computed::default(),
             renewals: Mutex::default(),
             claims: Claims::default(),
             left_behind: Mutex::default(),

@@ -76,6 +76,18 @@ pub struct Method {
     pub(crate) phases: Arc<Phases>,
 }
 
+impl Method {
+    /// How the client authenticates at the token endpoint, where the definition says.
+    pub fn client_auth(&self) -> Option<ClientAuth> {
+        self.phases.token.client_auth
+    }
+
+    /// Whether PKCE is used.
+    pub fn pkce(&self) -> Pkce {
+        self.phases.authorize.pkce
+    }
+}
+
 /// The grants that a method can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

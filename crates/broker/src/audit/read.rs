@@ -12,11 +12,11 @@ use crate::open::Broker;
 use crate::store::{StoreError, StoreResult, Stretch, Tx};
 
 /// One reading looks at no more records than this: where few of very many fit a filter, a page may have fewer than it could, and its cursor leads on.
-const LOOKED_AT: usize = 200_000;
+pub(super) const LOOKED_AT: usize = 200_000;
 /// The same in bytes of segments.
-const BYTES_LOOKED_AT: usize = 64 << 20;
+pub(super) const BYTES_LOOKED_AT: usize = 64 << 20;
 /// So many bytes of segments are in memory at once, at most; also about so many of records on a page.
-const BYTES: usize = 4 << 20;
+pub(super) const BYTES: usize = 4 << 20;
 /// So many segments are fetched first, and twice as many each time after, up to the most.
 const CHUNK: (i64, i64) = (4, 256);
 

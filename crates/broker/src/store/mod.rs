@@ -5,6 +5,7 @@
 //! once for both, and one test prepares each of them on both; where the engines differ, `engine.rs` says so.
 
 mod access;
+mod advice;
 mod changes;
 mod connections;
 mod consents;
@@ -30,6 +31,7 @@ mod usage;
 use std::sync::Arc;
 
 pub use access::NewStoredKey;
+pub use advice::{Alike, FirstUse, HourOfCalls, LongLived, Noted};
 pub use changes::{Change, Numbered};
 pub use connections::{CommitExpiry, CommitTokens, Due, Ending, Filter, OwnConnection, RecordFailure};
 pub use consents::NewSession;

@@ -102,6 +102,7 @@ impl Fresh {
 async fn every_statement_prepares(fresh: Fresh) {
     let tables = [
         access::ALL,
+        advice::ALL,
         changes::ALL,
         connections::ALL,
         consents::ALL,

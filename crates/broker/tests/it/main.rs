@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
 
 mod access;
+mod advice;
 mod app;
 mod attacks;
 mod canary;

@@ -3,6 +3,8 @@
 
 #[path = "../it/access.rs"]
 mod access;
+#[path = "../it/advice.rs"]
+mod advice;
 #[path = "../it/app.rs"]
 mod app;
 #[path = "../it/attacks.rs"]
