@@ -35,7 +35,7 @@ fn integration(scopes: &[&str]) -> Integration {
         content_type: None,
         token_key: None,
         limits: crate::model::Rate::default(),
-        extra: crate::model::Extra::default(),
+        extra: keyholder_provider::Extra::default(),
         renewal: crate::model::RenewalPolicy::default(),
         variables: Values::new(),
         secret_variables: BTreeMap::new(),
