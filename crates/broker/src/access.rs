@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use keyholder_oauth::{Secret, random_token};
 use tokio::sync::watch;
 
+use crate::Map;
 use crate::error::{Error, FieldError, Result, invalid};
 use crate::manage::Page;
 use crate::model::{
@@ -24,7 +25,7 @@ const USE_NOTED_EVERY: i64 = 60_000;
 /// Keys that were seen, by hash: authenticating a known key runs no SQL.
 #[derive(Default)]
 pub(crate) struct KeyCache {
-    known: papaya::HashMap<[u8; 32], Arc<KnownKey>>,
+    known: Map<[u8; 32], Arc<KnownKey>>,
     /// Raised after keys were taken out: what a [`LastKey`] remembers counts no more.
     version: AtomicU64,
     /// Told when a key is taken out because it has ended.

@@ -10,6 +10,7 @@ use keyholder_oauth::{date_ms, retry_after};
 use keyholder_provider::{Limits, ResetUnit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::Map;
 use crate::clock::{Clock, millis};
 use crate::model::{ConnectionId, KeyId, Rate};
 
@@ -46,7 +47,7 @@ impl Gate {
             None => None,
             Some(calls) => Some(Arc::clone(calls).try_acquire_owned().map_err(|_| now + BUSY)?),
         };
-        self.pace(now, Duration::ZERO)?;
+        self.pace(|| now, Duration::ZERO)?;
         Ok(permit)
     }
 
@@ -63,20 +64,20 @@ impl Gate {
                 Some(permit.map_err(|_| busy())?)
             }
         };
-        let wait = self.pace(clock.now_ms(), PATIENCE)?;
+        let wait = self.pace(|| clock.now_ms(), PATIENCE)?;
         if let Some(wait) = wait {
-            clock.sleep(wait).await;
+            Box::pin(clock.sleep(wait)).await;
         }
         Ok((permit, wait.is_some()))
     }
 
     /// Takes the next place in the pace; what a second allows may come at once.
-    fn pace(&self, now: i64, patience: Duration) -> Result<Option<Duration>, i64> {
+    fn pace(&self, now: impl Fn() -> i64, patience: Duration) -> Result<Option<Duration>, i64> {
         let Some(per_second) = self.rate.per_second.filter(|rate| *rate > 0.0) else { return Ok(None) };
         #[expect(clippy::cast_possible_truncation, reason = "microseconds between two calls")]
         let between = (1e6 / per_second.max(SLOWEST)) as i64;
         let at_once = (1_000_000 - between).max(0);
-        let (now, patience) = (now * 1000, millis(patience) * 1000);
+        let (now, patience) = (now() * 1000, millis(patience) * 1000);
         let taken = self.paced_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {
             let until = until.max(now);
             (until - at_once - now <= patience).then_some(until + between)
@@ -99,7 +100,7 @@ impl Gate {
 
 /// The gates of keys that are limited in their calls; each process has its own.
 #[derive(Default)]
-pub(crate) struct KeyGates(papaya::HashMap<KeyId, Arc<Gate>>);
+pub(crate) struct KeyGates(Map<KeyId, Arc<Gate>>);
 
 impl KeyGates {
     /// A key's gate.
@@ -139,10 +140,10 @@ impl Allowance {
 
     /// Waits for its turn, but not for long.
     pub(crate) async fn enter(&self, clock: &Clock) -> Result<Turn, NotBefore> {
-        self.check(clock.now_ms())?;
+        self.check(|| clock.now_ms())?;
         let (turn, has_waited) = self.gate.enter(clock).await.map_err(|at| NotBefore { at, said: false })?;
         if has_waited {
-            self.check(clock.now_ms())?;
+            self.check(|| clock.now_ms())?;
         }
         Ok(turn)
     }
@@ -153,17 +154,21 @@ impl Allowance {
         (left > 0).then(|| Duration::from_millis(left.unsigned_abs()))
     }
 
-    fn check(&self, now: i64) -> Result<(), NotBefore> {
+    fn check(&self, now: impl Fn() -> i64) -> Result<(), NotBefore> {
         let at = self.not_before.load(Ordering::Relaxed);
-        if at > now { Err(NotBefore { at, said: true }) } else { Ok(()) }
+        if at != i64::MIN && at > now() { Err(NotBefore { at, said: true }) } else { Ok(()) }
     }
 
     /// What an answer says of the next calls.
-    pub(crate) fn hear(&self, status: u16, headers: &HeaderMap, now: i64) {
+    pub(crate) fn hear(&self, status: u16, headers: &HeaderMap, now: impl Fn() -> i64) {
+        let refused = matches!(status, 429 | 503);
+        if !refused && self.limits.remaining_header.is_none() {
+            return;
+        }
+        let now = now();
         let text = |name: &HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
         let limits = &self.limits;
         let reset = || reset_at(text(limits.reset_header.as_ref()?)?, limits.reset_unit, now);
-        let refused = matches!(status, 429 | 503);
         let own = || text(limits.retry_after_header.as_ref()?);
         let told = || Some(now.saturating_add(millis(retry_after(own().or_else(|| text(&RETRY_AFTER))?, now)?)));
         let is_last = || Some(text(limits.remaining_header.as_ref()?)?.parse::<f64>().ok()? <= 0.0);
@@ -191,7 +196,7 @@ fn reset_at(text: &str, unit: ResetUnit, now: i64) -> Option<i64> {
 
 /// The allowances of connections that are called. They outlive token sets.
 #[derive(Default)]
-pub(crate) struct Allowances(papaya::HashMap<ConnectionId, Arc<Allowance>>);
+pub(crate) struct Allowances(Map<ConnectionId, Arc<Allowance>>);
 
 impl Allowances {
     /// A connection's allowance; a new one if its definition says something else now.
@@ -251,10 +256,10 @@ mod tests {
         for (status, said, expected) in table {
             let said: Vec<(&'static str, &str)> = said.to_vec();
             let allowance = Allowance::new(limits());
-            allowance.hear(status, &headers(&said), NOW);
-            let refused = allowance.check(NOW).err().map(|not| (not.at - NOW) / 1000);
+            allowance.hear(status, &headers(&said), || NOW);
+            let refused = allowance.check(|| NOW).err().map(|not| (not.at - NOW) / 1000);
             assert_eq!(refused, expected, "{status} {said:?}");
-            assert!(expected.is_none_or(|wait| allowance.check(NOW + wait * 1000).is_ok()));
+            assert!(expected.is_none_or(|wait| allowance.check(|| NOW + wait * 1000).is_ok()));
         }
     }
 
@@ -276,7 +281,7 @@ mod tests {
     fn calls_keep_the_pace() {
         let gate = |per_second| Gate::new(Rate { per_second: Some(per_second), concurrent: None });
         let (fast, slow) = (gate(4.0), gate(0.1));
-        let pace = |gate: &Gate, now| gate.pace(now, PATIENCE);
+        let pace = |gate: &Gate, now| gate.pace(|| now, PATIENCE);
         let waits: Vec<_> = (0..6).map(|_| pace(&fast, NOW).unwrap().map_or(0, |wait| wait.as_millis())).collect();
         assert_eq!(waits, [0, 0, 0, 0, 250, 500], "as many as a second allows come at once");
         assert_eq!(pace(&fast, NOW + 60_000).unwrap(), None);

@@ -92,12 +92,16 @@ impl Clock {
     }
 
     /// Runs `work` for at most `limit` of this clock; `None` when time ran out.
-    pub async fn timeout<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            // What is done counts, however late this is looked at: after a halt both may be ready.
-            biased;
-            done = work => Some(done),
-            () = self.sleep(limit) => None,
+    pub fn timeout<T>(&self, limit: Duration, work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+        // Boxed: an async function would hold its argument twice, and each of its callers with it.
+        let mut work = Box::pin(work);
+        async move {
+            tokio::select! {
+                // What is done counts, however late this is looked at: after a halt both may be ready.
+                biased;
+                done = &mut work => Some(done),
+                () = self.sleep(limit) => None,
+            }
         }
     }
 }

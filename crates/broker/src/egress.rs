@@ -266,7 +266,12 @@ impl Egress {
     }
 
     /// Sends an API call to the server that its URL names, as [`Upstream::send`].
-    pub async fn send(&self, request: Request<Body>, head_within: Duration) -> Result<Response<Body>, EgressError> {
+    pub async fn send(
+        &self,
+        request: impl Into<Box<Request<Body>>>,
+        head_within: Duration,
+    ) -> Result<Response<Body>, EgressError> {
+        let request = request.into();
         let uri = request.uri();
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             let why = "the URL has no scheme or no host".to_owned();

@@ -58,6 +58,9 @@ mod unconfirmed;
 mod usage;
 pub mod vault;
 
+/// A map without a lock, with a quick hash. The hash is seeded anew in each process, and what stands in such maps is ours.
+pub(crate) type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
+
 pub use access::{LastKey, MadeKey};
 pub use advice::{Advice, On, Severity, writes};
 pub use audit::{AuditFilter, AuditPage, AuditPart, AuditRow};

@@ -8,6 +8,7 @@ use keyholder_oauth::{SecondaryToken, Secret, SecretBytes, TokenSet};
 use papaya::Equivalent;
 use tokio::sync::{OnceCell, watch};
 
+use crate::Map;
 use crate::error::Result;
 use crate::gateway::ApiAccess;
 use crate::model::{Connection, ConnectionId, IntegrationId, Tenant};
@@ -70,8 +71,8 @@ impl Live {
 /// The live tokens, by id. A name leads to an id, and counts only as long as what is there has that name.
 #[derive(Default)]
 pub(crate) struct LiveTokens {
-    by_id: papaya::HashMap<ConnectionId, Arc<Live>>,
-    names: papaya::HashMap<(String, String), ConnectionId>,
+    by_id: Map<ConnectionId, Arc<Live>>,
+    names: Map<(String, String), ConnectionId>,
     /// Told when a connection's token is taken out because the connection has changed.
     forgotten: watch::Sender<()>,
 }

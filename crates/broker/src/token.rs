@@ -71,7 +71,7 @@ impl Broker {
         }
         let live = self.live.find(&caller.tenant, id_or_name)?;
         let may = caller.limits.refusal(&live.id, &live.name, Grip::Connection).is_none();
-        if !may || !live.is_valid_at(wanted_at(&live, None, now)) || !live.is_valid_at(now) {
+        if !may || !live.is_fresh(None, now) {
             return None;
         }
         // Written down before it leaves.
@@ -179,6 +179,15 @@ impl Broker {
 
     /// The connection's token set as memory has it, loaded first where it hasn't. It may have expired.
     pub(crate) async fn live(&self, caller: &Caller, id_or_name: &str) -> Result<Arc<Live>> {
+        if self.follower.is_current(self.now_ms())
+            && let Some(live) = self.live.find(&caller.tenant, id_or_name)
+        {
+            return Ok(live);
+        }
+        Box::pin(self.loaded(caller, id_or_name)).await
+    }
+
+    async fn loaded(&self, caller: &Caller, id_or_name: &str) -> Result<Arc<Live>> {
         if self.is_current().await
             && let Some(live) = self.live.find(&caller.tenant, id_or_name)
         {
@@ -211,12 +220,11 @@ impl Broker {
     /// token that lives ten seconds must not be renewed at every use. Who has no wish and a valid token doesn't wait: its renewal runs beside.
     pub(crate) async fn fresh(&self, live: Arc<Live>, min_ttl: Option<Duration>) -> Result<Arc<Live>> {
         let now = self.now_ms();
-        let wanted_at = wanted_at(&live, min_ttl, now);
-        if live.is_valid_at(wanted_at) && live.is_valid_at(now) {
+        if live.is_fresh(min_ttl, now) {
             return Ok(live);
         }
-        let wish = Wish { enough: Enough::ValidAt(wanted_at), urgency: Urgency::Reader };
-        if min_ttl.is_none() && live.is_valid_at(now.saturating_add(millis(USABLE).min(life(&live) / 10))) {
+        let wish = Wish { enough: Enough::ValidAt(live.wanted_at(min_ttl, now)), urgency: Urgency::Reader };
+        if min_ttl.is_none() && live.is_valid_at(now.saturating_add(millis(USABLE).min(live.life() / 10))) {
             self.begin_renewal(&live.id, wish);
             return Ok(live);
         }
@@ -237,16 +245,23 @@ impl Broker {
     }
 }
 
-/// Until when a token must be valid to be fresh.
-fn wanted_at(live: &Live, min_ttl: Option<Duration>, now: i64) -> i64 {
-    let life = life(live);
-    let wanted = min_ttl.map_or(millis(FRESH).min(life / 4), |min_ttl| millis(min_ttl).min(life / 10 * 9));
-    now.saturating_add(wanted)
-}
+impl Live {
+    /// Whether it is as good as is wished, and valid at all.
+    pub(crate) fn is_fresh(&self, min_ttl: Option<Duration>, now: i64) -> bool {
+        self.is_valid_at(self.wanted_at(min_ttl, now)) && self.is_valid_at(now)
+    }
 
-/// A token's whole life, in milliseconds.
-fn life(live: &Live) -> i64 {
-    live.expires_at.map_or(i64::MAX, |at| at - live.renewed_at).max(0)
+    /// Until when a token must be valid to be fresh.
+    fn wanted_at(&self, min_ttl: Option<Duration>, now: i64) -> i64 {
+        let life = self.life();
+        let wanted = min_ttl.map_or(millis(FRESH).min(life / 4), |min_ttl| millis(min_ttl).min(life / 10 * 9));
+        now.saturating_add(wanted)
+    }
+
+    /// A token's whole life, in milliseconds.
+    fn life(&self) -> i64 {
+        self.expires_at.map_or(i64::MAX, |at| at - self.renewed_at).max(0)
+    }
 }
 
 fn handed(live: &Live, now: i64) -> HandedToken {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::Map;
 use crate::audit::{Gate, Writer};
 use crate::clock::{Clock, Rng};
 use crate::model::{Caller, ConnectionId, KeyId, SegmentId, SourceId, Tenant};
@@ -31,7 +32,7 @@ pub(crate) const HOUR_MS: i64 = 3_600_000;
 
 /// What is counted and not written yet.
 pub(crate) struct Usage {
-    counters: papaya::HashMap<Of, Counters>,
+    counters: Map<Of, Counters>,
     /// Something was counted since it was last taken.
     is_counted: AtomicBool,
     counted: Arc<Notify>,
@@ -68,7 +69,7 @@ impl Usage {
         // One waits, one is written: who flushes meanwhile waits for his turn.
         let (flushes, asked) = mpsc::channel(1);
         let counted = Arc::<Notify>::default();
-        let (counters, is_counted) = (papaya::HashMap::new(), AtomicBool::new(false));
+        let (counters, is_counted) = (Map::default(), AtomicBool::new(false));
         let writing = Arc::<AtomicUsize>::default();
         let usage = Arc::new(Self {
             counters,

@@ -83,7 +83,7 @@ pub(super) struct Http1 {
 pub(super) struct NoReply {
     pub(super) what: EgressFault,
     /// The request, if nothing of it was sent.
-    pub(super) unsent: Option<Request<Body>>,
+    pub(super) unsent: Option<Box<Request<Body>>>,
     /// The connection ended without a word.
     pub(super) silently: bool,
     /// The server says that it has not looked at the request.
@@ -108,12 +108,12 @@ impl Http1 {
     /// Sends a request; answers when the reply's head is there, which must be within `head_within` of `began` and of each part of the body that was taken.
     pub(super) async fn exchange(
         mut self: Box<Self>,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         mut began: Duration,
         head_within: Duration,
     ) -> Result<Response<Body>, NoReply> {
         request.body_mut().watched_by(&self.upload);
-        let mut answer = pin!(self.sender.try_send_request(request));
+        let mut answer = pin!(self.sender.try_send_request(*request));
         let answered = std::future::poll_fn(|cx| {
             self.drive(cx);
             // Only the driver can bring the answer, so nobody else need be woken for it.
@@ -129,7 +129,7 @@ impl Http1 {
         match answered.await {
             Some(Ok(response)) => Ok(self.answered(response, began)),
             Some(Err(mut error)) => {
-                let unsent = error.take_message();
+                let unsent = error.take_message().map(Box::new);
                 let error = error.into_error();
                 let silently = !error.is_user() && !error.is_parse() && !error.is_parse_too_large();
                 Err(NoReply { what: lost(&error), unsent, silently, refused: false })

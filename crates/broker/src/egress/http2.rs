@@ -190,7 +190,7 @@ impl Lease {
         let usable = std::future::poll_fn(|cx| sender.poll_ready(cx));
         if let Some(Err(error)) = watch.clock().timeout(head_within, usable).await {
             self.0.retire();
-            return Err(NoReply { unsent: Some(request), ..no_reply(&error) });
+            return Err(NoReply { unsent: Some(Box::new(request)), ..no_reply(&error) });
         }
         let (mut head, mut body) = request.into_parts();
         clean(&mut head.headers, &body);

@@ -55,7 +55,12 @@ impl Upstream {
     /// at (RFC 9113 §8.7).
     ///
     /// A request with `Upgrade` that is answered with 101 has a [`hyper::upgrade::OnUpgrade`] in the reply's extensions.
-    pub async fn send(&self, request: Request<Body>, head_within: Duration) -> Result<Response<Body>, EgressError> {
+    pub async fn send(
+        &self,
+        request: impl Into<Box<Request<Body>>>,
+        head_within: Duration,
+    ) -> Result<Response<Body>, EgressError> {
+        let request = request.into();
         let began = self.pool.watch.now();
         let answered = match self.circuit.check(began) {
             Ok(()) => self.exchange(request, began, head_within).await,
@@ -78,7 +83,7 @@ impl Upstream {
 
     async fn exchange(
         &self,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         began: Duration,
         head_within: Duration,
     ) -> Result<Response<Body>, EgressFault> {
@@ -96,7 +101,7 @@ impl Upstream {
                 }
                 Connection::Shared(lease) => {
                     self.for_http2(&mut request);
-                    lease.exchange(request, &self.pool.watch, began, head_within).await
+                    Box::pin(lease.exchange(*request, &self.pool.watch, began, head_within)).await
                 }
             };
             let failed = match answered {
@@ -266,8 +271,8 @@ fn may_be_sent_again(request: &Request<Body>, way: &Way) -> bool {
 }
 
 /// The same request again, if its body is at hand.
-fn again(request: &Request<Body>) -> Option<Request<Body>> {
-    let mut copy = Request::new(request.body().again()?);
+fn again(request: &Request<Body>) -> Option<Box<Request<Body>>> {
+    let mut copy = Box::new(Request::new(request.body().again()?));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();

@@ -58,7 +58,7 @@ impl Broker {
             drop(sent);
             call.take_back();
             call.tried += 1;
-            self.clock.sleep(wait).await;
+            Box::pin(self.clock.sleep(wait)).await;
             return Ok(Answer::Again(self.fresh_for_call(Arc::clone(live)).await?));
         }
         let (mut response, expired) = self.judged(api, call.via, &call.request.method, sent?).await?;
@@ -70,7 +70,7 @@ impl Broker {
             live.unhelped_at.store(self.now_ms(), Ordering::Relaxed);
         } else if expired
             && call.take_back()
-            && let Some(renewed) = self.renewed_after_401(live).await
+            && let Some(renewed) = Box::pin(self.renewed_after_401(live)).await
         {
             call.is_renewed = true;
             return Ok(Answer::Again(renewed));
@@ -219,7 +219,8 @@ async fn judged(api: &Api, method: &Method, response: Response<Body>) -> Result<
         return Ok((response, false));
     }
     let (head, body) = response.into_parts();
-    let body = body.collect().await.map_err(|_| Error::Gone("the API's answer broke off; try again"))?.to_bytes();
+    let body =
+        Box::pin(body.collect()).await.map_err(|_| Error::Gone("the API's answer broke off; try again"))?.to_bytes();
     let expired = api.has_expired(status, &body);
     Ok((Response::from_parts(head, full(body)), expired))
 }

@@ -38,7 +38,14 @@ impl ApiAccess {
 
 impl Broker {
     /// A token set in which all tokens that calls carry are fresh, or as good as can be had.
-    pub(super) async fn fresh_for_call(&self, mut live: Arc<Live>) -> Result<Arc<Live>> {
+    pub(super) async fn fresh_for_call(&self, live: Arc<Live>) -> Result<Arc<Live>> {
+        if live.secondary.is_empty() && live.is_fresh(None, self.now_ms()) {
+            return Ok(live);
+        }
+        Box::pin(self.made_fresh(live)).await
+    }
+
+    async fn made_fresh(&self, mut live: Arc<Live>) -> Result<Arc<Live>> {
         if live.secondary.is_empty() {
             return self.fresh(live, None).await;
         }
@@ -86,7 +93,7 @@ impl Broker {
         if let Some(api) = live.api.get() {
             return Ok(api);
         }
-        live.api.get_or_try_init(|| self.work_out_access(live)).await
+        Box::pin(live.api.get_or_try_init(|| self.work_out_access(live))).await
     }
 
     async fn work_out_access(&self, live: &Live) -> Result<ApiAccess> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use super::account::Account;
 use super::credential::KeptBody;
@@ -37,10 +37,17 @@ pub(crate) struct Due {
     pub(crate) within: Duration,
 }
 
+impl ProxyRequest {
+    /// What it asks of the gateway itself. Most ask nothing, which a look at each header tells quicker than a search for one.
+    pub(crate) fn own(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.headers.iter().find_map(|(its, value)| (its == name).then_some(value))
+    }
+}
+
 impl Broker {
-    /// When a request with these headers must be over; `None`: its caller doesn't say.
-    pub(crate) fn due(&self, headers: &HeaderMap) -> Result<Option<Due>> {
-        let Some(text) = headers.get(TIMEOUT) else { return Ok(None) };
+    /// When a request must be over; `None`: its caller doesn't say.
+    pub(crate) fn due(&self, request: &ProxyRequest) -> Result<Option<Due>> {
+        let Some(text) = request.own(&TIMEOUT) else { return Ok(None) };
         let within =
             text.to_str().ok().and_then(duration).filter(|it| (Duration::from_millis(1)..=LONGEST).contains(it));
         let within = within.ok_or_else(|| {
@@ -50,10 +57,8 @@ impl Broker {
     }
 
     /// Gives work up when it is due.
-    pub(crate) async fn by<T>(&self, due: Option<Due>, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut work = std::pin::pin!(work);
-        let Some(due) = due else { return work.await };
-        self.clock.timeout(self.left(due), &mut work).await.unwrap_or(Err(Error::DeadlinePassed(due.within)))
+    pub(crate) async fn by<T>(&self, due: Due, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.clock.timeout(self.left(due), work).await.unwrap_or(Err(Error::DeadlinePassed(due.within)))
     }
 
     /// How long it is until then.
@@ -66,10 +71,10 @@ impl Broker {
         &self,
         caller: &'a Arc<Caller>,
         via: Via<'a>,
-        request: ProxyRequest,
+        request: Box<ProxyRequest>,
         due: Option<Due>,
     ) -> Result<Call<'a>> {
-        let retries = retries(&request.headers)?;
+        let retries = retries(request.own(&RETRY))?;
         let turn = self.let_in(caller)?;
         let account = Account::new(turn);
         let body = KeptBody::Unread;
@@ -93,12 +98,12 @@ impl Broker {
 impl Call<'_> {
     /// Another of the definition's hosts, where the caller chose one.
     pub(super) fn host(&self) -> Option<&HeaderValue> {
-        self.request.headers.get(HOST_CHOICE)
+        self.request.own(&HOST_CHOICE)
     }
 }
 
-fn retries(headers: &HeaderMap) -> Result<u32> {
-    let Some(text) = headers.get(RETRY) else { return Ok(0) };
+fn retries(asked: Option<&HeaderValue>) -> Result<u32> {
+    let Some(text) = asked else { return Ok(0) };
     let asked = text.to_str().ok().and_then(|text| text.trim().parse().ok()).filter(|retries| *retries <= MOST_RETRIES);
     asked.ok_or_else(|| {
         invalid(
@@ -153,10 +158,10 @@ mod tests {
     #[test]
     fn repetitions_are_few() {
         let asked = |text: &str| {
-            let headers = [(RETRY, text.parse().unwrap())].into_iter().collect();
-            retries(&headers).ok()
+            let asked = text.parse().unwrap();
+            retries(Some(&asked)).ok()
         };
         assert_eq!((asked("0"), asked("5"), asked("6"), asked("-1"), asked("x")), (Some(0), Some(5), None, None, None));
-        assert_eq!(retries(&HeaderMap::new()).unwrap(), 0);
+        assert_eq!(retries(None).unwrap(), 0);
     }
 }

@@ -95,7 +95,12 @@ pub(crate) struct Outgoing<'a> {
 
 impl Broker {
     /// The request that goes out for a call.
-    pub(super) async fn credential(&self, call: &mut Call<'_>, api: &ApiAccess, target: Uri) -> Result<Request<Body>> {
+    pub(super) async fn credential(
+        &self,
+        call: &mut Call<'_>,
+        api: &ApiAccess,
+        target: Uri,
+    ) -> Result<Box<Request<Body>>> {
         let body = match &call.body {
             KeptBody::Kept(body) => full(body.clone()),
             _ => self.body(call).await?,
@@ -127,7 +132,7 @@ impl Broker {
             return Ok(body);
         }
         if length.is_some_and(|length| length <= KEPT_BODY) {
-            let mut reading = std::pin::pin!(body.collect());
+            let mut reading = Box::pin(body.collect());
             let read = match reading.as_mut().now_or_never() {
                 Some(read) => read,
                 None => {
@@ -151,9 +156,9 @@ impl Broker {
 
 impl Outgoing<'_> {
     /// The request with the tokens in their places.
-    pub(crate) fn request(self, api: &ApiAccess, uri: Uri, body: Body) -> Result<Request<Body>> {
+    pub(crate) fn request(self, api: &ApiAccess, uri: Uri, body: Body) -> Result<Box<Request<Body>>> {
         let credentials = &api.credentials;
-        let mut request = Request::new(body);
+        let mut request = Box::new(Request::new(body));
         let mut query = api.api.query.clone();
         for (name, value) in credentials.query.iter() {
             query.set(name, value);
@@ -201,7 +206,7 @@ fn passed(request: &ProxyRequest, is_limited: bool) -> HeaderMap {
     let takes_trailers = |value: &HeaderValue| {
         value.to_str().is_ok_and(|te| te.split(',').any(|it| it.trim().eq_ignore_ascii_case("trailers")))
     };
-    if headers.get_all(header::TE).iter().any(takes_trailers) {
+    if headers.iter().any(|(name, value)| *name == header::TE && takes_trailers(value)) {
         passed.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     passed
@@ -209,10 +214,11 @@ fn passed(request: &ProxyRequest, is_limited: bool) -> HeaderMap {
 
 /// The fields that `Connection` names, beside those that end here anyway.
 pub(super) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    // A look at each is quicker than a search for one.
     headers
-        .get_all(header::CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
+        .filter(|(name, _)| *name == header::CONNECTION)
+        .filter_map(|(_, value)| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .filter(|name| !["", "close", "keep-alive", "te", "upgrade"].iter().any(|own| name.eq_ignore_ascii_case(own)))

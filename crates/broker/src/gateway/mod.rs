@@ -9,6 +9,9 @@
 //! 5. `send`: in its turn, on the record, to the API;
 //! 6. `answer`: what the reply means. A 401 renews once, and goes back to the third phase once; so does, as often as the caller allows, what may pass;
 //! 7. `account`: what is held and counted until the reply's last byte has gone.
+//!
+//! What seldom happens (loading, renewal, repetition, a new connection) is a future in a box of its own: it would make the future of each call larger, and each is
+//! moved a few times before it is polled. Requests are in boxes for the same reason: each function on the way would have room for one.
 
 mod account;
 mod answer;
@@ -157,7 +160,7 @@ pub(crate) struct SourceAccess {
 pub(crate) struct Call<'a> {
     caller: &'a Arc<Caller>,
     via: Via<'a>,
-    request: ProxyRequest,
+    request: Box<ProxyRequest>,
     body: KeptBody,
     account: Account,
     due: Option<Due>,
@@ -176,14 +179,18 @@ impl Broker {
         &self,
         caller: &Arc<Caller>,
         id_or_name: &str,
-        request: ProxyRequest,
+        request: impl Into<Box<ProxyRequest>>,
     ) -> Result<Response<Reply>> {
-        let due = self.due(&request.headers)?;
+        let request = request.into();
+        let due = self.due(&request)?;
         let call = async {
             let live = self.live(caller, id_or_name).await?;
             self.call_api(caller, live, Via::Connection, request, due).await
         };
-        self.by(due, call).await
+        match due {
+            None => call.await,
+            Some(due) => self.by(due, call).await,
+        }
     }
 
     /// Calls an API for a caller with a connection's tokens. Whoever calls this gives it up when it is due ([`Self::by`]).
@@ -192,7 +199,7 @@ impl Broker {
         caller: &Arc<Caller>,
         live: Arc<Live>,
         via: Via<'_>,
-        request: ProxyRequest,
+        request: Box<ProxyRequest>,
         due: Option<Due>,
     ) -> Result<Response<Reply>> {
         let mut call = self.caller(caller, via, request, due)?;

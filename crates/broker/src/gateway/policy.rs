@@ -97,6 +97,16 @@ fn check_path(path: &str) -> Result<()> {
 }
 
 fn climbs(plain: &str) -> bool {
+    // In nearly every path no segment begins with a dot.
+    let mut before = b'/';
+    let mut may_climb = false;
+    for byte in plain.bytes() {
+        may_climb |= byte == b'\\' || (byte == b'.' && before == b'/');
+        before = byte;
+    }
+    if !may_climb {
+        return false;
+    }
     // A NUL ends a text for some.
     let is_dots = |segment: &str| matches!(segment.split([';', '?', '#', '\0']).next(), Some("." | ".."));
     plain.contains('\\') || plain.split('/').any(is_dots)

@@ -26,7 +26,7 @@ impl Broker {
         call: &mut Call<'_>,
         live: &Live,
         api: &ApiAccess,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
     ) -> Result<Response<Body>> {
         if !call.is_recorded {
             call.account.of_connection = self.turn(live, api).await?;
@@ -49,13 +49,13 @@ impl Broker {
         &self,
         api: &ApiAccess,
         base: &Base,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
     ) -> Result<Response<Body>> {
         let response = match base.upstream(request.uri(), &self.egress)? {
             Some(upstream) => upstream.send(request, HEAD_WITHIN).await?,
-            None => self.egress.send(request, HEAD_WITHIN).await?,
+            None => Box::pin(self.egress.send(request, HEAD_WITHIN)).await?,
         };
-        api.allowance.hear(response.status().as_u16(), response.headers(), self.now_ms());
+        api.allowance.hear(response.status().as_u16(), response.headers(), || self.now_ms());
         Ok(response)
     }
 

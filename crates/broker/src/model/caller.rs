@@ -103,7 +103,7 @@ impl Limits {
     /// `None` when allowed, else what stands against it.
     pub fn refusal(&self, id: &ConnectionId, name: &str, grip: Grip<'_>) -> Option<&'static str> {
         let listed = |list: &BTreeSet<String>, item: &str| list.is_empty() || list.contains(item);
-        if !listed(&self.connections, id.as_str()) && !listed(&self.connections, name) {
+        if !listed(&self.connections, name) && !listed(&self.connections, id.as_str()) {
             return Some("connection");
         }
         let (method, path) = match grip {

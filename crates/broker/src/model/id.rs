@@ -73,10 +73,11 @@ macro_rules! id {
             }
         }
 
-        // As the text's, which maps are asked by.
+        // As the text's, which maps are asked by; without the look whether it is one.
         impl Hash for $name {
             fn hash<H: Hasher>(&self, state: &mut H) {
-                self.as_str().hash(state);
+                state.write(&self.0);
+                state.write_u8(0xff);
             }
         }
 
@@ -139,9 +140,11 @@ pub(crate) fn from_base32(digits: &[u8]) -> Option<u128> {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::ManualClock;
-    use std::time::Duration;
 
     #[test]
     fn ids_sort_by_time_and_read_back() {
@@ -155,5 +158,8 @@ mod tests {
         assert_eq!(first.as_str().parse(), Ok(first.clone()));
         assert!(first.as_str().parse::<IntegrationId>().is_err());
         assert!("con_../../etc".parse::<ConnectionId>().is_err());
+        // Maps of ids are asked by text.
+        let hasher = foldhash::fast::FixedState::default();
+        assert_eq!(hasher.hash_one(&first), hasher.hash_one(first.as_str()));
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::fill::Filling;
 use super::read::ReadSource;
+use crate::Map;
 use crate::error::{Error, Result};
 use crate::gateway::SourceAccess;
 use crate::live::Live;
@@ -23,9 +24,9 @@ use crate::unconfirmed::Unconfirmed;
 /// The data sources that were called, by name as callers write it.
 #[derive(Default)]
 pub(crate) struct KnownSources {
-    by_name: papaya::HashMap<Named, Arc<KnownSource>>,
+    by_name: Map<Named, Arc<KnownSource>>,
     /// Which connection is a caller's own.
-    own: papaya::HashMap<Own, ConnectionId>,
+    own: Map<Own, ConnectionId>,
     /// How often those were forgotten.
     own_forgotten: AtomicU64,
     /// Told when a data source is taken out because it has changed.
@@ -36,7 +37,7 @@ pub(crate) struct KnownSources {
 pub(crate) struct KnownSource {
     pub(crate) read: ReadSource,
     /// It counts as long as the connection is held in memory as it was then: what is renewed or edited is held anew.
-    accesses: papaya::HashMap<ConnectionId, (Weak<Live>, Arc<SourceAccess>)>,
+    accesses: Map<ConnectionId, (Weak<Live>, Arc<SourceAccess>)>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -117,20 +118,29 @@ impl KnownSources {
 impl Broker {
     /// The data source of this id or name with its texts parsed, from memory where it is there.
     pub(crate) async fn known_source(&self, caller: &Caller, id_or_name: &str) -> Result<Arc<KnownSource>> {
-        let found = if self.is_current().await { self.sources.find(&caller.tenant, id_or_name) } else { None };
+        let is_current = self.follower.is_current(self.now_ms());
+        let found = if is_current { self.sources.find(&caller.tenant, id_or_name) } else { None };
         let known = match found {
             Some(known) => known,
-            None => self.load_source(&caller.tenant, id_or_name).await?,
+            None => Box::pin(self.found_source(&caller.tenant, id_or_name)).await?,
         };
         let source = &known.read.source;
         self.require_source(caller, &source.id, &source.name)?;
         Ok(known)
     }
 
+    async fn found_source(&self, tenant: &Tenant, id_or_name: &str) -> Result<Arc<KnownSource>> {
+        let found = if self.is_current().await { self.sources.find(tenant, id_or_name) } else { None };
+        match found {
+            Some(known) => Ok(known),
+            None => self.load_source(tenant, id_or_name).await,
+        }
+    }
+
     async fn load_source(&self, tenant: &Tenant, id_or_name: &str) -> Result<Arc<KnownSource>> {
         let source = self.opened_source(tenant, id_or_name).await?;
         let (id, generation) = (source.id.clone(), source.generation);
-        let known = Arc::new(KnownSource { read: ReadSource::read(source)?, accesses: papaya::HashMap::new() });
+        let known = Arc::new(KnownSource { read: ReadSource::read(source)?, accesses: Map::default() });
         let named = Named { tenant: tenant.as_str().to_owned(), name: id_or_name.to_owned() };
         self.sources.by_name.pin().insert(named, Arc::clone(&known));
         let unconfirmed = Unconfirmed::new(|| self.sources.forget(&id));
@@ -165,6 +175,10 @@ impl Broker {
         if let Some((_, access)) = made.filter(|(of, _)| of.as_ptr() == Arc::as_ptr(live)) {
             return Ok(access);
         }
+        Box::pin(self.fill_access(known, live)).await
+    }
+
+    async fn fill_access(&self, known: &KnownSource, live: &Arc<Live>) -> Result<Arc<SourceAccess>> {
         let api = self.api_access(live).await?;
         let behind = self.values_behind(known, live, &Values::new(), Vec::new()).await?;
         let access = Filling::new(&known.read, &Values::new(), &behind).access(&api.api)?;
@@ -217,10 +231,19 @@ impl Broker {
         source: &DataSource,
         owner: Option<&str>,
     ) -> Result<Arc<Live>> {
-        let integration = match &source.behind {
-            Behind::Connection(id) => return self.live_behind(caller, id).await,
-            Behind::EachCallers(integration) => integration,
-        };
+        match &source.behind {
+            Behind::Connection(id) => self.live_behind(caller, id).await,
+            Behind::EachCallers(integration) => Box::pin(self.own_behind(caller, source, integration, owner)).await,
+        }
+    }
+
+    async fn own_behind(
+        &self,
+        caller: &Caller,
+        source: &DataSource,
+        integration: &IntegrationId,
+        owner: Option<&str>,
+    ) -> Result<Arc<Live>> {
         let limited = !caller.limits.connections.is_empty();
         let wanted = Own {
             integration: integration.clone(),
@@ -288,6 +311,16 @@ impl Broker {
 
     /// The token set of a connection that a data source leads to, if the key may reach that; what its limits say of the call is looked at then.
     async fn live_behind(&self, caller: &Caller, id: &ConnectionId) -> Result<Arc<Live>> {
+        if self.follower.is_current(self.now_ms())
+            && let Some(live) = self.live.find(&caller.tenant, id.as_str())
+        {
+            self.require_grip(caller, &live.id, &live.name, Grip::Reached)?;
+            return Ok(live);
+        }
+        Box::pin(self.load_behind(caller, id)).await
+    }
+
+    async fn load_behind(&self, caller: &Caller, id: &ConnectionId) -> Result<Arc<Live>> {
         if self.is_current().await
             && let Some(live) = self.live.find(&caller.tenant, id.as_str())
         {

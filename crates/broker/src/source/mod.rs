@@ -34,16 +34,20 @@ impl Broker {
         &self,
         caller: &Arc<Caller>,
         id_or_name: &str,
-        request: ProxyRequest,
+        request: impl Into<Box<ProxyRequest>>,
     ) -> Result<Response<Reply>> {
-        let due = self.due(&request.headers)?;
+        let request = request.into();
+        let due = self.due(&request)?;
         let call = async {
             let known = self.known_source(caller, id_or_name).await?;
             let live = self.connection_behind(caller, &known.read.source, owner_of(&request.headers)?).await?;
             let access = self.source_access(&known, &live).await?;
             self.call_api(caller, live, Via::Source(&access), request, due).await
         };
-        self.by(due, call).await
+        match due {
+            None => call.await,
+            Some(due) => self.by(due, call).await,
+        }
     }
 }
 

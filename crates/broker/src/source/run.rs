@@ -111,7 +111,7 @@ impl Broker {
         let access = Arc::new(filling.access(&api.api)?);
         let request = request_of(&filling, wanted, &access)?;
         let began = self.now_ms();
-        let response = self.call_api(caller, live, Via::Source(&access), request, None).await?;
+        let response = self.call_api(caller, live, Via::Source(&access), Box::new(request), None).await?;
         let looks = wanted.extract.is_some() || wanted.expect_found.is_some();
         let (head, mut body) = response.into_parts();
         let mut whole = Collected::default();

@@ -18,13 +18,13 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use keyholder_broker::model::Caller;
-use keyholder_broker::{AtHand, LastKey, egress};
+use keyholder_broker::{AtHand, LastKey, ProxyRequest, egress};
 use keyholder_oauth::SecretBytes;
 
 use super::api::connections;
 use super::clients::{Client, UnderWay};
 use super::input::InQuery;
-use super::problem::{ApiError, Refusal};
+use super::problem::ApiError;
 use super::routes::{self, Hot, HotScopes};
 use super::{App, caller, gateway};
 
@@ -80,7 +80,10 @@ impl Service<Request<Incoming>> for Connection {
         };
         match at_hand {
             Some(at_hand) => Answer::Now(Some(handed_out(&at_hand, request.into_parts().0.headers))),
-            None => self.in_turn(caller, request),
+            None => {
+                let hot = hot.kept();
+                self.in_turn(hot, caller, request)
+            }
         }
     }
 }
@@ -94,10 +97,11 @@ impl Connection {
     }
 
     /// What has to wait, or to be refused.
-    fn in_turn(&self, caller: Option<Arc<Caller>>, request: Request<Incoming>) -> Answer {
+    fn in_turn(&self, hot: Hot<Box<str>>, caller: Option<Arc<Caller>>, request: Request<Incoming>) -> Answer {
         let (front, under_way) = (Arc::clone(&self.front), UnderWay::new(&self.client));
+        let request = Box::new(gateway::proxied(request.map(egress::Body::from_incoming)));
         Answer::Later(Box::pin(async move {
-            let mut response = match front.hot(caller, request).await {
+            let mut response = match front.hot(hot, caller, request).await {
                 Ok(response) => response,
                 Err(error) => error.into_response().map(Content::Routed),
             };
@@ -125,29 +129,30 @@ impl Inner {
     /// As the router's way: who calls, what they may, the handler.
     async fn hot(
         &self,
+        hot: Hot<Box<str>>,
         caller: Option<Arc<Caller>>,
-        request: Request<Incoming>,
+        request: Box<ProxyRequest>,
     ) -> Result<Response<Content>, ApiError> {
-        let Some(hot) = routes::hot(request.method(), request.uri().path()) else {
-            return Err(Refusal::NoRoute.into());
-        };
         let caller = match caller {
             Some(caller) => caller,
-            None => caller::authenticated(&self.app, request.headers()).await?,
+            // Boxed, as all that is seldom: else each call's future would have room for it.
+            None => Box::pin(caller::authenticated(&self.app, &request.headers)).await?,
         };
+        let broker = &self.app.broker;
         match hot {
             Hot::Token(connection) => {
-                self.app.broker.require(&caller, self.scopes.token)?;
-                let InQuery(query) = InQuery::of(request.uri())?;
-                let reply = connections::read_token(&self.app, &caller, connection, query).await?;
+                broker.require(&caller, self.scopes.token)?;
+                let InQuery(query) = InQuery::of(&request.target.into())?;
+                let reply = Box::pin(connections::read_token(&self.app, &caller, &connection, query)).await?;
                 Ok(reply.into_response().map(Content::Routed))
             }
             Hot::Proxy(connection) => {
-                self.app.broker.require(&caller, self.scopes.proxy)?;
-                let connection = connection.to_owned();
-                let request = request.map(egress::Body::from_incoming);
-                let response = gateway::call(&self.app, &caller, &connection, request).await?;
-                Ok(response.map(Content::Called))
+                broker.require(&caller, self.scopes.proxy)?;
+                Ok(broker.proxy(&caller, &connection, request).await?.map(Content::Called))
+            }
+            Hot::Source(source) => {
+                broker.require(&caller, self.scopes.source)?;
+                Ok(broker.proxy_source(&caller, &source, request).await?.map(Content::Called))
             }
         }
     }

@@ -1,13 +1,10 @@
 //! `ANY /v1/connections/{connection}/proxy/{path}`, and the same of data sources.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::uri::PathAndQuery;
-use keyholder_broker::model::Caller;
-use keyholder_broker::{ProxyRequest, Reply, egress};
+use keyholder_broker::{ProxyRequest, egress};
 
 use super::App;
 use super::caller::{Authenticated, Called};
@@ -20,8 +17,8 @@ pub(super) async fn proxy(
     request: Request,
 ) -> Result<Response, ApiError> {
     let connection = name_of(request.uri().path())?;
-    let request = request.map(egress::Body::boxed);
-    let mut response = call(&app, &caller, &connection, request).await?.map(Body::new);
+    let request = proxied(request.map(egress::Body::boxed));
+    let mut response = app.broker.proxy(&caller, &connection, request).await?.map(Body::new);
     response.extensions_mut().insert(Called);
     Ok(response)
 }
@@ -33,20 +30,13 @@ pub(super) async fn proxy_source(
 ) -> Result<Response, ApiError> {
     let source = name_of(request.uri().path())?;
     let request = proxied(request.map(egress::Body::boxed));
-    Ok(app.broker.proxy_source(&caller, &source, request).await?.map(Body::new))
+    let mut response = app.broker.proxy_source(&caller, &source, request).await?.map(Body::new);
+    response.extensions_mut().insert(Called);
+    Ok(response)
 }
 
-/// Hands a request to the gateway, and its reply back.
-pub(super) async fn call(
-    app: &App,
-    caller: &Arc<Caller>,
-    connection: &str,
-    request: http::Request<egress::Body>,
-) -> Result<http::Response<Reply>, ApiError> {
-    Ok(app.broker.proxy(caller, connection, proxied(request)).await?)
-}
-
-fn proxied(request: http::Request<egress::Body>) -> ProxyRequest {
+/// A request as the gateway takes it.
+pub(super) fn proxied(request: http::Request<egress::Body>) -> ProxyRequest {
     let (mut head, body) = request.into_parts();
     let target = head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
     ProxyRequest {
@@ -68,7 +58,7 @@ fn name_of(path: &str) -> Result<String, ApiError> {
 /// Where what stands behind `/proxy` begins. It stays percent-encoded: decoding and encoding again could change what the API sees.
 fn tail(path: &str) -> usize {
     // `/v1/connections/{connection}/proxy/…`, `/v1/data-sources/{source}/proxy/…`: the fifth slash begins the tail.
-    path.match_indices('/').nth(4).map_or(path.len(), |(at, _)| at)
+    path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').nth(4).map_or(path.len(), |(at, _)| at)
 }
 
 #[cfg(test)]

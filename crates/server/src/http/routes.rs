@@ -170,22 +170,43 @@ pub(super) fn pages() -> console::Pages {
 }
 
 /// A request that goes past the router: these routes are most of all that is asked.
-pub(super) enum Hot<'a> {
+pub(super) enum Hot<Name> {
     /// The token of this connection.
-    Token(&'a str),
+    Token(Name),
     /// A call of this connection's API.
-    Proxy(&'a str),
+    Proxy(Name),
+    /// A call of this data source's API.
+    Source(Name),
+}
+
+impl Hot<&str> {
+    /// The same for when the request's text is gone.
+    pub(super) fn kept(self) -> Hot<Box<str>> {
+        match self {
+            Hot::Token(name) => Hot::Token(name.into()),
+            Hot::Proxy(name) => Hot::Proxy(name.into()),
+            Hot::Source(name) => Hot::Source(name.into()),
+        }
+    }
 }
 
 /// Whether a request goes past the router. What is seldom doesn't: encoded names, other methods, what the router refuses.
-pub(super) fn hot<'a>(method: &Method, path: &'a str) -> Option<Hot<'a>> {
-    let (name, rest) = path.strip_prefix("/v1/connections/")?.split_once('/')?;
+pub(super) fn hot<'a>(method: &Method, path: &'a str) -> Option<Hot<&'a str>> {
+    // Each request comes by here; these are so short that a search by patterns takes longer to begin.
+    let cut = |text: &'a str| {
+        let at = text.bytes().position(|byte| byte == b'/')?;
+        Some((&text[..at], &text[at + 1..]))
+    };
+    let (kind, rest) = cut(path.strip_prefix("/v1/")?)?;
+    let (name, rest) = cut(rest)?;
     if name.is_empty() || name.contains('%') {
         return None;
     }
-    match rest {
-        "token" => (*method == Method::GET).then_some(Hot::Token(name)),
-        _ => rest.starts_with("proxy/").then_some(Hot::Proxy(name)),
+    match (kind, rest) {
+        ("connections", "token") => (*method == Method::GET).then_some(Hot::Token(name)),
+        ("connections", _) => rest.starts_with("proxy/").then_some(Hot::Proxy(name)),
+        ("data-sources", _) => rest.starts_with("proxy/").then_some(Hot::Source(name)),
+        _ => None,
     }
 }
 
@@ -193,6 +214,7 @@ pub(super) fn hot<'a>(method: &Method, path: &'a str) -> Option<Hot<'a>> {
 pub(super) struct HotScopes {
     pub(super) token: Scope,
     pub(super) proxy: Scope,
+    pub(super) source: Scope,
 }
 
 impl HotScopes {
@@ -203,6 +225,7 @@ impl HotScopes {
         Self {
             token: scope("/v1/connections/{connection}/token").unwrap_or(Scope::Admin),
             proxy: scope("/v1/connections/{connection}/proxy/{*path}").unwrap_or(Scope::Admin),
+            source: scope("/v1/data-sources/{source}/proxy/{*path}").unwrap_or(Scope::Admin),
         }
     }
 }
@@ -349,16 +372,19 @@ mod tests {
         let shown = |method: Method, path: &str| match hot(&method, path) {
             Some(Hot::Token(name)) => format!("token {name}"),
             Some(Hot::Proxy(name)) => format!("proxy {name}"),
+            Some(Hot::Source(name)) => format!("source {name}"),
             None => String::new(),
         };
         assert_eq!(shown(Method::GET, "/v1/connections/crm/token"), "token crm");
         assert_eq!(shown(Method::DELETE, "/v1/connections/crm/proxy/token"), "proxy crm");
         assert_eq!(shown(Method::GET, "/v1/connections/crm/proxy//"), "proxy crm");
+        assert_eq!(shown(Method::GET, "/v1/data-sources/crm/proxy/x"), "source crm");
+        assert_eq!(shown(Method::GET, "/v1/data-sources/crm/token"), "");
         for path in ["crm/token/", "%63rm/token", "/token", "crm", "crm/proxy", "crm/tokens", ""] {
             assert_eq!(shown(Method::GET, &format!("/v1/connections/{path}")), "", "{path}");
         }
         assert_eq!(shown(Method::HEAD, "/v1/connections/crm/token"), "");
         let scopes = HotScopes::of_table();
-        assert_eq!((scopes.token, scopes.proxy), (Scope::Token, Scope::Call));
+        assert_eq!((scopes.token, scopes.proxy, scopes.source), (Scope::Token, Scope::Call, Scope::Call));
     }
 }
