@@ -11,7 +11,7 @@ use keyholder_broker::model::Scope;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::api::{connections, integrations, keys, operations, providers, sessions, sources, usage};
-use super::console::{self, home, session, sign_in};
+use super::console::{self, catalogue, home, integration, session, setup, sign_in};
 use super::{App, assets, caller, connect, gateway, health, idempotency, openapi, origin, problem};
 use problem::{ApiError, Problem, Refusal};
 
@@ -145,7 +145,25 @@ fn pages_of_frame() -> Vec<Route> {
 /// Pages of the console: setting up.
 #[rustfmt::skip]
 fn pages_of_setup() -> Vec<Route> {
+    use Scope::{Manage, Read};
     vec![
+        view("get", "/console/providers", Read, catalogue::list, "The catalogue of providers"),
+        view("get", "/console/providers/discover", Manage, catalogue::discover, "Where to look for a discovery document"),
+        view("post", "/console/providers/discover", Manage, catalogue::draft, "A definition drafted from it"),
+        view("get", "/console/providers/new", Manage, catalogue::new, "A definition of one's own"),
+        view("post", "/console/providers/new", Manage, catalogue::add, "A definition of one's own"),
+        view("get", "/console/providers/{provider}", Read, catalogue::page, "A provider"),
+        view("get", "/console/connections/new/{provider}", Manage, setup::new, "The form for a connection"),
+        view("post", "/console/connections/new/{provider}", Manage, setup::create, "The form for a connection"),
+        view("get", "/console/connections/{connection}/edit", Manage, setup::edit_connection, "Changes to a connection"),
+        view("post", "/console/connections/{connection}/edit", Manage, setup::save_connection, "Changes to a connection"),
+        view("get", "/console/integrations/{integration}", Read, integration::page, "An integration"),
+        view("get", "/console/integrations/{integration}/edit", Manage, integration::edit, "Changes to an integration"),
+        view("post", "/console/integrations/{integration}/edit", Manage, integration::save, "Changes to an integration"),
+        view("get", "/console/integrations/{integration}/upgrade", Manage, integration::upgrade, "What a newer definition changes"),
+        view("post", "/console/integrations/{integration}/upgrade", Manage, integration::upgrade_now, "Putting an integration on it"),
+        view("get", "/console/integrations/{integration}/remove", Manage, integration::remove, "Before an integration is removed"),
+        view("post", "/console/integrations/{integration}/remove", Manage, integration::remove_now, "Removing an integration"),
     ]
 }
 

@@ -42,6 +42,12 @@ impl<const MOST: usize> std::ops::Deref for Posted<MOST> {
 /// Names and values of a form, in its order.
 pub(in crate::http) struct Pairs(Vec<(String, String)>);
 
+impl From<Vec<(String, String)>> for Pairs {
+    fn from(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+}
+
 impl Pairs {
     /// Reads an urlencoded form.
     pub(in crate::http) fn read(body: &[u8]) -> Self {

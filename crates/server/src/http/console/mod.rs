@@ -13,6 +13,9 @@ pub(in crate::http) mod sign_in;
 pub(in crate::http) mod words;
 // A
 // B
+pub(in crate::http) mod catalogue;
+pub(in crate::http) mod integration;
+pub(in crate::http) mod setup;
 // C
 // D
 

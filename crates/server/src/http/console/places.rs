@@ -21,6 +21,11 @@ pub(in crate::http) fn connection(name: &str) -> String {
     below(CONNECTIONS, name)
 }
 
+/// A page below a connection's: `edit`, `test`, `authorize`.
+pub(in crate::http) fn of_connection(name: &str, what: &str) -> String {
+    format!("{}/{what}", connection(name))
+}
+
 /// An integration's page, by id or name.
 pub(in crate::http) fn integration(name: &str) -> String {
     below(INTEGRATIONS, name)

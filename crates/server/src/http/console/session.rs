@@ -21,7 +21,7 @@ pub(in crate::http) const COOKIE: Cookie =
     Cookie { name: "keyholder-console", same_site: "Strict", path_on_http: "/console", lives: 7 * 24 * 60 * 60 };
 
 /// Sent by the script, where it asks for a part of a page: that must not use up what the page itself shall say.
-const PART: &str = "keyholder-part";
+pub(super) const PART: &str = "keyholder-part";
 
 /// Who looks at a page.
 #[derive(Clone)]
