@@ -11,7 +11,7 @@ use keyholder_broker::model::Scope;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::api::{connections, integrations, keys, operations, providers, sessions, sources, usage};
-use super::console::{self, catalogue, home, integration, session, setup, sign_in};
+use super::console::{self, catalogue, home, import, integration, session, setup, sign_in};
 use super::{App, assets, caller, connect, gateway, health, idempotency, openapi, origin, problem};
 use problem::{ApiError, Problem, Refusal};
 
@@ -153,6 +153,8 @@ fn pages_of_setup() -> Vec<Route> {
         view("get", "/console/providers/new", Manage, catalogue::new, "A definition of one's own"),
         view("post", "/console/providers/new", Manage, catalogue::add, "A definition of one's own"),
         view("get", "/console/providers/{provider}", Read, catalogue::page, "A provider"),
+        view("get", "/console/import", Manage, import::page, "Settings of other programs"),
+        view("post", "/console/import", Manage, import::bring, "Settings of other programs"),
         view("get", "/console/connections/new/{provider}", Manage, setup::new, "The form for a connection"),
         view("post", "/console/connections/new/{provider}", Manage, setup::create, "The form for a connection"),
         view("get", "/console/connections/{connection}/edit", Manage, setup::edit_connection, "Changes to a connection"),

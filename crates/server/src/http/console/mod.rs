@@ -14,6 +14,7 @@ pub(in crate::http) mod words;
 // A
 // B
 pub(in crate::http) mod catalogue;
+pub(in crate::http) mod import;
 pub(in crate::http) mod integration;
 pub(in crate::http) mod setup;
 // C

@@ -124,7 +124,8 @@ impl Rows {
             rows.account = source.account();
         }
         let passwords: Vec<_> = source.methods.iter().filter(|it| it.grant == GrantKind::Password).copied().collect();
-        rows.password = source.when(&passwords).or((!passwords.is_empty()).then(String::new));
+        rows.password = (!passwords.is_empty() && source.purpose.has_connection())
+            .then(|| source.when(&passwords).unwrap_or_default());
         rows
     }
 
@@ -192,6 +193,7 @@ impl Source<'_> {
         }
         if self.purpose.has_connection() {
             fields.push(Field::text("owner", "Owner", "Whose account it is, in your application's words; may stay empty."));
+            fields.push(Field::text("tags", "Tags", "Labels to find it by, one a line, as name=value.").lines(2));
         }
         fields.into_iter().map(|field| self.fill(field)).collect()
     }
@@ -328,10 +330,6 @@ impl Source<'_> {
             let help = "As the provider names it, if you know it; else whoever connects chooses.";
             let field = Field::text(format!("choices.{name}"), name, help);
             fields.push(self.fill(Field { when: self.when(&[method]), ..field }));
-        }
-        if self.purpose != Purpose::EditConnection {
-            let help = "Free labels to find it by, one a line, as name=value.";
-            fields.push(self.fill(Field::text("tags", "Tags", help).lines(2)));
         }
         fields
     }
