@@ -284,33 +284,3 @@ async fn a_connection_is_changed_apart_from_what_it_shares() {
     app.admin().post("/v1/connections/crm/authorize", json!({})).await.ok(200);
     assert_eq!(app.state("crm").await, "connected");
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn look_at_it() {
-    let app = App::start().await;
-    let browser = Browser::start();
-    block_in_place(|| {
-        owner(&app, &browser);
-        let shot = |name: &str| {
-            for (width, dark) in [(1280, false), (1280, true), (390, false)] {
-                let look = crate::browser::Look { width, height: 900, dark };
-                browser.screenshot(std::path::Path::new(&format!("/tmp/k/b-{name}-{width}-{dark}.png")), look);
-            }
-        };
-        for (name, path) in [("providers", "providers"), ("form", "connections/new/oauth2"), ("google", "connections/new/google"), ("import", "import"), ("provider", "providers/github"), ("discover", "providers/discover")] {
-            browser.goto(&format!("{}/console/{path}", app.url));
-            if name == "form" {
-                browser.click_selector("#more > summary");
-                browser.click("button", "Save and connect");
-            }
-            shot(name);
-        }
-        by_hand(&app, &browser, "client_credentials");
-        browser.click("button", "Save and connect");
-        browser.wait_url("/console/connections/con_");
-        for (name, path) in [("integration", "integrations/crm"), ("edit", "integrations/crm/edit"), ("connection-edit", "connections/crm/edit"), ("remove", "integrations/crm/remove"), ("upgrade", "integrations/crm/upgrade")] {
-            browser.goto(&format!("{}/console/{path}", app.url));
-            shot(name);
-        }
-    });
-}
