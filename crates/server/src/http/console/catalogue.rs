@@ -73,7 +73,12 @@ pub(in crate::http) async fn list(
             let words = [&definition.id, &definition.name].into_iter().chain(&definition.aliases);
             let mut words: Vec<String> = words.map(|word| word.to_lowercase()).collect();
             words.dedup();
-            Item { href: wish.place(&definition.id), name: definition.name.clone(), words: words.join(" "), own: !it.built_in }
+            Item {
+                href: wish.place(&definition.id),
+                name: definition.name.clone(),
+                words: words.join(" "),
+                own: !it.built_in,
+            }
         })
         .filter(|item| wanted.iter().all(|word| item.words.contains(word)))
         .collect();
@@ -179,11 +184,7 @@ pub(in crate::http) async fn new(State(app): State<App>, person: Person) -> Resp
 }
 
 /// `POST /console/providers/new`.
-pub(in crate::http) async fn add(
-    State(app): State<App>,
-    person: Person,
-    posted: Posted,
-) -> Result<Response, ApiError> {
+pub(in crate::http) async fn add(State(app): State<App>, person: Person, posted: Posted) -> Result<Response, ApiError> {
     let text = posted.one("definition").to_owned();
     let wrong = match app.broker.add_provider(&person.caller, "definition.toml", &text).await {
         Ok(added) => {
@@ -193,7 +194,12 @@ pub(in crate::http) async fn add(
         Err(Error::Definition(mistakes)) => mistakes
             .into_iter()
             .map(|it| {
-                let reason = format!("line {}, {}: {}", it.line, if it.field.is_empty() { "the text" } else { &it.field }, it.reason);
+                let reason = format!(
+                    "line {}, {}: {}",
+                    it.line,
+                    if it.field.is_empty() { "the text" } else { &it.field },
+                    it.reason
+                );
                 FieldError::new("definition", reason, it.remedy)
             })
             .collect(),

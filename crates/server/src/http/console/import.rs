@@ -88,7 +88,8 @@ pub(in crate::http) async fn bring(
 fn found(posted: &Pairs) -> Result<Vec<Imported>, Vec<FieldError>> {
     let wrong = |row: &'static str| {
         move |error: ImportError| {
-            let remedy = error.remedy.replace("--set ", "under “Values”, write ").replace("--env FILE", "as the environment");
+            let remedy =
+                error.remedy.replace("--set ", "under “Values”, write ").replace("--env FILE", "as the environment");
             vec![FieldError::new(row, format!("{}: {}", error.field, error.reason), remedy)]
         }
     };
@@ -225,17 +226,21 @@ async fn shown(
     wrong: &[FieldError],
     items: Vec<Item>,
 ) -> Response {
-    let programs = [("postman", "Postman (collection)"), ("bruno", "Bruno"), ("insomnia", "Insomnia"), ("curl", "A curl command")];
+    let programs =
+        [("postman", "Postman (collection)"), ("bruno", "Bruno"), ("insomnia", "Insomnia"), ("curl", "A curl command")];
     let programs = programs.map(|(value, label)| (value.to_owned(), label.to_owned()));
     let value = |name: &str| typed.map_or(String::new(), |typed| typed.one(name).to_owned());
     let mut before = vec![Field::text("format", "What wrote it", "").choices(programs).value(value("format"))];
     let text = |name, label, help| Field { secret: true, ..Field::text(name, label, help).lines(8) };
-    let file = text("file", "Its text", "It may hold secrets: they are sealed when it is saved, and never sent back here.").required();
+    let file =
+        text("file", "Its text", "It may hold secrets: they are sealed when it is saved, and never sent back here.")
+            .required();
     let env = text("env", "Environment", "If the settings use variables of an environment, its file too.");
     let mut texts = vec![file, env];
     let given = "For variables without a value, and for what the file lacks, one a line: client_id=…, api_base_url=…";
     let given = Field { secret: true, ..Field::text("given", "Values", given).lines(3) };
-    let only = Field::text("only", "Only the settings of this name", "Where the file has several.").value(value("only"));
+    let only =
+        Field::text("only", "Only the settings of this name", "Where the file has several.").value(value("only"));
     let mut after = vec![given, only];
     let mut fields: Vec<&mut Field> = before.iter_mut().chain(&mut texts).chain(&mut after).collect();
     let wrong = mark(&mut fields, wrong);

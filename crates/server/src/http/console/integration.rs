@@ -104,7 +104,9 @@ fn under(it: ShownConnection) -> Under {
 fn facts(it: &Integration, definition: &Definition) -> Vec<(&'static str, String)> {
     let method = definition.method(Some(&it.method)).map_or_else(|_| it.method.clone(), |method| method.label.clone());
     let kept = |is_there: bool| if is_there { "Kept, never shown" } else { "" }.to_owned();
-    let pairs = |pairs: &[(String, String)]| pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
+    let pairs = |pairs: &[(String, String)]| {
+        pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    };
     let values = it.variables.iter().map(|(name, value)| format!("{name}={value}"));
     let secrets = it.secret_variables.keys().map(|name| format!("{name} (kept)"));
     let duration = |seconds: Option<u32>| seconds.map(read::in_units).unwrap_or_default();
@@ -168,7 +170,9 @@ pub(in crate::http) async fn save(
     }
     let id = edited.integration.id.as_str();
     match app.broker.edit_integration(&person.caller, id, edit).await {
-        Ok(_) => Ok(render::moved(places::integration(id), Said::good("The integration is saved.").saved(edited.draft()))),
+        Ok(_) => {
+            Ok(render::moved(places::integration(id), Said::good("The integration is saved.").saved(edited.draft())))
+        }
         Err(error) => match of_settings(&error) {
             Some(wrong) => again(wrong, Vec::new()).await,
             None => Err(error.into()),
@@ -265,7 +269,10 @@ impl Edited {
         };
         let form = Form {
             title: format!("Change “{}”", it.name),
-            crumbs: vec![(places::INTEGRATIONS.to_owned(), "Integrations".to_owned()), (place.clone(), it.name.clone())],
+            crumbs: vec![
+                (places::INTEGRATIONS.to_owned(), "Integrations".to_owned()),
+                (place.clone(), it.name.clone()),
+            ],
             action: format!("{place}/edit"),
             draft: self.draft(),
             version: Some(it.generation.to_string()),

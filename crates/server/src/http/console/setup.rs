@@ -193,7 +193,9 @@ impl About {
         };
         let read = match read::read(posted, &self.definition, method, self.purpose, self.id.clone()) {
             Ok(read) => read,
-            Err(wrong) => return Ok(self.page(app, person, StatusCode::UNPROCESSABLE_ENTITY, Some(posted), &wrong).await),
+            Err(wrong) => {
+                return Ok(self.page(app, person, StatusCode::UNPROCESSABLE_ENTITY, Some(posted), &wrong).await);
+            }
         };
         let integration = match &self.under {
             Some(under) => Wanted::Named(under.id.to_string()),
@@ -252,7 +254,9 @@ impl About {
         };
         let told = match &connected {
             Some(Ok(())) => Said::good(format!("“{name}” is connected.")),
-            Some(Err(error)) => Said::bad(format!("“{name}” is saved, but not connected: {}", sentence(&error.to_string()))),
+            Some(Err(error)) => {
+                Said::bad(format!("“{name}” is saved, but not connected: {}", sentence(&error.to_string())))
+            }
             None => Said::good(format!("“{name}” is saved.")),
         };
         if in_panel {
@@ -298,7 +302,12 @@ impl About {
         };
         let choose = places::with(
             places::PROVIDERS,
-            &[("for", &self.wish.wanted_by), ("back", &self.wish.back), ("just", &self.wish.just), ("panel", &self.wish.panel)],
+            &[
+                ("for", &self.wish.wanted_by),
+                ("back", &self.wish.back),
+                ("just", &self.wish.just),
+                ("panel", &self.wish.panel),
+            ],
         );
         let back = if self.wish.back.is_empty() { choose.clone() } else { places::within(&self.wish.back).to_owned() };
         let form = Form {
@@ -318,13 +327,19 @@ impl About {
 
 impl Form {
     /// What all forms have; title, address and buttons are the page's.
-    pub(in crate::http) fn of(app: &App, source: &Source<'_>, id: Option<&IntegrationId>, wrong: &[FieldError]) -> Self {
+    pub(in crate::http) fn of(
+        app: &App,
+        source: &Source<'_>,
+        id: Option<&IntegrationId>,
+        wrong: &[FieldError],
+    ) -> Self {
         let mut rows = Rows::of(source);
         let wrong = rows.mark(wrong);
         let setup = &source.chosen.setup;
         let none = setup.text.is_empty() && setup.steps.is_empty() && setup.register_url.is_none();
         let setup = if none { &source.definition.setup } else { setup };
-        let link = |url: &Option<String>| url.clone().filter(|url| url.starts_with("https://") || url.starts_with("http://"));
+        let link =
+            |url: &Option<String>| url.clone().filter(|url| url.starts_with("https://") || url.starts_with("http://"));
         let has_code = |method: &&Method| method.grant == GrantKind::AuthorizationCode;
         let case = match setup.redirect_case_sensitive {
             Some(true) => "Letter case counts.",
@@ -349,11 +364,13 @@ impl Form {
             shared: None,
             more_open: rows.more_wrong(),
             rows,
-            redirect: id.filter(|_| source.methods.iter().any(has_code) && source.purpose != Purpose::EditConnection).map(|id| Redirect {
-                uri: app.broker.redirect_uri(id),
-                note: format!("{case} {}", setup.redirect_note.as_deref().unwrap_or_default()).trim().to_owned(),
-                when: (!source.methods.iter().all(|it| has_code(&it))).then_some("authorization_code"),
-            }),
+            redirect: id
+                .filter(|_| source.methods.iter().any(has_code) && source.purpose != Purpose::EditConnection)
+                .map(|id| Redirect {
+                    uri: app.broker.redirect_uri(id),
+                    note: format!("{case} {}", setup.redirect_note.as_deref().unwrap_or_default()).trim().to_owned(),
+                    when: (!source.methods.iter().all(|it| has_code(&it))).then_some("authorization_code"),
+                }),
             client: Vec::new(),
             guide: Guide {
                 register_url: link(&setup.register_url),
@@ -403,8 +420,10 @@ fn facts(it: &Integration) -> Vec<(&'static str, String)> {
 
 /// Tells the panel what was made: the script takes it into the form behind.
 fn attached(id: &str, name: &str, said: Said) -> Response {
-    let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
-    let message = Message { title: format!("“{name}” is made"), text: said.text, errors: Vec::new(), links: Vec::new() };
+    let encoded =
+        |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
+    let message =
+        Message { title: format!("“{name}” is made"), text: said.text, errors: Vec::new(), links: Vec::new() };
     let mut response = render::message_alone(StatusCode::OK, message).into_response();
     if let Ok(made) = HeaderValue::from_str(&format!("{} {}", encoded(id), encoded(name))) {
         response.headers_mut().insert(HeaderName::from_static("keyholder-made"), made);
@@ -527,7 +546,10 @@ impl Edited {
         };
         let form = Form {
             title: format!("Change “{}”", connection.name),
-            crumbs: vec![(places::CONNECTIONS.to_owned(), "Connections".to_owned()), (place.clone(), connection.name.clone())],
+            crumbs: vec![
+                (places::CONNECTIONS.to_owned(), "Connections".to_owned()),
+                (place.clone(), connection.name.clone()),
+            ],
             action: format!("{place}/edit"),
             draft: self.draft(),
             version: Some(self.version()),
@@ -564,8 +586,7 @@ pub(in crate::http) fn difference(stored: &Pairs, typed: &Pairs) -> Vec<(String,
 pub(in crate::http) fn labelled(source: &Source<'_>, stored: Vec<(String, String)>) -> Vec<(String, String)> {
     let rows = Rows::of(source);
     let cards = [rows.about, rows.client, rows.places, rows.may, rows.account, rows.more];
-    let labels: Vec<(String, String)> =
-        cards.into_iter().flatten().map(|field| (field.name, field.label)).collect();
+    let labels: Vec<(String, String)> = cards.into_iter().flatten().map(|field| (field.name, field.label)).collect();
     let label = |name: &str| labels.iter().find(|(known, _)| known == name).map(|(_, label)| label.clone());
     stored.into_iter().map(|(name, value)| (label(&name).unwrap_or(name), value)).collect()
 }

@@ -134,7 +134,7 @@ async fn mistakes_stand_at_their_rows_and_what_was_typed_stays() {
         browser.fill("Renew ahead by", "soon");
         browser.click("button", "Save as a draft");
         browser.see("`client_id` is set by the protocol");
-        assert!(is_shown(&browser, "#w-extra\\\\.token"), "“More” is open where it is wrong");
+        assert!(is_shown(&browser, "[id='w-extra.token']"), "“More” is open where it is wrong");
         no_errors(&browser);
     });
     assert_eq!(app.admin().get("/v1/integrations").await.ok(200)["items"], json!([]));
@@ -170,15 +170,15 @@ async fn further_settings_arrive_and_a_change_shows_what_somebody_else_saved() {
     app.admin().patch("/v1/integrations/crm", json!({"description": "Theirs"})).await.ok(200);
     block_in_place(|| {
         browser.fill("Description", "Mine");
-        browser.fill("Client secret", "another");
+        browser.fill("Client secret", "an0ther-s3cret");
         browser.click("button", "Save");
         browser.see("somebody saved it since you opened this form");
         browser.see("Theirs");
         assert_eq!(value_of(&browser, "#f-description"), "Mine");
-        browser.fill("Client secret", "another");
+        browser.fill("Client secret", "an0ther-s3cret");
         browser.click("button", "Save");
         browser.see("The integration is saved.");
-        assert!(!browser.html().contains("another"));
+        assert!(!browser.html().contains("an0ther-s3cret"));
         no_errors(&browser);
     });
     let saved = app.admin().get("/v1/integrations/crm").await.ok(200);
@@ -283,4 +283,33 @@ async fn a_connection_is_changed_apart_from_what_it_shares() {
     });
     app.admin().post("/v1/connections/crm/authorize", json!({})).await.ok(200);
     assert_eq!(app.state("crm").await, "connected");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_form_asked_for_is_given_back_to_it() {
+    let app = App::start().await;
+    let browser = Browser::start();
+    block_in_place(|| {
+        owner(&app, &browser);
+        browser.goto(&format!("{}/console/providers?for=source&panel=1&back=/console/sources/new", app.url));
+        browser.click_selector("a[href^='/console/connections/new/oauth2']");
+        browser.wait_url("panel=1");
+        browser.click_selector("input[name=method][value=client_credentials]");
+        browser.fill("Name (required)", "crm ü");
+        browser.fill("Client ID (required)", "sandbox-basic");
+        browser.fill("Client secret (required)", "sandbox-secret");
+        let sent = "(async () => { const form = document.querySelector('form[data-guard]'); const reply = await fetch(form.action, {method: 'POST', \
+            headers: {'Keyholder-Part': '1'}, body: new URLSearchParams(new FormData(form))}); return [reply.status, reply.headers.get('keyholder-made') ?? '']; })()";
+        assert_eq!(browser.eval(sent)[0], 422, "a mistake comes back into the panel");
+        browser.fill("Token URL (required)", &format!("{}/token", app.sandbox.base_url()));
+        let answer = browser.eval(sent);
+        let made = answer[1].as_str().unwrap();
+        assert!(answer[0] == 200 && made.starts_with("con_") && made.ends_with(" crm%20%C3%BC"), "{answer}");
+        // Without script: the same form, sent by the browser, leads back.
+        browser.goto(&format!("{}/console/connections/new/oauth2?for=source&back=/console/sources/new", app.url));
+        by_hand_again(&app, &browser);
+        browser.wait_url("/console/sources/new?connection=con_");
+        browser.goto(&format!("{}/console/connections/new/oauth2?back=https://evil.example/console/", app.url));
+        assert!(!browser.html().contains("href=\"https://evil.example"));
+    });
 }

@@ -59,7 +59,8 @@ pub fn no_errors(browser: &Browser) {
 #[track_caller]
 pub fn fits(browser: &Browser) {
     browser.size(320, 800);
-    let over = browser.eval("Math.max(0, document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth)");
+    let over =
+        browser.eval("Math.max(0, document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth)");
     assert_eq!(over, json!(0), "{} scrolls sideways", browser.url());
     browser.size(1280, 800);
 }

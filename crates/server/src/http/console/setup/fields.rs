@@ -133,14 +133,16 @@ impl Rows {
     pub(in crate::http) fn mark(&mut self, wrong: &[FieldError]) -> Vec<Wrong> {
         let own = |error: &&FieldError| error.field == "method" || error.field.starts_with("extra.");
         for error in wrong.iter().filter(own) {
-            let text = format!("{}; {}.", super::super::render::sentence(&error.reason).trim_end_matches('.'), error.remedy);
+            let text =
+                format!("{}; {}.", super::super::render::sentence(&error.reason).trim_end_matches('.'), error.remedy);
             let place = match self.extra.iter_mut().find(|rows| error.field.strip_prefix("extra.") == Some(rows.name)) {
                 Some(rows) => &mut rows.wrong,
                 None => &mut self.method_wrong,
             };
             *place = Some(place.take().map_or_else(|| text.clone(), |before| format!("{before} {text}")));
         }
-        let cards = [&mut self.about, &mut self.client, &mut self.places, &mut self.may, &mut self.account, &mut self.more];
+        let cards =
+            [&mut self.about, &mut self.client, &mut self.places, &mut self.may, &mut self.account, &mut self.more];
         let mut fields: Vec<&mut Field> = cards.into_iter().flatten().collect();
         let mut all = mark(&mut fields, wrong);
         for one in all.iter_mut().filter(|one| one.field.is_empty()) {
@@ -187,12 +189,17 @@ impl Source<'_> {
         if self.purpose == Purpose::EditConnection {
             return Vec::new();
         }
-        let mut fields = vec![Field::text("name", "Name", "What you call it; it goes into addresses and commands.").required()];
+        let mut fields =
+            vec![Field::text("name", "Name", "What you call it; it goes into addresses and commands.").required()];
         if self.purpose.has_integration() {
             fields.push(Field::text("description", "Description", "For you and your colleagues.").lines(2));
         }
         if self.purpose.has_connection() {
-            fields.push(Field::text("owner", "Owner", "Whose account it is, in your application's words; may stay empty."));
+            fields.push(Field::text(
+                "owner",
+                "Owner",
+                "Whose account it is, in your application's words; may stay empty.",
+            ));
             fields.push(Field::text("tags", "Tags", "Labels to find it by, one a line, as name=value.").lines(2));
         }
         fields.into_iter().map(|field| self.fill(field)).collect()
@@ -228,7 +235,9 @@ impl Source<'_> {
 
     fn client(&self) -> Vec<Field> {
         let mut fields: Vec<Field> = self.input("client_id", false).into_iter().collect();
-        fields.extend(self.input("client_secret", false).map(|field| Field { required: field.required && !field.kept, ..field }));
+        fields.extend(
+            self.input("client_secret", false).map(|field| Field { required: field.required && !field.kept, ..field }),
+        );
         let ends = Field::text(
             "client_secret_expires_at",
             "The secret ends on",
@@ -280,7 +289,8 @@ impl Source<'_> {
                 _ => rules.default.iter().flat_map(|text| words(text)).collect(),
             };
             let named = rules.known.iter().map(|(name, _)| name.as_str());
-            let rest = rules.always.iter().chain(&rules.default).map(String::as_str).filter(|scope| !scope.contains("{{"));
+            let rest =
+                rules.always.iter().chain(&rules.default).map(String::as_str).filter(|scope| !scope.contains("{{"));
             let mut seen = BTreeSet::new();
             let items = named.chain(rest).filter(|scope| seen.insert((*scope).to_owned())).map(|scope| ScopeRow {
                 name: scope.to_owned(),
@@ -302,7 +312,8 @@ impl Source<'_> {
             let help = "One a line, or separated by spaces. Ask for as little as you need; with none, the provider's usual ones are asked for.";
             let field = self.fill(Field::text("scopes", label, help).lines(2));
             // What is ticked isn't written too.
-            let ticked: BTreeSet<String> = self.scope_groups().into_iter().flat_map(|group| group.items).map(|row| row.name).collect();
+            let ticked: BTreeSet<String> =
+                self.scope_groups().into_iter().flat_map(|group| group.items).map(|row| row.name).collect();
             let value = words(&field.value).filter(|scope| !ticked.contains(scope)).collect::<Vec<_>>().join("\n");
             fields.push(field.value(value));
         }
@@ -343,29 +354,48 @@ impl Source<'_> {
         let usual = (String::new(), "As the provider wants it".to_owned());
         let ways = ClientAuth::ALL.iter().map(|auth| (auth.to_string(), in_words(*auth).to_owned()));
         let help = "How the application proves itself where tokens are asked for.";
-        fields.push(Field::text("client_auth", "Client authentication", help).choices(std::iter::once(usual.clone()).chain(ways)));
+        fields.push(
+            Field::text("client_auth", "Client authentication", help)
+                .choices(std::iter::once(usual.clone()).chain(ways)),
+        );
         for name in ["client_secret", "client_key", "audience", "grant_type", "token_key"] {
             let is_shown = self.input(name, false).is_some();
             fields.extend((!is_shown).then(|| self.input(name, true).unwrap_or_else(|| standard(name))));
         }
-        let certificate = Field::text("client_certificate", "Client certificate", help_of("client_certificate")).lines(4);
-        let its_key = Field::text("client_certificate_key", "The certificate's private key", help_of("client_certificate_key"));
+        let certificate =
+            Field::text("client_certificate", "Client certificate", help_of("client_certificate")).lines(4);
+        let its_key =
+            Field::text("client_certificate_key", "The certificate's private key", help_of("client_certificate_key"));
         fields.extend([certificate, its_key.secret(false).lines(4)]);
         let prefix = "What stands before the token in API calls, instead of the provider's.";
         fields.push(Field::text("header_prefix", "Header prefix", prefix).example("Bearer"));
         let bodies = [("form", "Form"), ("json", "JSON")].map(|(value, label)| (value.to_owned(), label.to_owned()));
         let help = "What the body of token requests is.";
-        fields.push(Field::text("content_type", "Body of token requests", help).choices(std::iter::once(usual).chain(bodies)));
+        fields.push(
+            Field::text("content_type", "Body of token requests", help).choices(std::iter::once(usual).chain(bodies)),
+        );
         let times = "Such as 90s, 30m, 1h or 60d.";
-        fields.push(Field::text("renewal.token_lifetime", "A token lives", format!("Where its reply doesn't say. {times}")));
+        fields.push(Field::text(
+            "renewal.token_lifetime",
+            "A token lives",
+            format!("Where its reply doesn't say. {times}"),
+        ));
         let help = format!("How long before its end it is renewed; at most three quarters of its life. {times}");
         fields.push(Field::text("renewal.ahead", "Renew ahead by", help));
         let by_itself = [("yes", "Ahead of need, by itself"), ("no", "At use only")];
         let help = "At use only, a refresh token that is not used for long may die, and a person has to connect again.";
         let by_itself = by_itself.map(|(value, label)| (value.to_owned(), label.to_owned()));
         fields.push(Field::text("renewal.by_itself", "Renewal", help).value("yes").choices(by_itself));
-        fields.push(Field::text("limits.per_second", "Calls a second", "At most so many through the gateway, for each connection."));
-        fields.push(Field::text("limits.concurrent", "Calls at once", "At most so many at the same time, for each connection."));
+        fields.push(Field::text(
+            "limits.per_second",
+            "Calls a second",
+            "At most so many through the gateway, for each connection.",
+        ));
+        fields.push(Field::text(
+            "limits.concurrent",
+            "Calls at once",
+            "At most so many at the same time, for each connection.",
+        ));
         fields.extend(self.variables(AskedOf::Integration, true));
         fields.into_iter().map(|field| self.fill(field)).collect()
     }
@@ -414,8 +444,20 @@ fn asks_for_scopes(method: &Method) -> bool {
 
 /// Whether a scope's name says that something can be changed with it.
 fn writes(scope: &str) -> bool {
-    const WORDS: [&str; 12] =
-        ["write", "readwrite", "manage", "admin", "full", "delete", "modify", "edit", "create", "send", "all", "update"];
+    const WORDS: [&str; 12] = [
+        "write",
+        "readwrite",
+        "manage",
+        "admin",
+        "full",
+        "delete",
+        "modify",
+        "edit",
+        "create",
+        "send",
+        "all",
+        "update",
+    ];
     scope.to_ascii_lowercase().split(|c: char| !c.is_ascii_alphabetic()).any(|word| WORDS.contains(&word))
 }
 
@@ -439,7 +481,9 @@ fn standard(name: &str) -> Field {
 /// What people are told where a definition says nothing.
 fn help_of(name: &str) -> &'static str {
     match name {
-        "client_id" => "As the provider shows it on the page of your application; also called application id or consumer key.",
+        "client_id" => {
+            "As the provider shows it on the page of your application; also called application id or consumer key."
+        }
         "client_secret" => "Sealed when it is saved, and never shown again. Leave it empty for a public client.",
         "client_key" => "PEM or JWK, whose public half the provider has; for private_key_jwt.",
         "client_certificate" => "Chain as PEM, the client's own first; for tls.",
@@ -449,7 +493,9 @@ fn help_of(name: &str) -> &'static str {
         "token_key" => "A name or a JSON pointer; instead of what the provider's definition says.",
         "username" => "Of the account at the provider.",
         "password" => "Sealed when it is saved, and never shown again.",
-        "refresh_token" => "One that was obtained elsewhere. It is used at once: whoever else has it may find it spent.",
+        "refresh_token" => {
+            "One that was obtained elsewhere. It is used at once: whoever else has it may find it spent."
+        }
         _ => "",
     }
 }

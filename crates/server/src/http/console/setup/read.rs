@@ -3,7 +3,7 @@
 use keyholder_broker::model::{Integration, IntegrationId, Rate, RenewalPolicy, Values};
 use keyholder_broker::{ConnectionEdit, FieldError, IntegrationEdit, NewConnection, NewIntegration};
 use keyholder_oauth::{ClientAuth, Secret};
-use keyholder_provider::{AskedOf, Definition, Extra, GrantKind, Method, ValueError, Variable};
+use keyholder_provider::{AskedOf, Definition, Extra, GrantKind, Method, Presence, ValueError, Variable};
 
 use super::super::forms::Pairs;
 use super::fields::{Purpose, scope_group, words};
@@ -36,7 +36,7 @@ pub(in crate::http) fn read(
         description: posted.one("description").to_owned(),
         provider: definition.id.clone(),
         method: Some(method.name.clone()),
-        client_id: posted.one("client_id").to_owned(),
+        client_id: posted.opt("client_id").or_else(|| fixed(method, "client_id")).unwrap_or_default(),
         client_secret: posted.secret("client_secret"),
         client_secret_expires_at: noted(&mut wrong, end_of_day(posted, "client_secret_expires_at")),
         client_key: posted.secret("client_key"),
@@ -102,11 +102,12 @@ pub(in crate::http) fn integration_edit(
     let edit = IntegrationEdit {
         name: Some(posted.one("name").to_owned()),
         description: Some(posted.one("description").to_owned()),
-        client_id: Some(posted.one("client_id").to_owned()),
+        client_id: posted.opt("client_id").or_else(|| fixed(method, "client_id")).or(Some(String::new())),
         client_secret,
         client_secret_expires_at: Some(ends),
         client_key: secret("client_key"),
-        client_certificate: (lines(certificate.as_deref()) != lines(now.client_certificate.as_deref())).then_some(certificate),
+        client_certificate: (lines(certificate.as_deref()) != lines(now.client_certificate.as_deref()))
+            .then_some(certificate),
         client_certificate_key: secret("client_certificate_key"),
         scopes: Some(scopes(posted, definition, method)),
         audience: Some(posted.opt("audience")),
@@ -142,6 +143,12 @@ pub(in crate::http) fn connection_edit(
         variables: changed_values(posted, definition, method, AskedOf::Connection, stored),
         choices: method.choices().map(choice).filter(|(name, value)| stored_choice(name) != value).collect(),
     }
+}
+
+/// What the definition says itself, so that nobody is asked for it.
+fn fixed(method: &Method, name: &str) -> Option<String> {
+    let input = method.inputs.iter().find(|input| input.name == name)?;
+    input.default.clone().filter(|_| input.presence == Presence::Fixed)
 }
 
 /// Everything that is missing at once; the rest is checked when it is saved.
@@ -351,7 +358,10 @@ mod tests {
             (&[("client_secret_expires_at", "2027-02-30")], &["client_secret_expires_at"]),
             (&[("client_auth", "magic")], &["client_auth"]),
             (&[("tags", "a=b\r\nc")], &["tags"]),
-            (&[("renewal.ahead", "1 week"), ("renewal.token_lifetime", "99999999d")], &["renewal.token_lifetime", "renewal.ahead"]),
+            (
+                &[("renewal.ahead", "1 week"), ("renewal.token_lifetime", "99999999d")],
+                &["renewal.token_lifetime", "renewal.ahead"],
+            ),
             (&[("limits.concurrent", "-1")], &["limits.concurrent"]),
             (&[("extra.token.name", "client_id"), ("extra.token.value", "x")], &["extra.token"]),
             // Nobody is sent to an authorization endpoint, and there is no password.
@@ -382,7 +392,8 @@ mod tests {
             ("extra.authorize.name", "prompt"),
             ("extra.authorize.value", "consent"),
         ]);
-        let read = read(&typed, &definition, method, Purpose::Both, None).map_err(|errors| format!("{errors:?}")).unwrap();
+        let read =
+            read(&typed, &definition, method, Purpose::Both, None).map_err(|errors| format!("{errors:?}")).unwrap();
         let it = read.integration;
         assert_eq!((it.name.as_str(), it.client_secret.unwrap().expose()), ("crm", " s "));
         assert_eq!(it.client_secret_expires_at, Some(1_801_439_999_999));
