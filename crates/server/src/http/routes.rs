@@ -282,7 +282,7 @@ async fn nothing_there(State(app): State<App>, headers: HeaderMap, uri: Uri) -> 
         return problem.into_response();
     }
     let elsewhere = origin::canonical(&app, &headers, uri.path());
-    elsewhere.unwrap_or_else(|| console::render::nothing_there())
+    elsewhere.unwrap_or_else(console::render::nothing_there)
 }
 
 impl Route {

@@ -369,7 +369,8 @@ impl Form {
                 .map(|id| Redirect {
                     uri: app.broker.redirect_uri(id),
                     note: format!("{case} {}", setup.redirect_note.as_deref().unwrap_or_default()).trim().to_owned(),
-                    when: (!source.methods.iter().all(|it| has_code(&it))).then_some("authorization_code"),
+                    when: (!source.methods.iter().all(|it| it.grant == GrantKind::AuthorizationCode))
+                        .then_some("authorization_code"),
                 }),
             client: Vec::new(),
             guide: Guide {

@@ -299,7 +299,7 @@ fn seconds(posted: &Pairs, name: &str) -> Result<Option<u32>, FieldError> {
 /// A duration as [`seconds`] reads it.
 pub(in crate::http) fn in_units(seconds: u32) -> String {
     let units = [(86_400, "d"), (3600, "h"), (60, "m")];
-    let fitting = units.iter().find(|(factor, _)| seconds >= *factor && seconds % factor == 0);
+    let fitting = units.iter().find(|(factor, _)| seconds >= *factor && seconds.is_multiple_of(*factor));
     fitting.map_or_else(|| format!("{seconds}s"), |(factor, unit)| format!("{}{unit}", seconds / factor))
 }
 
@@ -353,7 +353,8 @@ mod tests {
         assert_eq!(fields(&[], "password"), ["name", "client_id", "variables.token_url", "username", "password"]);
         let url = ("variables.token_url", "https://a.example/token");
         let good = [("name", "crm"), ("client_id", "c"), url];
-        let table: [(&[(&str, &str)], &[&str]); 8] = [
+        type Typed = &'static [(&'static str, &'static str)];
+        let table: [(Typed, &[&str]); 8] = [
             (&[], &[]),
             (&[("client_secret_expires_at", "2027-02-30")], &["client_secret_expires_at"]),
             (&[("client_auth", "magic")], &["client_auth"]),
