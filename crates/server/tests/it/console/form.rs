@@ -186,6 +186,7 @@ async fn further_settings_arrive_and_a_change_shows_what_somebody_else_saved() {
     block_in_place(|| {
         browser.goto(&edit);
         browser.check("Remove the one that is kept", true);
+        browser.click_selector("#more > summary");
         browser.select("Client authentication", "Not at all: a public client (none)");
         browser.click("button", "Save");
         browser.see("The integration is saved.");
