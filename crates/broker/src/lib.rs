@@ -76,11 +76,11 @@ pub use fence::Instance;
 pub use gateway::{ProxyRequest, Reply};
 pub use idempotency::{Idempotency, KeptReply};
 pub use manage::{
-    ConnectionEdit, IntegrationEdit, MadeSource, Meaning, NewConnection, NewIntegration, NewSource, NewVersion, Page,
+    ConnectionEdit, Counts, IntegrationEdit, MadeSource, Meaning, NewConnection, NewIntegration, NewSource, NewVersion, Page,
     ProviderVersion, SetUp, ShownConnection, ShownProvider, ShownSource, SourceEdit, Upgrade, VariableEdit, Wanted,
 };
 pub use open::{Broker, Opened, Retention, Settings};
-pub use operator::SignedIn;
+pub use operator::{OperatorEdit, OperatorLink, SignedIn};
 pub use renew::RenewalNote;
 pub use revoke::RevocationOutcome;
 pub use seal::SealStatus;

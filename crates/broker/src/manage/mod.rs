@@ -1,6 +1,7 @@
 //! Setting up: providers, integrations, connections.
 
 mod connections;
+mod counts;
 mod difference;
 mod discover;
 mod fields;
@@ -19,6 +20,7 @@ use crate::store::StoreError;
 
 pub use connections::{ConnectionEdit, NewConnection, ShownConnection};
 pub(crate) use connections::{choose, shown};
+pub use counts::Counts;
 pub use integrations::{IntegrationEdit, NewIntegration};
 pub use providers::{ProviderVersion, ShownProvider};
 pub use setup::SetUp;

@@ -13,7 +13,16 @@ use crate::open::Broker;
 use crate::store::{StoredLink, StoredOperator};
 
 /// How long a link can be used.
-const LINK_LIFE: Duration = Duration::from_secs(60 * 60);
+pub(super) const LINK_LIFE: Duration = Duration::from_secs(60 * 60);
+
+/// A link for a person.
+#[derive(Clone, Debug)]
+pub struct OperatorLink {
+    /// To be opened once.
+    pub url: String,
+    /// Unix milliseconds.
+    pub expires_at: i64,
+}
 
 const GONE: Error = Error::Gone(
     "this link is unknown, already used, or older than an hour; restart `keyholder serve` while nobody has set up the console, or run `keyholder operator link`",
@@ -37,7 +46,7 @@ impl Broker {
         Ok(made.await?.then(|| self.welcome_url(&token)))
     }
 
-    fn welcome_url(&self, token: &Secret) -> String {
+    pub(super) fn welcome_url(&self, token: &Secret) -> String {
         format!("{}/console/welcome/{}", self.settings.public_url.as_str().trim_end_matches('/'), token.expose())
     }
 

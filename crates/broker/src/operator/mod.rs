@@ -2,9 +2,12 @@
 
 mod link;
 mod password;
+mod people;
 mod session;
 
+pub use link::OperatorLink;
 pub(crate) use password::Passwords;
+pub use people::OperatorEdit;
 pub(crate) use session::IDLE;
 pub use session::SignedIn;
 

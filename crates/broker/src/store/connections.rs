@@ -20,6 +20,9 @@ sql! {
     BY_ID = concat!("SELECT ", columns!(), " FROM connections WHERE id = ?1");
     LIST = concat!("SELECT ", columns!(), " FROM connections WHERE tenant = ?1 AND id > ?2 \
         AND (cast(?3 AS text) IS NULL OR integration = ?3) AND (cast(?4 AS text) IS NULL OR state = ?4) AND (cast(?5 AS text) IS NULL OR owner = ?5) \
+        AND (cast(?7 AS text) IS NULL OR integration IN (SELECT i.id FROM integrations i WHERE i.tenant = ?1 AND i.provider = ?7)) \
+        AND (cast(?8 AS text) IS NULL OR tags LIKE ?8 ESCAPE '!') \
+        AND (cast(?9 AS text) IS NULL OR lower(name) LIKE ?9 ESCAPE '!' OR lower(owner) LIKE ?9 ESCAPE '!' OR lower(account) LIKE ?9 ESCAPE '!' OR id LIKE ?9 ESCAPE '!') \
         ORDER BY id LIMIT ?6");
     IDS_OF_INTEGRATION = "SELECT id FROM connections WHERE integration = ?1";
     // A claim that ends later than any claim may was written before the clock was set back.
@@ -77,6 +80,8 @@ sql! {
     // Whether there is one or more is all that matters.
     ANY_IN_USE = "SELECT id, state FROM connections WHERE tenant = ?1 AND integration = ?2 AND state IN ('connected', 'failing', 'reconnect') LIMIT 2";
     ANY = "SELECT id, state FROM connections WHERE tenant = ?1 AND integration = ?2 LIMIT 2";
+    COUNTS = "SELECT (SELECT count(*) FROM integrations WHERE tenant = ?1), (SELECT count(*) FROM data_sources WHERE tenant = ?1), \
+        (SELECT count(*) FROM api_keys WHERE tenant = ?1 AND revoked_at IS NULL)";
     COUNT_BY_STATE = "SELECT state, count(*) FROM connections WHERE tenant = ?1 GROUP BY state";
 }
 
@@ -89,6 +94,25 @@ pub struct Filter {
     pub state: Option<Status>,
     /// Of this owner.
     pub owner: Option<String>,
+    /// Under an integration of this provider, by its id.
+    pub provider: Option<String>,
+    /// With this tag, of this value where one is given.
+    pub tag: Option<(String, Option<String>)>,
+    /// With this text in name, owner, account or id.
+    pub search: Option<String>,
+}
+
+impl Filter {
+    /// Patterns for what is searched: each sign stands for itself.
+    fn patterns(&self) -> (Option<String>, Option<String>) {
+        let plain = |text: &str| text.chars().flat_map(|c| matches!(c, '%' | '_' | '!').then_some('!').into_iter().chain([c])).collect::<String>();
+        // Tags are stored as a JSON object of texts.
+        let tag = self.tag.as_ref().map(|(name, value)| {
+            let pair = value.as_ref().map_or_else(|| format!("{}:", to_json(name)), |value| format!("{}:{}", to_json(name), to_json(value)));
+            format!("%{}%", plain(&pair))
+        });
+        (tag, self.search.as_ref().map(|text| format!("%{}%", plain(&text.to_lowercase()))))
+    }
 }
 
 /// A connection whose time has come.
@@ -218,6 +242,7 @@ impl Tx<'_> {
         after: &str,
         limit: i64,
     ) -> StoreResult<Vec<Connection>> {
+        let (tag, search) = filter.patterns();
         let values = [
             Val::T(tenant.as_str()),
             Val::T(after),
@@ -225,6 +250,9 @@ impl Tx<'_> {
             Val::opt_t(filter.state.map(Status::as_str)),
             Val::opt_t(filter.owner.as_deref()),
             Val::I(limit),
+            Val::opt_t(filter.provider.as_deref()),
+            Val::opt_t(tag.as_deref()),
+            Val::opt_t(search.as_deref()),
         ];
         self.rows(&LIST, &values, read_connection)
     }
@@ -255,6 +283,12 @@ impl Tx<'_> {
                 if in_use.is_empty() { self.rows(&ANY, &of, read) } else { Ok(in_use) }
             }
         }
+    }
+
+    /// How many integrations, data sources and live API keys there are.
+    pub fn counts(&self, tenant: &Tenant) -> StoreResult<(i64, i64, i64)> {
+        let counted = self.row(&COUNTS, &[Val::T(tenant.as_str())], |row| Ok((row.i(0)?, row.i(1)?, row.i(2)?)))?;
+        Ok(counted.unwrap_or_default())
     }
 
     /// How many connections are in which state.

@@ -16,6 +16,11 @@ sql! {
     OPERATOR = concat!("SELECT ", columns!(), " FROM operators o WHERE o.tenant = ?1 AND (o.id = ?2 OR o.name = ?2)");
     OPERATORS = concat!("SELECT ", columns!(), " FROM operators o WHERE o.tenant = ?1 ORDER BY o.id");
     PUT_PASSWORD = "UPDATE operators SET password = ?2, failures = 0, wait_until = 0 WHERE id = ?1";
+    PUT_OPERATOR = "UPDATE operators SET name = ?2, scopes = ?3 WHERE id = ?1";
+    REMOVE_OPERATOR = "DELETE FROM operators WHERE id = ?1";
+    REMOVE_LINKS = "DELETE FROM operator_links WHERE operator = ?1";
+    REMOVE_SESSIONS = "DELETE FROM console_sessions WHERE operator = ?1";
+    OPERATOR_NAME = "SELECT name FROM operators WHERE tenant = ?1 AND id = ?2";
     PUT_THEME = "UPDATE operators SET theme = ?2 WHERE id = ?1";
     PUT_FAILURES = "UPDATE operators SET failures = ?2, wait_until = ?3 WHERE id = ?1";
     ADD_LINK = "INSERT INTO operator_links (token_hash, tenant, operator, scopes, first, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -104,6 +109,23 @@ impl Tx<'_> {
     /// Sets an operator's password, by its hash.
     pub fn put_operator_password(&self, id: &KeyId, hash: &str) -> StoreResult<()> {
         self.execute(&PUT_PASSWORD, &[Val::T(id.as_str()), Val::T(hash)]).map(drop)
+    }
+
+    /// Sets an operator's name and role.
+    pub fn put_operator(&self, id: &KeyId, name: &str, scopes: &BTreeSet<Scope>) -> StoreResult<()> {
+        self.execute(&PUT_OPERATOR, &[Val::T(id.as_str()), Val::T(name), Val::T(&to_json(scopes))]).map(drop)
+    }
+
+    /// Removes an operator, with links and sessions.
+    pub fn remove_operator(&self, id: &KeyId) -> StoreResult<()> {
+        self.execute(&REMOVE_SESSIONS, &[Val::T(id.as_str())])?;
+        self.execute(&REMOVE_LINKS, &[Val::T(id.as_str())])?;
+        self.execute(&REMOVE_OPERATOR, &[Val::T(id.as_str())]).map(drop)
+    }
+
+    /// The name of the operator of this id.
+    pub fn operator_name(&self, tenant: &Tenant, id: &str) -> StoreResult<Option<String>> {
+        self.row(&OPERATOR_NAME, &[Val::T(tenant.as_str()), Val::T(id)], |row| row.t(0))
     }
 
     /// Sets an operator's colours.

@@ -97,7 +97,10 @@ impl Broker {
             for (of, _) in &sums {
                 let name = match by {
                     UsageGroup::Connection => tx.connection(&tenant, of)?.map(|row| row.name),
-                    UsageGroup::Caller => tx.key(&tenant, of)?.map(|key| key.caller.name),
+                    UsageGroup::Caller => match tx.key(&tenant, of)? {
+                        Some(key) => Some(key.caller.name),
+                        None => tx.operator_name(&tenant, of)?,
+                    },
                     UsageGroup::Source | UsageGroup::Hour => None,
                 };
                 names.extend(name.map(|name| (of.clone(), name)));

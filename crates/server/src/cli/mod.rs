@@ -16,6 +16,7 @@ mod folder;
 mod import;
 mod integration;
 mod key;
+mod operator;
 mod output;
 mod provider;
 mod rehearse;
@@ -89,6 +90,8 @@ enum Command {
     Call(call::Call),
     #[command(subcommand)]
     Key(key::Key),
+    #[command(subcommand)]
+    Operator(operator::Operator),
     Audit(audit::Audit),
     Usage(usage::Usage),
     Doctor(doctor::Doctor),
@@ -197,6 +200,7 @@ async fn dispatch(cli: Cli) -> Result {
         Command::Token(command) => command.run(&context).await,
         Command::Call(command) => command.run(&context).await,
         Command::Key(command) => command.run(&context).await,
+        Command::Operator(command) => command.run(&context).await,
         Command::Audit(command) => command.run(&context).await,
         Command::Usage(command) => command.run(&context).await,
         Command::Doctor(command) => command.run(&context).await,

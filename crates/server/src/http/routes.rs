@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Uri};
 use keyholder_broker::model::Scope;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::api::{connections, integrations, keys, operations, providers, sessions, sources, usage};
+use super::api::{connections, integrations, keys, operations, operators, providers, sessions, sources, usage};
 use super::console::{self, catalogue, home, import, integration, session, setup, sign_in};
 use super::{App, assets, caller, connect, gateway, health, idempotency, openapi, origin, problem};
 use problem::{ApiError, Problem, Refusal};
@@ -43,6 +43,7 @@ pub fn table() -> Vec<Route> {
     const PAGE: &[(&str, &str)] = &[("after", "Cursor: the `next` of the page before."), ("limit", "Most items, 1 to 200; 50 when not given.")];
     const VERSION: &[(&str, &str)] = &[("version", "A version of the definition; the newest (for DELETE: all) when not given.")];
     const CONNECTIONS: &[(&str, &str)] = &[("integration", "Only those under this integration (name or id)."), ("state", "Only those in this state."), ("owner", "Only those of this owner."),
+        ("provider", "Only those of this provider, by its id."), ("tag", "Only those with this tag: `name`, or `name=value`."), ("search", "Only those with this text in name, owner, account or id."),
         ("after", "Cursor: the `next` of the page before."), ("limit", "Most items, 1 to 200; 50 when not given.")];
     const AUDIT: &[(&str, &str)] = &[("after", "Cursor: only what was recorded after this, oldest first."), ("before", "Cursor: only what was recorded before this, newest first."),
         ("order", "`newest` or `oldest` first; newest when not given."), ("limit", "Most items, 1 to 200; 50 when not given."),
@@ -100,6 +101,8 @@ pub fn table() -> Vec<Route> {
         get("/v1/keys", Admin, keys::list, "List API keys").query(PAGE).answers::<keys::KeyList>(),
         post("/v1/keys", Admin, keys::create, "Make an API key; it is shown this once").takes::<keys::NewKeyBody>().creates::<keys::KeyBody>(),
         delete("/v1/keys/{key}", Admin, keys::revoke, "Revoke an API key").answers::<keys::KeyBody>(),
+
+        post("/v1/operators/links", Admin, operators::link, "Make a link by which a person becomes an operator of the console, or chooses a new password").takes::<operators::OperatorLinkRequest>().creates::<operators::OperatorLinkBody>(),
 
         get("/v1/audit", Admin, operations::audit, "Read the audit").query(AUDIT).answers::<operations::AuditList>(),
         get("/v1/usage", Admin, usage::usage, "How often what was used, summed up").query(USAGE).answers::<usage::UsageList>(),

@@ -259,6 +259,9 @@ pub(crate) struct ListQuery {
     integration: Option<String>,
     state: Option<String>,
     owner: Option<String>,
+    provider: Option<String>,
+    tag: Option<String>,
+    search: Option<String>,
     after: Option<String>,
     limit: Option<i64>,
 }
@@ -280,10 +283,19 @@ pub(crate) async fn list(
         None => None,
     };
     let state = query.state.as_deref().map(state).transpose()?;
-    let filter = Filter { integration, state, owner: query.owner };
+    let tag = query.tag.as_deref().map(tag);
+    let filter = Filter { integration, state, owner: query.owner, provider: query.provider, tag, search: query.search };
     let items = app.broker.connections(&caller, &filter, &page).await?;
     let (items, next) = cut(items, &page, |it| it.connection.id.to_string());
     Ok(Json(ConnectionList { items: items.iter().map(body).collect(), next }))
+}
+
+/// `name=value`, or a name alone.
+pub(in crate::http) fn tag(text: &str) -> (String, Option<String>) {
+    match text.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => (text.to_owned(), None),
+    }
 }
 
 pub(crate) async fn add(

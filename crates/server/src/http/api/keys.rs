@@ -117,7 +117,7 @@ pub(crate) async fn revoke(
     Ok(Json(body(&app.broker.revoke_key(&caller, &key).await?, None)))
 }
 
-fn scope(word: &str) -> Result<Scope, ApiError> {
+pub(super) fn scope(word: &str) -> Result<Scope, ApiError> {
     Scope::ALL.into_iter().find(|scope| scope.as_str() == word).ok_or_else(|| {
         let reason = format!("there is no scope `{}`", word.chars().take(40).collect::<String>());
         Error::Invalid(vec![FieldError::new("scopes", reason, "use some of read, manage, token, call, admin")]).into()

@@ -4,6 +4,7 @@ pub(super) mod connections;
 pub(super) mod integrations;
 pub(super) mod keys;
 pub(super) mod operations;
+pub(super) mod operators;
 pub(super) mod providers;
 pub(super) mod sessions;
 pub(super) mod sources;

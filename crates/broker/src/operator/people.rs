@@ -1,0 +1,151 @@
+//! Who the operators are, and changing that.
+
+use std::collections::BTreeSet;
+
+use keyholder_oauth::{Secret, random_token, sha256};
+
+use super::link::{LINK_LIFE, OperatorLink};
+use super::password;
+use crate::clock::millis;
+use crate::error::{Error, Result, invalid};
+use crate::manage::{check_name, taken};
+use crate::model::{Caller, For, KeyId, Operator, Scope, Tenant, Theme};
+use crate::open::Broker;
+use crate::store::{StoreResult, StoredLink, StoredOperator, Tx};
+
+/// What shall change; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct OperatorEdit {
+    /// New name.
+    pub name: Option<String>,
+    /// New role.
+    pub scopes: Option<BTreeSet<Scope>>,
+    /// New password; the operator's sessions end, but the one that is kept.
+    pub password: Option<Secret>,
+    /// New colours; `Some(None)`: as the device is set.
+    pub theme: Option<Option<Theme>>,
+}
+
+impl Broker {
+    /// All operators, oldest first.
+    pub async fn operators(&self, caller: &Caller) -> Result<Vec<Operator>> {
+        let tenant = caller.tenant.clone();
+        let found = self.store.read(move |tx| tx.operators(&tenant)).await?;
+        Ok(found.into_iter().map(|it| it.operator).collect())
+    }
+
+    /// Makes a link by which somebody becomes an operator, or an operator chooses a new password.
+    pub async fn operator_link(&self, caller: &Caller, for_whom: For) -> Result<OperatorLink> {
+        self.require(caller, Scope::Admin)?;
+        let object = match &for_whom {
+            For::New { scopes } if scopes.is_empty() => {
+                return Err(invalid("scopes", "there must be at least one", "give some of read, manage, call, admin"));
+            }
+            For::New { .. } => "new".to_owned(),
+            For::Reset(id) => self.known_operator(caller, id.as_str()).await?.operator.id.to_string(),
+        };
+        let token = random_token(self.rng.bytes());
+        let hash = sha256(token.expose().as_bytes());
+        let expires_at = self.now_ms() + millis(LINK_LIFE);
+        let link = StoredLink { tenant: caller.tenant.clone(), for_whom, first: false, expires_at };
+        self.store.write(move |tx| tx.add_operator_link(&hash, &link)).await?;
+        self.record(caller, "operator.link", &object, "ok", None)?;
+        Ok(OperatorLink { url: self.welcome_url(&token), expires_at })
+    }
+
+    /// The operator of this id or name.
+    pub async fn operator(&self, caller: &Caller, id_or_name: &str) -> Result<Operator> {
+        Ok(self.known_operator(caller, id_or_name).await?.operator)
+    }
+
+    async fn known_operator(&self, caller: &Caller, id_or_name: &str) -> Result<StoredOperator> {
+        let found = self.operator_of(&caller.tenant, id_or_name).await?;
+        found.ok_or_else(|| Error::not_found("operator", id_or_name))
+    }
+
+    /// Changes an operator: people their own name, password and colours, administrators all. `kept` is the token of the session that goes on after a
+    /// change of the password.
+    pub async fn edit_operator(&self, caller: &Caller, id: &KeyId, edit: OperatorEdit, kept: Option<&str>) -> Result<()> {
+        if *id != caller.key || edit.scopes.is_some() {
+            self.require(caller, Scope::Admin)?;
+        }
+        let before = self.known_operator(caller, id.as_str()).await?;
+        let name = edit.name.unwrap_or_else(|| before.operator.name.clone());
+        check_name(&name)?;
+        if edit.scopes.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Err(invalid("scopes", "there must be at least one", "give some of read, manage, call, admin"));
+        }
+        let hash = match &edit.password {
+            Some(password) => {
+                password::check(password, &name)?;
+                Some(self.hash_password(password).await?)
+            }
+            None => None,
+        };
+        let kept = kept.map(|token| sha256(token.as_bytes()));
+        let (id, tenant, wanted) = (id.clone(), caller.tenant.clone(), name.clone());
+        let changed = self.store.write(move |tx| {
+            let scopes = edit.scopes.unwrap_or(before.operator.scopes);
+            if !scopes.contains(&Scope::Admin) && is_last_admin(tx, &tenant, &id)? {
+                return Ok(false);
+            }
+            tx.put_operator(&id, &name, &scopes)?;
+            if let Some(theme) = edit.theme {
+                tx.put_operator_theme(&id, theme)?;
+            }
+            if let Some(hash) = hash {
+                tx.put_operator_password(&id, &hash)?;
+                tx.end_console_sessions(&id, kept.as_ref())?;
+            }
+            Ok(true)
+        });
+        if !changed.await.map_err(|error| taken(error, "operator", &wanted))? {
+            return Err(last_admin());
+        }
+        self.record(caller, "operator.edit", before.operator.id.as_str(), "ok", None)
+    }
+
+    /// Removes an operator, with all sessions; never the last who may do everything.
+    pub async fn remove_operator(&self, caller: &Caller, id: &KeyId) -> Result<()> {
+        self.require(caller, Scope::Admin)?;
+        let found = self.known_operator(caller, id.as_str()).await?;
+        let (id, tenant) = (id.clone(), caller.tenant.clone());
+        let removed = self.store.write(move |tx| {
+            if is_last_admin(tx, &tenant, &id)? {
+                return Ok(false);
+            }
+            tx.remove_operator(&id).map(|()| true)
+        });
+        if !removed.await? {
+            return Err(last_admin());
+        }
+        let Operator { id, name, .. } = found.operator;
+        self.record(caller, "operator.remove", id.as_str(), "ok", Some(name))
+    }
+
+    /// Ends an operator's sessions, but the one of this token.
+    pub async fn end_sessions(&self, caller: &Caller, id: &KeyId, but: Option<&str>) -> Result<()> {
+        if *id != caller.key {
+            self.require(caller, Scope::Admin)?;
+        }
+        let (id, but) = (id.clone(), but.map(|token| sha256(token.as_bytes())));
+        self.store.write(move |tx| tx.end_console_sessions(&id, but.as_ref())).await?;
+        self.record(caller, "operator.sign_out", caller.key.as_str(), "ok", Some("all other sessions".to_owned()))
+    }
+
+    /// Whether this is the password of the operator behind a caller; a wrong one counts like one at the door.
+    pub async fn confirm_password(&self, caller: &Caller, password: &Secret) -> Result<()> {
+        let name = self.known_operator(caller, caller.key.as_str()).await?.operator.name;
+        self.operator_by_password(&caller.tenant, &name, password).await.map(drop)
+    }
+}
+
+/// Whether nobody else may do everything.
+fn is_last_admin(tx: &Tx<'_>, tenant: &Tenant, id: &KeyId) -> StoreResult<bool> {
+    let admins = tx.operators(tenant)?.into_iter().filter(|it| it.operator.scopes.contains(&Scope::Admin));
+    Ok(admins.map(|it| it.operator.id).eq([id.clone()]))
+}
+
+fn last_admin() -> Error {
+    Error::NotPossible("this is the last operator who may do everything; make somebody else one first".to_owned())
+}
