@@ -76,8 +76,9 @@ pub use fence::Instance;
 pub use gateway::{ProxyRequest, Reply};
 pub use idempotency::{Idempotency, KeptReply};
 pub use manage::{
-    ConnectionEdit, Counts, IntegrationEdit, MadeSource, Meaning, NewConnection, NewIntegration, NewSource, NewVersion, Page,
-    ProviderVersion, SetUp, ShownConnection, ShownProvider, ShownSource, SourceEdit, Upgrade, VariableEdit, Wanted,
+    ConnectionEdit, Counts, IntegrationEdit, MadeSource, Meaning, NewConnection, NewIntegration, NewSource, NewVersion,
+    Page, ProviderVersion, SetUp, ShownConnection, ShownProvider, ShownSource, SourceEdit, Upgrade, VariableEdit,
+    Wanted,
 };
 pub use open::{Broker, Opened, Retention, Settings};
 pub use operator::{OperatorEdit, OperatorLink, SignedIn};

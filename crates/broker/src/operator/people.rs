@@ -65,7 +65,13 @@ impl Broker {
 
     /// Changes an operator: people their own name, password and colours, administrators all. `kept` is the token of the session that goes on after a
     /// change of the password.
-    pub async fn edit_operator(&self, caller: &Caller, id: &KeyId, edit: OperatorEdit, kept: Option<&str>) -> Result<()> {
+    pub async fn edit_operator(
+        &self,
+        caller: &Caller,
+        id: &KeyId,
+        edit: OperatorEdit,
+        kept: Option<&str>,
+    ) -> Result<()> {
         if *id != caller.key || edit.scopes.is_some() {
             self.require(caller, Scope::Admin)?;
         }

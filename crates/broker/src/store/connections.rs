@@ -105,10 +105,16 @@ pub struct Filter {
 impl Filter {
     /// Patterns for what is searched: each sign stands for itself.
     fn patterns(&self) -> (Option<String>, Option<String>) {
-        let plain = |text: &str| text.chars().flat_map(|c| matches!(c, '%' | '_' | '!').then_some('!').into_iter().chain([c])).collect::<String>();
+        let plain = |text: &str| {
+            text.chars()
+                .flat_map(|c| matches!(c, '%' | '_' | '!').then_some('!').into_iter().chain([c]))
+                .collect::<String>()
+        };
         // Tags are stored as a JSON object of texts.
         let tag = self.tag.as_ref().map(|(name, value)| {
-            let pair = value.as_ref().map_or_else(|| format!("{}:", to_json(name)), |value| format!("{}:{}", to_json(name), to_json(value)));
+            let pair = value
+                .as_ref()
+                .map_or_else(|| format!("{}:", to_json(name)), |value| format!("{}:{}", to_json(name), to_json(value)));
             format!("%{}%", plain(&pair))
         });
         (tag, self.search.as_ref().map(|text| format!("%{}%", plain(&text.to_lowercase()))))

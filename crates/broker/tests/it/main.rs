@@ -20,6 +20,7 @@ mod judgement;
 mod language;
 mod learning;
 mod logs;
+mod operators;
 mod postgres;
 mod recovery;
 mod renewal;

@@ -35,6 +35,8 @@ mod language;
 mod learning;
 #[path = "../it/logs.rs"]
 mod logs;
+#[path = "../it/operators.rs"]
+mod operators;
 #[path = "../it/postgres.rs"]
 mod postgres;
 #[path = "../it/recovery.rs"]
