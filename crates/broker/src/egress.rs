@@ -168,6 +168,16 @@ impl Egress {
         Ok(Self::with(clock, policy, connectors, Some(tls)))
     }
 
+    /// Whether a sandbox in this process may be called, once it is there.
+    pub(crate) fn has_room_for_sandbox(&self) -> bool {
+        self.policy.has_room_for_sandbox()
+    }
+
+    /// Lets the sandbox in this process be called, at exactly this address.
+    pub(crate) fn admit_sandbox(&self, address: std::net::SocketAddr) -> bool {
+        self.policy.admit_sandbox(address)
+    }
+
     /// A client for a rehearsal: every host is this loopback address, without TLS, while addresses stay as definitions have them; the
     /// sandbox plays the provider there. Not for a server: no configuration leads here.
     ///

@@ -215,6 +215,24 @@ impl Broker {
         &self.settings.public_url
     }
 
+    /// Whether a sandbox in this process may be set up.
+    pub fn may_open_sandbox(&self) -> bool {
+        self.egress.has_room_for_sandbox()
+    }
+
+    /// Lets the sandbox in this process be called, at exactly this loopback address.
+    ///
+    /// # Errors
+    /// [`Error::NotPossible`] where the configuration leaves no room for one.
+    pub fn open_sandbox(&self, address: std::net::SocketAddr) -> Result<()> {
+        match self.egress.admit_sandbox(address) {
+            true => Ok(()),
+            false => Err(Error::NotPossible(
+                "this server starts no sandbox: it is switched off (`sandbox` in the configuration), or the public URL is none of this machine alone; run `keyholder sandbox` beside it".to_owned(),
+            )),
+        }
+    }
+
     /// Why and since when nothing is renewed; `None`: it is.
     pub fn fenced(&self) -> Option<Fenced> {
         self.fence.state()

@@ -1,7 +1,8 @@
 //! Which hosts and addresses may be called.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use http::Uri;
 
@@ -9,6 +10,8 @@ use http::Uri;
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     rules: Rules,
+    /// Where the sandbox in this process listens, once somebody has begun it; `None`: there is room for none.
+    sandbox: Option<OnceLock<SocketAddr>>,
 }
 
 /// A comma-separated list of [`AllowRule`]s, as `KEYHOLDER_EGRESS_ALLOW` holds it.
@@ -36,7 +39,22 @@ pub struct BadRule(String);
 impl Policy {
     /// The policy with these exceptions.
     pub fn new(rules: Rules) -> Self {
-        Self { rules }
+        Self { rules, sandbox: None }
+    }
+
+    /// The same, with room for a sandbox in this process.
+    pub fn with_room_for_sandbox(self) -> Self {
+        Self { sandbox: Some(OnceLock::new()), ..self }
+    }
+
+    pub(super) fn has_room_for_sandbox(&self) -> bool {
+        self.sandbox.is_some()
+    }
+
+    /// Lets this loopback address be called, as the sandbox's; `false` where there is no room for one.
+    pub(super) fn admit_sandbox(&self, address: SocketAddr) -> bool {
+        let room = self.sandbox.as_ref().filter(|_| address.ip().is_loopback());
+        room.is_some_and(|room| *room.get_or_init(|| address) == address)
     }
 
     /// Adds an exception.
@@ -82,6 +100,9 @@ impl Policy {
     }
 
     fn lists_address(&self, address: IpAddr, port: u16) -> bool {
+        if self.sandbox.as_ref().and_then(OnceLock::get) == Some(&SocketAddr::new(address, port)) {
+            return true;
+        }
         self.rules.0.iter().any(|rule| match rule {
             AllowRule::Network(network, bits) => within(address, *network, *bits),
             AllowRule::Socket(only, at) => *only == address && *at == port,
@@ -111,7 +132,7 @@ impl FromStr for AllowRule {
         if let Ok(address) = bare.parse::<IpAddr>() {
             return Ok(AllowRule::Network(address, width(address)));
         }
-        if let Ok(socket) = entry.parse::<std::net::SocketAddr>() {
+        if let Ok(socket) = entry.parse::<SocketAddr>() {
             return Ok(AllowRule::Socket(socket.ip(), socket.port()));
         }
         if let Some((address, bits)) = entry.split_once('/') {

@@ -160,6 +160,7 @@ async fn a_list_is_narrowed_by_provider_tag_and_text() {
         let new =
             NewConnection { name, integration, owner: owner.map(str::to_owned), tags, ..NewConnection::default() };
         app.broker.add_connection(&app.admin, new).await.unwrap();
+        app.advance(1);
     }
     let found = |filter: Filter| {
         let (broker, admin) = (app.broker.clone(), app.admin.clone());

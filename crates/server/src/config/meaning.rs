@@ -43,6 +43,8 @@ pub struct Config {
     pub workers: Option<usize>,
     /// How long what happened is kept.
     pub retention: Retention,
+    /// Whether the console may start a sandbox in this process. Only where the public URL is this machine's own.
+    pub sandbox: bool,
     /// Filter of the log.
     pub log: String,
     /// Write the log as JSON lines.
@@ -86,6 +88,7 @@ pub(super) fn understand(
         pace: pace(&written)?,
         workers: workers(&written)?,
         retention: retention(&written)?,
+        sandbox: sandbox(&written)?,
         log,
         log_json,
         client: ClientConfig {
@@ -106,7 +109,10 @@ impl Config {
             Some(path) => Some(std::fs::read(path).map_err(|e| self.bad_ca(path, e.to_string()))?),
             None => None,
         };
-        Egress::new(clock, Policy::new(self.egress_allow.clone()), extra.as_deref())
+        let policy = Policy::new(self.egress_allow.clone());
+        let here = matches!(self.public_url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        let policy = if self.sandbox && here { policy.with_room_for_sandbox() } else { policy };
+        Egress::new(clock, policy, extra.as_deref())
             .map_err(|e| self.bad_ca(self.ca_file.as_deref().unwrap_or(&self.data_dir), e.to_string()))
     }
 
@@ -178,6 +184,10 @@ fn pace(written: &Written) -> Result<Pace, ConfigError> {
         _ => Err(bad(key, &written[key], "it is out of range".to_owned(), remedy)),
     };
     Ok(Pace { at_once: number("renewals_per_endpoint")?.into(), per_second: number("renewals_per_second")?.into() })
+}
+
+fn sandbox(written: &Written) -> Result<bool, ConfigError> {
+    parse(written, "sandbox", "write true or false")
 }
 
 fn workers(written: &Written) -> Result<Option<usize>, ConfigError> {

@@ -36,7 +36,7 @@ pub(super) struct Placed {
 pub(super) type Written = BTreeMap<&'static str, Placed>;
 
 /// The keys and the environment variables behind them.
-pub(super) const KEYS: [(&str, &str); 15] = [
+pub(super) const KEYS: [(&str, &str); 16] = [
     ("listen", "KEYHOLDER_LISTEN"),
     ("public_url", "KEYHOLDER_PUBLIC_URL"),
     ("data_dir", "KEYHOLDER_DATA_DIR"),
@@ -48,6 +48,7 @@ pub(super) const KEYS: [(&str, &str); 15] = [
     ("stop_delay", "KEYHOLDER_STOP_DELAY"),
     ("renewals_per_endpoint", "KEYHOLDER_RENEWALS_PER_ENDPOINT"),
     ("renewals_per_second", "KEYHOLDER_RENEWALS_PER_SECOND"),
+    ("sandbox", "KEYHOLDER_SANDBOX"),
     ("workers", "KEYHOLDER_WORKERS"),
     ("audit_days", "KEYHOLDER_AUDIT_DAYS"),
     ("usage_days", "KEYHOLDER_USAGE_DAYS"),
@@ -68,6 +69,7 @@ struct File {
     stop_delay: Option<Spanned<String>>,
     renewals_per_endpoint: Option<Spanned<i64>>,
     renewals_per_second: Option<Spanned<i64>>,
+    sandbox: Option<Spanned<bool>>,
     workers: Option<Spanned<i64>>,
     audit_days: Option<Spanned<i64>>,
     usage_days: Option<Spanned<i64>>,
@@ -139,6 +141,7 @@ fn read(text: &str, place: &str) -> Result<Written, ConfigError> {
         file.stop_delay,
         file.renewals_per_endpoint.map(number),
         file.renewals_per_second.map(number),
+        file.sandbox.map(|it| Spanned::new(it.span(), it.into_inner().to_string())),
         file.workers.map(number),
         file.audit_days.map(number),
         file.usage_days.map(number),

@@ -33,11 +33,13 @@ pub(crate) struct App {
     pub(crate) serving: std::sync::Arc<std::sync::atomic::AtomicBool>,
     /// The pages of the console.
     pages: std::sync::Arc<console::Pages>,
+    /// The sandbox in this process, once somebody tries it.
+    sandbox: std::sync::Arc<console::sandbox::SandboxPlace>,
 }
 
 impl App {
     fn new(broker: Broker, serving: std::sync::Arc<std::sync::atomic::AtomicBool>) -> Self {
-        Self { broker, serving, pages: std::sync::Arc::new(routes::pages()) }
+        Self { broker, serving, pages: std::sync::Arc::new(routes::pages()), sandbox: std::sync::Arc::default() }
     }
 }
 

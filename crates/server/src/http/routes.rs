@@ -11,7 +11,7 @@ use keyholder_broker::model::Scope;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::api::{connections, integrations, keys, operations, operators, providers, sessions, sources, usage};
-use super::console::{self, catalogue, home, import, integration, session, setup, sign_in};
+use super::console::{self, catalogue, home, import, integration, sandbox, session, setup, sign_in};
 use super::{App, assets, caller, connect, gateway, health, idempotency, openapi, origin, problem};
 use problem::{ApiError, Problem, Refusal};
 
@@ -132,7 +132,7 @@ pub fn table() -> Vec<Route> {
 /// Pages of the console: signing in, the first page, the lists.
 #[rustfmt::skip]
 fn pages_of_frame() -> Vec<Route> {
-    use Scope::Read;
+    use Scope::{Manage, Read};
     vec![
         public("get", "/", sign_in::root, "To the console"),
         public("get", "/console/welcome/{token}", sign_in::welcome, "Becoming an operator"),
@@ -142,6 +142,9 @@ fn pages_of_frame() -> Vec<Route> {
         view("post", "/console/sign-out", Read, sign_in::sign_out, "Signing out"),
         view("post", "/console/theme", Read, sign_in::theme, "Light or dark"),
         view("get", "/console/", Read, home::page, "The first page"),
+        view("post", "/console/sandbox", Manage, sandbox::start, "The sandbox, for a first try"),
+        view("get", "/console/connections", Read, console::connections::list, "Connections"),
+        view("get", "/console/integrations", Read, console::integrations::list, "Integrations"),
     ]
 }
 

@@ -264,6 +264,7 @@ async fn every_success_is_what_the_document_says() {
     on.call("post", "/v1/keys", "", json!({"name": "k", "scopes": ["read"], "limits": {"methods": ["GET"]}})).await;
     on.call("get", "/v1/keys", "", json!(null)).await;
     on.call("delete", "/v1/keys/{key}", "k", json!(null)).await;
+    on.call("post", "/v1/operators/links", "", json!({"scopes": ["read"]})).await;
     on.call("get", "/v1/audit", "", json!(null)).await;
     let used = on.call("get", "/v1/usage", "", json!(null)).await;
     assert!(!used["items"].as_array().unwrap().is_empty(), "{used}");

@@ -1,9 +1,12 @@
 //! Every route of the table, whatever is added to it: no key, the wrong key, the right key, the wrong method.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keyholder::http::{Route, table};
 use serde_json::json;
 
 use crate::app::{App, full};
+use crate::person::Person;
 
 const SCOPES: [&str; 4] = ["read", "manage", "token", "call"];
 
@@ -108,5 +111,51 @@ async fn a_wrong_method_is_a_problem_document_that_names_the_right_ones() {
         // RFC 9110 §15.5.6: the field is a must.
         let allowed = allowed.unwrap_or_else(|| panic!("{}: no Allow", route.path));
         assert!(allowed.contains(&route.method.to_uppercase()), "{}: {allowed}", route.path);
+    }
+}
+
+/// Somebody who is signed in with these scopes, and what forms of the session carry.
+async fn signed_in(app: &App, scopes: &[&str]) -> (Person, String) {
+    let made = app.admin().post("/v1/operators/links", json!({"scopes": scopes})).await.ok(201);
+    let person = app.person();
+    let form = [("name", app.unique("somebody")), ("password", "correct horse battery".to_owned())];
+    let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let joined = person.post(made["url"].as_str().unwrap(), &form).await;
+    assert_eq!(joined.status, 303, "{joined:?}");
+    let token = person.cookies()["keyholder-console"].clone();
+    (person, URL_SAFE_NO_PAD.encode(keyholder_oauth::sha256(format!("csrf {token}").as_bytes())))
+}
+
+/// The permission matrix of the console's pages.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_page_lets_in_whoever_may_and_nobody_else() {
+    const ROLES: [&str; 4] = ["read", "manage", "call", "admin"];
+    let app = App::start().await;
+    for route in table() {
+        let Some(scope) = route.person.map(|scope| scope.as_str()) else { continue };
+        let (place, path) = (format!("{} {}", route.method, route.path), path(&route));
+        let ask = async |person: &Person, csrf: &str| match route.method {
+            "post" => person.post(&path, &[("csrf", csrf)]).await,
+            _ => person.get(&path).await,
+        };
+        let stranger = ask(&app.person(), "").await;
+        match route.method {
+            "post" => assert_eq!(stranger.status, 403, "{place}"),
+            _ => {
+                assert_eq!(stranger.status, 303, "{place}");
+                assert!(stranger.reply.header("location").unwrap().starts_with("/console/sign-in"), "{place}");
+            }
+        }
+        let others: Vec<_> = ROLES.into_iter().filter(|role| *role != scope && *role != "admin").collect();
+        let (person, csrf) = signed_in(&app, &others).await;
+        assert_eq!(ask(&person, &csrf).await.status, 403, "{place}: for those who may {others:?}");
+        let (person, csrf) = signed_in(&app, &[scope]).await;
+        if route.method == "post" {
+            assert_eq!(ask(&person, "").await.status, 403, "{place}: without what forms carry");
+            let elsewhere = person.post_with(&path, &[("sec-fetch-site", "cross-site")], &[("csrf", &csrf)]).await;
+            assert_eq!(elsewhere.status, 403, "{place}: from elsewhere");
+        }
+        let status = ask(&person, &csrf).await.status;
+        assert!(!matches!(status, 401 | 403 | 405 | 500), "{place}: {status} for whoever may {scope}");
     }
 }

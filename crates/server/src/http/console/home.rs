@@ -1,22 +1,79 @@
-//! The first page.
+//! The first page: where to begin, or how things stand.
 
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use keyholder_broker::model::{Scope, Status};
+use keyholder_broker::store::Filter;
+use keyholder_broker::{Counts, Page};
 
 use super::super::App;
+use super::super::problem::ApiError;
+use super::connections::{Listed, Pill, STATES};
 use super::session::Person;
-use super::{Frame, Menu, frame, render};
+use super::{Frame, Menu, frame, places, render};
+
+/// So many of those that need a person stand here; the list has all.
+const SHOWN: i64 = 10;
 
 #[derive(Template)]
 #[template(path = "console/home.html")]
-struct Home<'a> {
+struct InUse<'a> {
     page: Frame<'a>,
+    tiles: Vec<Tile>,
+    needing: Vec<Listed>,
+    more: i64,
+    more_href: String,
+}
+
+/// How many connections are in a state.
+struct Tile {
+    pill: Pill,
+    count: i64,
+    href: String,
+}
+
+#[derive(Template)]
+#[template(path = "console/first.html")]
+struct First<'a> {
+    page: Frame<'a>,
+    /// The sandbox can be begun by a button.
+    sandbox: bool,
+    may_manage: bool,
 }
 
 /// `GET /console/`.
-pub(in crate::http) async fn page(State(app): State<App>, person: Person) -> Response {
+pub(in crate::http) async fn page(State(app): State<App>, person: Person) -> Result<Response, ApiError> {
+    let counts = app.broker.counts(&person.caller).await?;
     let page = frame(&app, &person, Menu::Home).await;
-    render::page(&person, StatusCode::OK, &Home { page })
+    if counts.integrations == 0 {
+        let (sandbox, may_manage) = (app.broker.may_open_sandbox(), person.may(Scope::Manage));
+        return Ok(render::page(&person, StatusCode::OK, &First { page, sandbox, may_manage }));
+    }
+    let mut needing = Vec::new();
+    for state in [Status::Reconnect, Status::Failing] {
+        let filter = Filter { state: Some(state), ..Filter::default() };
+        let some = Page { after: String::new(), limit: SHOWN };
+        needing.extend(app.broker.connections(&person.caller, &filter, &some).await?.iter().map(Listed::from));
+    }
+    needing.truncate(usize::try_from(SHOWN).unwrap_or(0));
+    let all = counts.of(Status::Reconnect.as_str()) + counts.of(Status::Failing.as_str());
+    let template = InUse {
+        page: page.live_if(&app, None),
+        tiles: tiles(&counts),
+        more: all - i64::try_from(needing.len()).unwrap_or(0),
+        more_href: places::with(places::CONNECTIONS, &[("state", Status::Reconnect.as_str())]),
+        needing,
+    };
+    Ok(render::page(&person, StatusCode::OK, &template))
+}
+
+fn tiles(counts: &Counts) -> Vec<Tile> {
+    let tile = |state: Status| Tile {
+        pill: state.into(),
+        count: counts.of(state.as_str()),
+        href: places::with(places::CONNECTIONS, &[("state", state.as_str())]),
+    };
+    STATES.into_iter().map(tile).filter(|tile| tile.count > 0 || tile.pill.color == "green").collect()
 }

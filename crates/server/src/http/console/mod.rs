@@ -4,10 +4,14 @@
 //! addresses, `words` what is said in more than one place. What a template gets is ready: it decides nothing but layout.
 #![allow(dead_code, reason = "the frame stands before all of its pages")]
 
+mod again;
+pub(in crate::http) mod connections;
 pub(in crate::http) mod forms;
 pub(in crate::http) mod home;
+pub(in crate::http) mod integrations;
 pub(in crate::http) mod places;
 pub(in crate::http) mod render;
+pub(in crate::http) mod sandbox;
 pub(in crate::http) mod session;
 pub(in crate::http) mod sign_in;
 pub(in crate::http) mod words;
@@ -152,6 +156,11 @@ impl Frame<'_> {
     /// Its parts follow what happens, told at this address.
     pub(in crate::http) fn live(self, url: impl Into<String>) -> Self {
         Self { events: Some(url.into()), ..self }
+    }
+
+    /// As [`Self::live`], where events are told: of one connection, or of all.
+    pub(in crate::http) fn live_if(self, app: &App, connection: Option<&str>) -> Self {
+        if app.pages.contains_key(places::EVENTS) { self.live(places::events(connection)) } else { self }
     }
 
     /// Something is under way: it looks again after so many milliseconds.

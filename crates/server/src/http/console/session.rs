@@ -14,7 +14,7 @@ use keyholder_oauth::Secret;
 use super::super::App;
 use super::super::origin::{Cookie, canonical, is_cross_site};
 use super::super::problem::{ApiError, Problem, Refusal};
-use super::{places, render};
+use super::{again, places, render};
 
 /// The session's cookie. Strict: nothing that another site begins is done as somebody who is signed in here.
 pub(in crate::http) const COOKIE: Cookie =
@@ -81,13 +81,10 @@ pub(in crate::http) async fn layer(
     if posted && is_cross_site(&app, request.headers()) {
         return refused_alone(&Refusal::CrossSite);
     }
-    let person = match person(&app, request.headers(), path).await {
+    let person = match person(&app, request.headers(), path.clone()).await {
         Ok(Some(person)) => person,
-        Ok(None) if posted => return refused_alone(&Refusal::SignedOut),
-        Ok(None) => {
-            let path = request.uri().path_and_query().map_or(places::HOME, |it| it.as_str());
-            return render::to(places::sign_in(places::within(path)));
-        }
+        Ok(None) if posted => return again::signed_out(path, request).await,
+        Ok(None) => return render::to(places::sign_in(places::within(&path))),
         Err(error) => return refused_by(&error),
     };
     if let Err(error) = app.broker.require(&person.caller, scope) {

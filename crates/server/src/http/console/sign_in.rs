@@ -9,13 +9,17 @@ use keyholder_broker::model::{For, Theme};
 use keyholder_oauth::Secret;
 use serde::Deserialize;
 
-use super::super::input::{InPath, InQuery, read_posted};
+use super::super::input::{InPath, InQuery, read_up_to};
 use super::super::origin::{canonical, is_cross_site};
 use super::super::problem::{ApiError, Problem, Refusal};
 use super::super::{App, assets};
+use super::again::{self, Kept};
 use super::forms::{Field, Pairs, Posted, Wrong, mark, wrongs};
 use super::session::{COOKIE, Person, person, signed_in};
 use super::{places, render};
+
+/// Most bytes of a form that anybody may send: what was kept of another form is in it, encoded once more.
+const MOST_POSTED: usize = 4 * again::MOST;
 
 #[derive(Template)]
 #[template(path = "console/welcome.html")]
@@ -35,6 +39,7 @@ struct SignIn {
     password: Field,
     next: String,
     wrong: Vec<Wrong>,
+    kept: Kept,
 }
 
 /// `GET /console/welcome/{token}`: looking uses nothing up.
@@ -105,7 +110,7 @@ pub(in crate::http) async fn page(
     }
     match person(&app, &headers, String::new()).await {
         Ok(Some(_)) => render::to(next),
-        Ok(None) => sign_in_page(StatusCode::OK, "", next, None),
+        Ok(None) => sign_in_page(StatusCode::OK, "", next, None, Kept::default()),
         Err(error) => refused(&Problem::of(&error)),
     }
 }
@@ -126,16 +131,21 @@ pub(in crate::http) async fn sign_in(State(app): State<App>, headers: HeaderMap,
             {
                 return refused(&Problem::of(&error));
             }
-            signed_in(&app, &session, render::to(next))
+            let kept = Kept::of_form(&form);
+            match kept.is_empty() {
+                true => signed_in(&app, &session, render::to(next)),
+                false => signed_in(&app, &session, again::page(&app, &session, next, &kept).await),
+            }
         }
         Err(error) => match wrongs(&error) {
-            Some(_) => sign_in_page(StatusCode::UNPROCESSABLE_ENTITY, name, next, Some(&error)),
+            Some(_) => sign_in_page(StatusCode::UNPROCESSABLE_ENTITY, name, next, Some(&error), Kept::of_form(&form)),
             None => refused(&Problem::of(&error)),
         },
     }
 }
 
-fn sign_in_page(status: StatusCode, name: &str, next: &str, error: Option<&Error>) -> Response {
+/// The page to sign in on; `kept` is what somebody had posted who was signed out.
+pub(super) fn sign_in_page(status: StatusCode, name: &str, next: &str, error: Option<&Error>, kept: Kept) -> Response {
     let mut name = Field::text("name", "Name", "").value(name).required();
     name.autocomplete = "username";
     let mut password = Field::text("password", "Password", "").required().secret(false);
@@ -143,7 +153,7 @@ fn sign_in_page(status: StatusCode, name: &str, next: &str, error: Option<&Error
     let wrong = error.and_then(wrongs).unwrap_or_default();
     let wrong = mark(&mut [&mut name, &mut password], &wrong);
     let style = assets::console_paths().0;
-    render::alone(status, &SignIn { style, name, password, next: next.to_owned(), wrong })
+    render::alone(status, &SignIn { style, name, password, next: next.to_owned(), wrong, kept })
 }
 
 /// A form of whoever isn't signed in: it must come from here.
@@ -151,7 +161,7 @@ async fn posted(app: &App, headers: &HeaderMap, request: Request) -> Result<Pair
     if is_cross_site(app, headers) {
         return Err(refused(&Problem::of_refusal(&Refusal::CrossSite)));
     }
-    let body = read_posted(request).await.map_err(|ApiError(problem)| refused(&problem))?;
+    let body = read_up_to(MOST_POSTED, request).await.map_err(|ApiError(problem)| refused(&problem))?;
     Ok(Pairs::read(&body))
 }
 

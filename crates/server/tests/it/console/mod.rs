@@ -2,10 +2,12 @@
 
 mod shell;
 // A
+mod lists;
+mod sign_in;
+// B
 mod catalogue;
 mod form;
 mod import;
-// B
 // C
 // D
 
