@@ -53,7 +53,7 @@ function enhance(root) {
   for (const link of all('a[data-dialog]', root)) opens(link);
   for (const input of all('[data-file]', root)) reads(input);
   for (const field of all('[data-submit]', root)) field.addEventListener('change', () => field.form.requestSubmit());
-  for (const done of all('[data-saved]', root)) sessionStorage.removeItem(`draft ${done.dataset.saved}`);
+  for (const done of all('[data-saved]', root)) sessionStorage.removeItem(draftOf(done.dataset.saved));
 }
 
 function copies(button) {
@@ -130,8 +130,11 @@ const initial = (field) => (isBox(field) ? String(field.defaultChecked) : field.
   ?? ([...field.options ?? []].find((it) => it.defaultSelected) ?? field.options?.[0])?.value ?? '');
 const keyOf = (field) => (isBox(field) ? `${field.name}=${field.value}` : field.name);
 
+/** Drafts belong to whoever typed them: another person in this browser is not offered them. */
+const draftOf = (key) => `draft ${words.who} ${key}`;
+
 function guard(form) {
-  const place = `draft ${form.dataset.guard}`;
+  const place = draftOf(form.dataset.guard);
   const mark = $('[data-unsaved]', form);
   let leaving = false;
   const changed = () => [...form.elements].filter((it) => isTyped(it) && valueOf(it) !== initial(it));

@@ -40,6 +40,8 @@ pub(in crate::http) struct Frame<'a> {
     /// Where this page is, for forms that come back here.
     pub(in crate::http) path: &'a str,
     pub(in crate::http) who: &'a str,
+    /// Whose drafts are kept in the browser.
+    pub(in crate::http) who_id: &'a str,
     /// Chosen colours.
     pub(in crate::http) theme: Option<&'static str>,
     pub(in crate::http) other_theme: &'static str,
@@ -141,6 +143,7 @@ pub(in crate::http) async fn frame<'a>(app: &App, person: &'a Person, here: Menu
         csrf: &person.csrf,
         path: &person.path,
         who: &person.name,
+        who_id: person.caller.key.as_str(),
         theme: person.theme.map(Theme::as_str),
         other_theme: if person.theme == Some(Theme::Dark) { "light" } else { "dark" },
         menu: Menu::ALL.into_iter().filter(may).map(shown).collect(),
