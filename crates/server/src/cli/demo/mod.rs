@@ -96,6 +96,7 @@ fn invite(out: &Out, stage: &Stage) -> Result {
         (format!("curl -d '{{\"all\": true}}' {sandbox}/admin/revoke"), "the provider withdraws everything …"),
         (format!("{program} connection refresh calendar"), "… and this is what you see"),
         (format!("{program} audit"), "who did what"),
+        (format!("{program} operator link"), "a link to the console, to be opened in the browser"),
     ];
     let width = commands.iter().filter(|(_, why)| !why.is_empty()).map(|(c, _)| c.chars().count()).max().unwrap_or(0);
     for (command, why) in commands {

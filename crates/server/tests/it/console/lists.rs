@@ -104,7 +104,7 @@ async fn lists_are_searched_narrowed_and_paged() {
     });
     let failing = app.admin().post("/v1/connections", json!({"name": "hopeless", "integration": integration})).await;
     failing.ok(201);
-    app.fault("token=invalid_client");
+    app.fault("token=error:invalid_client");
     app.admin().post("/v1/connections/machine/refresh", json!({})).await;
     let bob = browser.second_person();
     second(&app, &bob, "Bob", &["read"]).await;

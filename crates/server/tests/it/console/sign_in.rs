@@ -58,7 +58,7 @@ async fn the_first_minute_leads_from_a_link_to_three_ways_to_begin() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_says_so_and_then_makes_wait() {
-    let app = App::start().await;
+    let (app, clock) = App::on_a_clock().await;
     let browser = Browser::start();
     tokio::task::block_in_place(|| {
         owner(&app, &browser);
@@ -79,6 +79,10 @@ async fn a_wrong_password_says_so_and_then_makes_wait() {
         other.fill("Password (required)", PASSWORD);
         other.click("button", "Sign in");
         other.see("Too many were wrong in a row; try again in 1 s.");
+        clock.advance(std::time::Duration::from_secs(1));
+        other.fill("Password (required)", PASSWORD);
+        other.click("button", "Sign in");
+        other.see("There is no connection yet.");
     });
 }
 
@@ -240,6 +244,17 @@ async fn forms_from_elsewhere_and_old_forms_do_nothing() {
         let location = person.post("/console/sign-in", &form).await;
         let location = location.reply.header("location").unwrap().to_owned();
         assert!(location.starts_with("/console/") && !location.contains("//"), "{next}: {location}");
+    }
+    // Nothing that opens the console lies in the data folder.
+    let session = &person.cookies()["keyholder-console"];
+    let token = link.rsplit('/').next().unwrap();
+    for file in
+        std::fs::read_dir(app.folder.path()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file())
+    {
+        let bytes = std::fs::read(&file).unwrap();
+        for secret in [PASSWORD, session, token, &csrf] {
+            assert!(!bytes.windows(secret.len()).any(|it| it == secret.as_bytes()), "{}", file.display());
+        }
     }
     // Whoever was signed in before signing in again isn't any more.
     let old = person.post("/console/theme", &form).await;
