@@ -82,7 +82,7 @@ async fn a_wrong_password_says_so_and_then_makes_wait() {
         clock.advance(std::time::Duration::from_secs(1));
         other.fill("Password (required)", PASSWORD);
         other.click("button", "Sign in");
-        other.see("There is no connection yet.");
+        other.see("Nothing fits what you asked for.");
     });
 }
 
