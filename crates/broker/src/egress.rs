@@ -218,6 +218,13 @@ impl Egress {
         Self { clock, simulated: Some(replica), ..self.clone() }
     }
 
+    /// Whether the address may be called, as far as that is known before its host is looked up.
+    pub(crate) fn check(&self, url: &url::Url) -> Result<(), EgressError> {
+        let uri: Uri = url.as_str().parse().unwrap_or_default();
+        let refused = |why| EgressError { origin: origin_of(&uri), what: EgressFault::Refused(why) };
+        self.policy.check_uri(&uri).map_err(refused)
+    }
+
     /// Sends a provider call once and reads the whole reply within `bounds`.
     pub async fn fetch(&self, request: Request<SecretBytes>, bounds: Bounds) -> Result<Fetched, EgressError> {
         self.fetch_by(&self.once, request, bounds).await

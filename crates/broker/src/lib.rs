@@ -18,6 +18,7 @@ mod advice;
 mod allowance;
 mod audit;
 mod branding;
+mod cause;
 pub mod clock;
 mod connect;
 mod definitions;
@@ -41,6 +42,7 @@ mod operator;
 mod plan;
 pub mod points;
 mod recover;
+mod redact;
 mod renew;
 mod revoke;
 mod scheduler;
@@ -53,6 +55,7 @@ pub mod store;
 mod test;
 mod token;
 mod token_set;
+mod trace;
 mod trust;
 mod unconfirmed;
 mod usage;
@@ -65,6 +68,7 @@ pub use access::{LastKey, MadeKey};
 pub use advice::{Advice, On, Severity, writes};
 pub use audit::{AuditFilter, AuditPage, AuditPart, AuditRow};
 pub use branding::{Branding, Color, Logo};
+pub use cause::{Cause, Difference, redirect_difference};
 pub use connect::{
     Authorize, Begun, Completed, CompletedBy, DeviceCode, Finished, NewConnectSession, OpenSession, Question,
     SessionLink, View,
@@ -86,8 +90,9 @@ pub use renew::RenewalNote;
 pub use revoke::RevocationOutcome;
 pub use seal::SealStatus;
 pub use source::{Preview, RunReply, SourceRun};
-pub use test::{TestReport, TestStep};
+pub use test::{TestReport, TestStep, TestWish};
 pub use token::{AtHand, HandedToken};
+pub use trace::{Exchange, Shown};
 pub use usage::{UsageFilter, UsageLine, UsagePage};
 // A
 // B

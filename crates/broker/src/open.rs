@@ -33,6 +33,7 @@ use crate::points::Points;
 use crate::renew::{Claims, Running};
 use crate::source::KnownSources;
 use crate::store::{Location, Store, StoreError};
+use crate::trace::Traces;
 use crate::usage::Usage;
 use crate::vault::{RootKey, RootKeySource, Vault};
 
@@ -115,6 +116,8 @@ pub struct Inner {
     pub(crate) passwords: Passwords,
     pub(crate) discovered: Discovered,
     pub(crate) computed: Computed,
+    /// Tests under way, which note what is exchanged.
+    pub(crate) traces: Traces,
     /// Renewals under way in this process; everybody who wants the same one waits for the same task.
     pub(crate) renewals: Mutex<HashMap<ConnectionId, Running>>,
     /// What is known of other processes' renewals.
@@ -179,6 +182,7 @@ impl Broker {
             passwords: Passwords::default(),
             discovered: Discovered::default(),
             computed: Computed::default(),
+            traces: Traces::default(),
             renewals: Mutex::default(),
             claims: Claims::default(),
             left_behind: Mutex::default(),

@@ -16,6 +16,7 @@ use crate::error::{Error, Result, invalid};
 use crate::explain::Known;
 use crate::model::{Connection, Integration, IntegrationId, Rate, RenewalPolicy, SecretInput, Tenant, Values};
 use crate::open::Broker;
+use crate::trace::{Noting, Trace};
 use crate::vault::Place;
 
 /// A discovery document is asked for again after this.
@@ -49,12 +50,26 @@ pub(crate) struct Plan {
     pub(crate) integration_secrets: SecretInput,
     /// How its tokens are renewed.
     pub(crate) renewal: RenewalPolicy,
+    /// The tests of this connection that are under way: they note what is asked.
+    pub(crate) traces: Vec<Arc<Trace>>,
 }
 
 impl Plan {
     /// What helps to explain a refusal.
     pub(crate) fn known(&self) -> Known<'_> {
         Known { errors: &self.rendered.known_errors, client_secret_expires_at: self.client_secret_expires_at }
+    }
+
+    /// Which endpoint of the provider this is.
+    fn name_of(&self, endpoint: &TokenEndpoint) -> &'static str {
+        let is = |other: Option<&TokenEndpoint>| other.is_some_and(|other| std::ptr::eq(other, endpoint));
+        if is(self.rendered.introspect.as_ref()) {
+            "introspection_endpoint"
+        } else if is(self.rendered.revoke.as_ref().map(|revoke| &revoke.endpoint)) {
+            "revocation_endpoint"
+        } else {
+            "token_endpoint"
+        }
     }
 
     /// All that may be sent and must not be shown when a provider echoes it; tokens, codes and verifiers come beside.
@@ -82,7 +97,14 @@ impl Broker {
     pub(crate) async fn plan(&self, connection: &Connection, tokens: Option<&TokenSet>) -> Result<Plan> {
         let integration = self.opened_integration(&connection.integration).await?;
         let secrets = self.connection_secrets(connection)?;
-        self.plan_for(&integration, &connection.variables, secrets, tokens).await
+        let mut plan = self.plan_for(&integration, &connection.variables, secrets, tokens).await?;
+        plan.traces = self.traces.of(&connection.id);
+        for trace in &plan.traces {
+            trace.hide(plan.sensitive());
+            trace.hide_client(&plan.client);
+            tokens.into_iter().for_each(|tokens| trace.hide_tokens(tokens));
+        }
+        Ok(plan)
     }
 
     /// The plan under an integration for these connection values.
@@ -106,6 +128,7 @@ impl Broker {
             secrets,
             integration_secrets: integration.secret_variables.clone(),
             renewal: integration.renewal,
+            traces: Vec::new(),
         })
     }
 
@@ -119,6 +142,20 @@ impl Broker {
         let made = self.ingredients(integration, variables, secrets, None).await?;
         let method = made.definition.method(Some(&integration.method))?;
         Ok(made.definition.consent_request(method, &made.values, &made.choice, made.discovered.as_ref())?)
+    }
+
+    /// Where the discovery document of a connection's provider is, if it has one.
+    pub(crate) fn discovery_of(
+        &self,
+        definition: &Definition,
+        integration: &Integration,
+        connection: &Connection,
+        tokens: Option<&TokenSet>,
+    ) -> Result<Option<Discovery>> {
+        let method = definition.method(Some(&integration.method))?;
+        let secrets = self.connection_secrets(connection)?;
+        let values = all_values(integration, &connection.variables, &secrets, tokens);
+        Ok(definition.discovery(method, &values)?)
     }
 
     async fn ingredients(
@@ -171,17 +208,25 @@ impl Broker {
             let remedy = "put the certificate that the provider has for this client, and its private key, in with `keyholder integration edit`";
             invalid("client_certificate", reason, remedy)
         };
-        match &plan.certificate {
-            // Some want it beside a client secret.
-            Some((chain, key)) => {
-                let identity = Identity::read(chain, key).map_err(bad)?;
-                Ok(self.egress.fetch_as(&identity, request, bounds).await?)
-            }
+        // Some want it beside a client secret.
+        let identity = match &plan.certificate {
+            Some((chain, key)) => Some(Identity::read(chain, key).map_err(bad)?),
             None if endpoint.client_auth == ClientAuth::Tls => {
-                Err(bad("the client authenticates by `tls`, but the integration has no certificate".to_owned()))
+                return Err(
+                    bad("the client authenticates by `tls`, but the integration has no certificate".to_owned()),
+                );
             }
-            None => Ok(self.egress.fetch(request, bounds).await?),
+            None => None,
+        };
+        let noting = Noting::begin(&plan.traces, plan.name_of(endpoint), &request, &self.clock);
+        let fetched = match &identity {
+            Some(identity) => self.egress.fetch_as(identity, request, bounds).await,
+            None => self.egress.fetch(request, bounds).await,
+        };
+        if let Some(noting) = noting {
+            noting.end(&fetched, &self.clock);
         }
+        Ok(fetched?)
     }
 
     /// What a signed request needs beside its key.
@@ -192,22 +237,13 @@ impl Broker {
     /// The issuer's document: from memory while it is fresh, else fetched; a stale one serves while the issuer can't be reached.
     pub(crate) async fn discover(&self, discovery: &Discovery) -> Result<Metadata> {
         let now = self.now_ms();
-        // By address too: a definition may expect another issuer in a document than the one it is fetched from.
-        let place = format!("{} {}", discovery.issuer, discovery.urls.first().map_or("", url::Url::as_str));
+        let place = place_of(discovery);
         let known = self.discovered.documents.pin().get(&place).cloned();
         if let Some(known) = known.as_ref().filter(|known| now - known.read_at < millis(DISCOVERY_FRESH)) {
             return Ok(known.metadata.clone());
         }
-        match self.fetch_metadata(discovery).await {
-            Ok(metadata) => {
-                let document = Document { read_at: now, metadata: metadata.clone() };
-                let documents = self.discovered.documents.pin();
-                if documents.len() >= DISCOVERED {
-                    documents.clear();
-                }
-                documents.insert(place, Arc::new(document));
-                Ok(metadata)
-            }
+        match self.discover_anew(discovery, &[]).await {
+            Ok(metadata) => Ok(metadata),
             Err(error) => match known {
                 Some(stale) => {
                     tracing::warn!(%error, "an old discovery document is used");
@@ -218,15 +254,32 @@ impl Broker {
         }
     }
 
+    /// As [`Self::discover`], whatever memory has.
+    pub(crate) async fn discover_anew(&self, discovery: &Discovery, traces: &[Arc<Trace>]) -> Result<Metadata> {
+        let metadata = self.fetch_metadata(discovery, traces).await?;
+        let document = Document { read_at: self.now_ms(), metadata: metadata.clone() };
+        let documents = self.discovered.documents.pin();
+        if documents.len() >= DISCOVERED {
+            documents.clear();
+        }
+        documents.insert(place_of(discovery), Arc::new(document));
+        Ok(metadata)
+    }
+
     /// Asks each place where the document may be; the first valid one counts, else the most telling error.
-    async fn fetch_metadata(&self, discovery: &Discovery) -> Result<Metadata> {
+    async fn fetch_metadata(&self, discovery: &Discovery, traces: &[Arc<Trace>]) -> Result<Metadata> {
         let mut telling: Option<Error> = None;
         for url in &discovery.urls {
             let request = Request::get(url.as_str())
                 .header(http::header::ACCEPT, "application/json")
                 .body(SecretBytes::new(Vec::new()))
                 .map_err(|_| Error::Internal("a discovery URL is no URI"))?;
-            let reply = match self.egress.fetch(request, Bounds::PROVIDER).await {
+            let noting = Noting::begin(traces, "discovery", &request, &self.clock);
+            let fetched = self.egress.fetch(request, Bounds::PROVIDER).await;
+            if let Some(noting) = noting {
+                noting.end(&fetched, &self.clock);
+            }
+            let reply = match fetched {
                 Ok(reply) => reply,
                 Err(error) => return Err(Error::DiscoveryUnreachable(error)),
             };
@@ -399,6 +452,11 @@ pub(crate) fn connection_place<'a>(tenant: &'a Tenant, row: &'a str) -> Place<'a
 /// Where the secrets of a data source are sealed to.
 pub(crate) fn source_place<'a>(tenant: &'a Tenant, row: &'a str, generation: i64) -> Place<'a> {
     Place { tenant: tenant.as_str(), table: "data_sources", row, column: "secrets", generation }
+}
+
+/// By address too: a definition may expect another issuer in a document than the one it is fetched from.
+fn place_of(discovery: &Discovery) -> String {
+    format!("{} {}", discovery.issuer, discovery.urls.first().map_or("", url::Url::as_str))
 }
 
 fn uri(url: &url::Url) -> http::Uri {

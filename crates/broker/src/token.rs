@@ -16,7 +16,7 @@ use crate::renew::{Enough, RenewalNote, Wish};
 /// A token that has this much left is fresh, where the caller asks for nothing else.
 const FRESH: Duration = Duration::from_secs(30);
 /// A caller with nothing in hand waits this long for a renewal; the renewal goes on without it.
-const WAIT: Duration = Duration::from_secs(45);
+pub(crate) const WAIT: Duration = Duration::from_secs(45);
 /// A token that is valid for this much longer reaches the API in time.
 const USABLE: Duration = Duration::from_secs(5);
 /// A caller whose token is still valid waits this long for a better one.

@@ -57,7 +57,7 @@ pub(super) fn step(plan: &Plan, old: Option<&TokenSet>, enough: Enough, run_gran
 }
 
 /// The token that renews: the refresh token, or the access token where that extends itself.
-pub(super) fn spent_for_renewal<'a>(plan: &Plan, tokens: Option<&'a TokenSet>) -> Option<&'a Secret> {
+pub(crate) fn spent_for_renewal<'a>(plan: &Plan, tokens: Option<&'a TokenSet>) -> Option<&'a Secret> {
     match plan.rendered.refresh_with {
         RefreshWith::RefreshToken => tokens?.refresh_token.as_ref(),
         RefreshWith::AccessToken => Some(&tokens?.access_token),

@@ -27,8 +27,8 @@ pub(crate) use self::claims::Claims;
 use self::claims::{CLAIM, PATIENCE, Standing, YOUNG};
 pub(crate) use self::due::endpoint_key;
 use self::failure::{Failed, left};
-use self::grant::{Step, needs_follow_up, request_parts, spent_for_renewal, step};
-pub(crate) use self::grant::{granted_scope, reply_rules};
+use self::grant::{Step, needs_follow_up, request_parts, step};
+pub(crate) use self::grant::{granted_scope, reply_rules, spent_for_renewal};
 use self::recovery::Lost;
 pub(crate) use self::recovery::is_unreadable;
 
@@ -844,7 +844,7 @@ fn told_of_renewal(first: bool, was_lost: bool) -> &'static str {
 }
 
 /// Until when the provider doesn't renew what the row has, Unix milliseconds; `None`: it does.
-fn too_young(row: &Connection, plan: &Plan, now: i64) -> Option<i64> {
+pub(crate) fn too_young(row: &Connection, plan: &Plan, now: i64) -> Option<i64> {
     let until = row.renewed_at?.saturating_add(millis(plan.rendered.refresh_min_age?));
     (until > now).then_some(until)
 }

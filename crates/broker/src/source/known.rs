@@ -269,6 +269,30 @@ impl Broker {
         Ok(live)
     }
 
+    /// The same as its row, whatever state it is in.
+    pub(super) async fn row_behind(
+        &self,
+        caller: &Caller,
+        source: &DataSource,
+        owner: Option<&str>,
+    ) -> Result<Connection> {
+        let id = match &source.behind {
+            Behind::Connection(id) => id.clone(),
+            Behind::EachCallers(integration) => {
+                let limited = !caller.limits.connections.is_empty();
+                let key = limited.then(|| caller.key.clone());
+                let wanted = Own { integration: integration.clone(), owner: owner.map(str::to_owned), key };
+                self.find_own(caller, source, &wanted).await?
+            }
+        };
+        let (tenant, wanted) = (caller.tenant.clone(), id.clone());
+        let row = self.store.read(move |tx| tx.connection(&tenant, wanted.as_str())).await?;
+        let row = row.ok_or_else(|| Error::not_found("connection", id.as_str()))?;
+        self.require_grip(caller, &row.id, &row.name, Grip::Reached)?;
+        self.know_keys([row.secrets.as_ref(), row.token_set.as_ref()]).await?;
+        Ok(row)
+    }
+
     /// The one connection that fits; of several, the one that is in use.
     async fn find_own(&self, caller: &Caller, source: &DataSource, wanted: &Own) -> Result<ConnectionId> {
         let (tenant, names, looked_for) = (caller.tenant.clone(), caller.limits.connections.clone(), wanted.clone());

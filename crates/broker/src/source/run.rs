@@ -13,6 +13,7 @@ use serde_json_path::JsonPath;
 use super::fill::Filling;
 use super::known::KnownSource;
 use super::read::ReadRequest;
+use crate::cause::Failing;
 use crate::egress::full;
 use crate::error::{Error, FieldError, Result, invalid};
 use crate::explain::sentence;
@@ -20,7 +21,7 @@ use crate::gateway::{ProxyRequest, Reply, SourceAccess, Via};
 use crate::live::Live;
 use crate::model::{Caller, Values};
 use crate::open::Broker;
-use crate::test::{TestReport, TestStep, call_remedy, failed, held, token_message};
+use crate::test::{TestReport, TestStep, TestWish, Testing, exchange_of};
 
 /// Most of a reply that is shown, in bytes.
 const MOST_SHOWN: usize = 1 << 20;
@@ -143,57 +144,84 @@ impl Broker {
         })
     }
 
-    /// Tests a data source: is there a token, and does its health request get the answer that it expects?
-    pub async fn test_source(&self, caller: &Arc<Caller>, id_or_name: &str, owner: Option<&str>) -> Result<TestReport> {
+    /// Tests a data source: is there a token, and does its health request get the answer that it expects? As [`Self::test`], with the token in hand unless
+    /// `wish` has it renewed.
+    pub async fn test_source(
+        &self,
+        caller: &Arc<Caller>,
+        id_or_name: &str,
+        owner: Option<&str>,
+        wish: TestWish,
+        told: &(dyn Fn(&TestStep) + Send + Sync),
+    ) -> Result<TestReport> {
         let known = self.known_source(caller, id_or_name).await?;
         let source = &known.read.source;
         self.record(caller, "source.test", source.id.as_str(), "ok", None)?;
-        let mut steps = Vec::new();
-        let token = match self.connection_behind(caller, source, owner).await {
-            Ok(live) => self.fresh(live, Some(Duration::ZERO)).await,
+        let row = match self.row_behind(caller, source, owner).await {
+            Ok(row) => row,
             // Nothing of the connection is told to a key that may not reach it.
             Err(error @ Error::Limited(_)) => return Err(error),
-            Err(error) => Err(error),
+            Err(error) => return Ok(TestReport::without_connection(&error, told)),
         };
-        match token {
-            Err(error) => steps.push(failed("token", &error)),
-            Ok(live) => {
-                steps.push(held("token", token_message(live.expires_at, self.now_ms())));
-                steps.push(self.test_health(caller, &known, live).await);
-            }
+        let mut testing = Testing::begin(self, &row, told);
+        if testing.settings().await?
+            && let Some(live) = testing.token(wish, false).await
+            && let Some(live) = testing.renewal(wish, live).await
+        {
+            self.test_health(&mut testing, caller, &known, live).await;
         }
-        Ok(TestReport { ok: steps.iter().all(|step| step.ok), steps })
+        Ok(testing.report())
     }
 
-    async fn test_health(&self, caller: &Arc<Caller>, known: &KnownSource, live: Arc<Live>) -> TestStep {
+    async fn test_health(
+        &self,
+        testing: &mut Testing<'_>,
+        caller: &Arc<Caller>,
+        known: &KnownSource,
+        live: Arc<Live>,
+    ) -> bool {
         let Some(health) = &known.read.health else {
             return match self.source_access(known, &live).await {
-                Ok(_) => held("call", "The data source has no health request, so its API was not called.".to_owned()),
-                Err(error) => failed("call", &error),
+                Ok(_) => {
+                    testing.hold("call", "The data source has no health request, so its API was not called.".to_owned())
+                }
+                Err(error) => testing.fail("call", &error, Failing::Said),
             };
         };
-        let reply = match self.run_request(caller, known, health, live, &Values::new(), SHOWN).await {
+        let reply = match self.run_request(caller, known, health, Arc::clone(&live), &Values::new(), SHOWN).await {
             Ok(reply) => reply,
-            Err(error) => return failed("call", &error),
+            Err(error) => return testing.fail("call", &error, Failing::Said),
         };
-        let path = known.read.source.spec.health.as_ref().map_or("", |health| health.path.as_str());
+        let source = &known.read.source;
+        let path = source.spec.health.as_ref().map_or("", |health| health.path.as_str());
         let path = path.split('?').next().unwrap_or_default();
         let answered = format!("{} {path} answered {}", health.method, reply.status);
+        let body = match &reply.preview {
+            Preview::Text(text) => text.as_bytes(),
+            Preview::Bytes(bytes) => bytes,
+        };
+        let url = format!("{}{path}", source.base_url.as_deref().unwrap_or_default().trim_end_matches('/'));
+        let headers = reply.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
+        let (exchange, seen) = exchange_of(&health.method, &url, reply.status, &headers.collect(), body, reply.took_ms);
+        testing.note(exchange, seen);
         if reply.expected {
-            return held("call", format!("{answered}."));
+            return testing.hold("call", format!("{answered}."));
         }
-        let success = (200..300).contains(&reply.status);
-        let (message, remedy) = match (success, reply.problem) {
+        let own = |remedy: &str| Some(remedy.to_owned());
+        let (message, remedy) = match ((200..300).contains(&reply.status), reply.problem) {
             (_, Some(problem)) => {
-                (format!("{answered}. {}", sentence(problem)), "Correct the health request's `expect`.")
+                (format!("{answered}. {}", sentence(problem)), own("Correct the health request's `expect`."))
             }
             (true, None) => (
                 format!("{answered}, but not what the health request expects."),
-                "Compare the answer with the health request's `expect`: save it as a request and run it.",
+                own("Compare the answer with the health request's `expect`: save it as a request and run it."),
             ),
-            (false, None) => (format!("{answered}."), call_remedy(reply.status)),
+            (false, None) => (format!("{answered}."), None),
         };
-        TestStep { name: "call", ok: false, message, remedy: Some(remedy.to_owned()) }
+        match self.api_access(&live).await {
+            Ok(api) => testing.refused_call(&live, api, message, remedy),
+            Err(error) => testing.fail("call", &error, Failing::Said),
+        }
     }
 }
 

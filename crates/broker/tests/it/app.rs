@@ -16,7 +16,7 @@ use keyholder_broker::store::UsageGroup;
 use keyholder_broker::vault::RootKeySource;
 use keyholder_broker::{
     AuditFilter, AuditPart, Authorize, Begun, Broker, Completed, Finished, HandedToken, NewConnection, NewIntegration,
-    Opened, Page, Result, Settings, UsageFilter,
+    Opened, Page, Result, Settings, TestReport, TestWish, UsageFilter,
 };
 use keyholder_oauth::{Secret, sha256};
 use keyholder_sandbox::{Options, Sandbox};
@@ -272,6 +272,16 @@ impl App {
 
     pub async fn token(&self, name: &str) -> Result<HandedToken> {
         self.broker.token(&self.admin, name, None).await
+    }
+
+    /// A test of a connection.
+    pub async fn test(&self, name: &str) -> Result<TestReport> {
+        self.broker.test(&self.admin, name, TestWish::default(), &|_| ()).await
+    }
+
+    /// A test of the data source `api`.
+    pub async fn test_source(&self) -> Result<TestReport> {
+        self.broker.test_source(&self.admin, "api", None, TestWish::default(), &|_| ()).await
     }
 
     /// The access token itself.

@@ -231,7 +231,7 @@ async fn a_connection_without_an_api_says_so() {
     app.run("crm").await.unwrap();
     let refused = app.proxy(get("/me")).await.err().unwrap().to_string();
     assert!(refused.contains("api_base_url"), "{refused}");
-    assert!(app.broker.test(&app.admin, "crm").await.unwrap().ok, "there is a token, and nothing to call");
+    assert!(app.test("crm").await.unwrap().ok, "there is a token, and nothing to call");
 }
 
 #[tokio::test]

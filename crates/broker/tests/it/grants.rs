@@ -25,7 +25,7 @@ async fn client_credentials_need_no_person() {
     assert_eq!((row.generation, row.connected_at), (1, Some(START)));
     assert!(row.attempt.is_none() && app.escrow().is_empty());
     assert_eq!(app.kinds("crm").await, ["connected", "created"]);
-    assert!(app.broker.test(&app.admin, "crm").await.unwrap().ok);
+    assert!(app.test("crm").await.unwrap().ok);
 }
 
 #[tokio::test]

@@ -336,8 +336,11 @@ async fn tokens_go_where_the_definition_says_and_a_token_in_the_query_is_shown_n
     assert_eq!((response.status(), text(response.headers(), "location")), (StatusCode::FOUND, "/elsewhere?q=%20&v=2"));
 
     // A failure on the way, and a test whose call fails.
-    let cut = async { drop(fake.next().await) };
-    let (refused, ()) = tokio::join!(app.broker.test(&app.admin, "crm"), cut);
+    let cut = async {
+        fake.next().await.json(200, two("canary+Xq81", json!({"access_token": "canary-Xq82"})));
+        drop(fake.next().await)
+    };
+    let (refused, ()) = tokio::join!(app.test("crm"), cut);
     shown.push_str(&format!("{refused:?}"));
     let closed = IN_QUERY.replace("FAKE/api", "http://127.0.0.1:1/api");
     let (unreachable, _fake) = machine(&closed, two("canary+Xq81", json!({"access_token": "canary-Xq82"}))).await;
@@ -447,6 +450,7 @@ async fn the_test_makes_the_definitions_call_and_judges_the_answer() {
     let (app, mut fake) = machine(rules, json!({"access_token": "a1"})).await;
     for (said, ok) in [(json!({"ok": true}), true), (json!({"ok": false, "error": "not_authed"}), false)] {
         let answer = async {
+            fake.next().await.json(200, json!({"access_token": "a2"}));
             let request = fake.next().await;
             assert_eq!(
                 (request.method.as_str(), request.path.as_str(), request.query.as_deref()),
@@ -454,7 +458,7 @@ async fn the_test_makes_the_definitions_call_and_judges_the_answer() {
             );
             request.json(200, said);
         };
-        let (report, ()) = tokio::join!(app.broker.test(&app.admin, "crm"), answer);
+        let (report, ()) = tokio::join!(app.test("crm"), answer);
         let report = report.unwrap();
         let call = report.steps.iter().find(|step| step.name == "call").unwrap();
         assert_eq!(call.ok, ok, "{}", call.message);
@@ -496,7 +500,7 @@ async fn introspection_says_when_a_token_ends() {
         (json!({"error": "invalid_client"}), true, "doesn't say"),
     ] {
         let answers = async { fake.next().await.json(if answer.get("error").is_some() { 401 } else { 200 }, answer) };
-        let (report, ()) = tokio::join!(app.broker.test(&app.admin, "crm"), answers);
+        let (report, ()) = tokio::join!(app.test("crm"), answers);
         let report = report.unwrap();
         let step = report.steps.iter().find(|step| step.name == "introspection").unwrap();
         assert_eq!((step.ok, step.message.contains(told)), (ok, true), "{}", step.message);

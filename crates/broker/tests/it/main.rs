@@ -30,6 +30,7 @@ mod setup;
 mod sources;
 mod sqlite_only;
 mod start;
+mod testing;
 mod upstream;
 mod versions;
 

@@ -11,7 +11,7 @@ use keyholder_broker::model::{
 };
 use keyholder_broker::{
     Authorize, Error, NewConnection, NewIntegration, NewSource, Page, Preview, ProxyRequest, Result, RunReply,
-    SourceEdit, SourceRun, VariableEdit, Wanted,
+    SourceEdit, SourceRun, TestWish, VariableEdit, Wanted,
 };
 use serde_json::{Value, json};
 
@@ -476,7 +476,10 @@ async fn a_key_for_a_source_reaches_its_connection_through_it_only() {
     let caller = limited(Limits { connections: ["other".to_owned()].into(), ..Limits::default() }).await;
     assert!(matches!(app.called_by(&caller, Method::GET, "/x").await, Err(Error::Limited("connection"))));
     assert!(matches!(app.broker.source(&caller, "api").await, Err(Error::Limited("connection"))));
-    assert!(matches!(app.broker.test_source(&caller, "api", None).await, Err(Error::Limited("connection"))));
+    assert!(matches!(
+        app.broker.test_source(&caller, "api", None, TestWish::default(), &|_| ()).await,
+        Err(Error::Limited("connection"))
+    ));
     assert!(matches!(
         app.broker.run_source(&caller, "api", "echo", SourceRun::default()).await,
         Err(Error::Limited("connection"))
@@ -588,19 +591,19 @@ async fn a_test_tells_token_and_health_apart() {
     let (app, mut fake) = with_api(SourceSpec { health: Some(health), ..SourceSpec::default() }).await;
     let mut test = async |status, body| {
         let answers = [("/v3/health", status, body)];
-        let (report, _) = tokio::join!(app.broker.test_source(&app.admin, "api", None), fake.play(&answers));
+        let (report, _) = tokio::join!(app.test_source(), fake.play(&answers));
         let report = report.unwrap();
         let last = report.steps.last().unwrap().clone();
         (report.ok, report.steps.len(), last.message, last.remedy)
     };
-    assert_eq!(test(200, "{\"ok\": 1}").await, (true, 2, "GET /health answered 200.".to_owned(), None));
+    assert_eq!(test(200, "{\"ok\": 1}").await, (true, 3, "GET /health answered 200.".to_owned(), None));
     let (ok, _, message, remedy) = test(200, "{}").await;
     assert!(!ok && message.contains("not what") && remedy.is_some(), "{message}");
     let (ok, _, _, remedy) = test(403, "{}").await;
     assert!(!ok && remedy.unwrap().contains("scopes"));
     app.broker.revoke(&app.admin, "crm").await.unwrap();
-    let report = app.broker.test_source(&app.admin, "api", None).await.unwrap();
-    assert_eq!((report.ok, report.steps.len(), report.steps[0].name), (false, 1, "token"));
+    let report = app.test_source().await.unwrap();
+    assert_eq!((report.ok, report.steps.len(), report.steps[1].name), (false, 2, "token"));
 }
 
 #[tokio::test]

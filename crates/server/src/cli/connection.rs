@@ -31,9 +31,9 @@ pub(crate) enum Connection {
     #[command(after_help = "Example:\n  keyholder connection show crm")]
     Show(Named),
     Edit(Edit),
-    /// Test a connection step by step: is there a token, does the API take it? Exits 1 when a step fails
-    #[command(after_help = "Example:\n  keyholder connection test crm")]
-    Test(Named),
+    /// Test a connection step by step, and say what is probably wrong. Exits 1 when a step fails
+    #[command(after_help = "Example:\n  keyholder connection test crm --verbose")]
+    Test(Test),
     /// Renew the token now
     #[command(after_help = "Example:\n  keyholder connection refresh crm")]
     Refresh(Named),
@@ -55,6 +55,25 @@ pub(crate) enum Connection {
 pub(crate) struct Named {
     /// Name or id
     connection: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Test {
+    /// Name or id
+    connection: String,
+    #[command(flatten)]
+    how: TestHow,
+}
+
+/// How a connection or a data source is tested.
+#[derive(Args)]
+pub(crate) struct TestHow {
+    /// Treat the token in hand as if it had expired: renew it, which may use up a refresh token, and go on with the new one
+    #[arg(long)]
+    pub(crate) renew: bool,
+    /// Show what was sent and answered, without secrets
+    #[arg(long)]
+    pub(crate) verbose: bool,
 }
 
 /// Add a connection; a grant that needs no person is run at once
@@ -130,9 +149,9 @@ impl Connection {
                 let changed = api.patch(&["connections", &edit.connection], &edit.body()?).await?;
                 if out.json { out.json(&changed) } else { show(out, &changed) }
             }
-            Connection::Test(Named { connection }) => {
-                let report = api.post(&["connections", &connection, "test"], &json!({})).await?;
-                tell_test(out, &report)
+            Connection::Test(Test { connection, how }) => {
+                let report = api.post(&["connections", &connection, "test"], &json!({"renew": how.renew})).await?;
+                tell_test(out, &report, how.verbose)
             }
             Connection::Refresh(Named { connection }) => {
                 let reply = api.post(&["connections", &connection, "refresh"], &json!({})).await?;
@@ -307,20 +326,51 @@ fn show(out: &Out, it: &Value) -> Result {
     ])
 }
 
-pub(crate) fn tell_test(out: &Out, report: &Value) -> Result {
+pub(crate) fn tell_test(out: &Out, report: &Value, verbose: bool) -> Result {
     if out.json {
         out.json(report)?;
     } else {
-        for step in report["steps"].as_array().into_iter().flatten() {
-            let (mark, tint) = if step["ok"] == true { ("✓", Tint::Green) } else { ("✗", Tint::Red) };
-            let name = format!("{:<6}", clean(text(step, "name")));
-            out.line(format!("{} {name} {}", out.paint(mark, tint), clean(text(step, "message"))))?;
-            if !text(step, "remedy").is_empty() {
-                out.line(format!("         {}", out.paint(&clean(text(step, "remedy")), Tint::Dim)))?;
-            }
+        for step in items(&report["steps"]) {
+            tell_step(out, step, verbose)?;
         }
     }
     if report["ok"] == true { Ok(()) } else { Err(CliError::Said) }
+}
+
+fn tell_step(out: &Out, step: &Value, verbose: bool) -> Result {
+    let (mark, tint) = if step["ok"] == true { ("✓", Tint::Green) } else { ("✗", Tint::Red) };
+    let name = format!("{:<9}", clean(text(step, "name")));
+    out.line(format!("{} {name} {}", out.paint(mark, tint), clean(text(step, "message"))))?;
+    if !text(step, "cause").is_empty() {
+        out.line(format!("            Probable cause: {}", clean(text(step, "cause")).replace('_', " ")))?;
+    }
+    if !text(step, "remedy").is_empty() {
+        out.line(format!("            {}", out.paint(&clean(text(step, "remedy")), Tint::Dim)))?;
+    }
+    let exchanges = items(&step["exchanges"]).filter(|_| verbose);
+    exchanges.into_iter().try_for_each(|exchange| tell_exchange(out, exchange))
+}
+
+/// As it went over the wire: the request, an empty line, the reply.
+fn tell_exchange(out: &Out, exchange: &Value) -> Result {
+    let (request, reply) = (&exchange["request"], &exchange["reply"]);
+    for (mark, message) in [(">", request), ("<", reply)] {
+        let headers = items(&message["headers"]).map(|it| format!("{}: {}", text(it, "name"), text(it, "value")));
+        let body = text(message, "body").lines().map(str::to_owned);
+        let more = (message["truncated"] == true).then(|| "…".to_owned());
+        let lines = std::iter::once(text(message, "line").to_owned()).filter(|line| !line.is_empty());
+        for line in lines.chain(headers).chain(body).chain(more) {
+            out.line(format!("    {}", out.paint(&format!("{mark} {}", clean(&line)), Tint::Dim)))?;
+        }
+    }
+    if !text(exchange, "failure").is_empty() {
+        out.line(format!("    {}", out.paint(&format!("! {}", clean(text(exchange, "failure"))), Tint::Dim)))?;
+    }
+    Ok(())
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
 }
 
 fn tell_history(out: &Out, history: &Value) -> Result {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::api::Api;
-use super::connection::tell_test;
+use super::connection::{TestHow, tell_test};
 use super::error::{CliError, Result};
 use super::output::{Cell, Out, Tint, clean, note, pairs, relative, text, words};
 use super::values::{object, pair, secret_from_stdin};
@@ -32,7 +32,7 @@ pub(crate) enum Source {
     },
     Edit(Edit),
     Run(Run),
-    /// Test a data source: is there a token, does its health request get its answer? Exits 1 when a step fails
+    /// Test a data source step by step, and say what is probably wrong. Exits 1 when a step fails
     #[command(after_help = "Example:\n  keyholder source test contacts")]
     Test {
         /// Name or id
@@ -40,6 +40,8 @@ pub(crate) enum Source {
         /// Whose connection is meant, where each caller uses its own
         #[arg(long, value_name = "OWNER")]
         owner: Option<String>,
+        #[command(flatten)]
+        how: TestHow,
     },
     /// Remove a data source; its connection stays
     #[command(after_help = "Example:\n  keyholder source rm contacts")]
@@ -187,9 +189,10 @@ impl Source {
                 if out.json { out.json(&changed) } else { show(out, &changed) }
             }
             Source::Run(run) => run.run(&api, out).await,
-            Source::Test { source, owner } => {
-                let report = api.post(&["data-sources", &source, "test"], &json!({"owner": owner})).await?;
-                tell_test(out, &report)
+            Source::Test { source, owner, how } => {
+                let body = json!({"owner": owner, "renew": how.renew});
+                let report = api.post(&["data-sources", &source, "test"], &body).await?;
+                tell_test(out, &report, how.verbose)
             }
             Source::Rm { source } => {
                 api.delete(&["data-sources", &source]).await?;

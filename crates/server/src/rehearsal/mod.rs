@@ -17,7 +17,7 @@ use keyholder_broker::model::{Caller, PlainKey};
 use keyholder_broker::points::Points;
 use keyholder_broker::store::Location;
 use keyholder_broker::vault::RootKeySource;
-use keyholder_broker::{Broker, Error, Pace, ProxyRequest, RevocationOutcome, Settings};
+use keyholder_broker::{Broker, Error, Pace, ProxyRequest, RevocationOutcome, Settings, TestWish};
 use keyholder_oauth::Secret;
 use keyholder_provider::{Catalogue, Definition, Method};
 use keyholder_sandbox::play::{Exchange, Play};
@@ -328,7 +328,12 @@ impl Run<'_> {
     }
 
     async fn verify(&mut self) -> Outcome {
-        let report = self.stage.broker.test(&self.stage.admin, &self.name).await.map_err(|error| error.to_string())?;
+        let report = self
+            .stage
+            .broker
+            .test(&self.stage.admin, &self.name, TestWish::default(), &|_| ())
+            .await
+            .map_err(|error| error.to_string())?;
         let messages: Vec<&str> = report.steps.iter().map(|step| step.message.as_str()).collect();
         if report.ok { Ok(messages.join(" ")) } else { Err(messages.join(" ")) }
     }

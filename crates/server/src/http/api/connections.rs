@@ -9,8 +9,8 @@ use http::{HeaderName, StatusCode, header};
 use keyholder_broker::model::{Caller, Connection, Status};
 use keyholder_broker::store::Filter;
 use keyholder_broker::{
-    Authorize, ConnectionEdit, DeviceCode, Error, FieldError, HandedToken, NewConnection, RevocationOutcome,
-    ShownConnection, TestReport,
+    Authorize, Cause, ConnectionEdit, DeviceCode, Error, Exchange, FieldError, HandedToken, NewConnection,
+    RevocationOutcome, Shown, ShownConnection, TestReport, TestStep, TestWish,
 };
 use keyholder_oauth::Secret;
 use schemars::JsonSchema;
@@ -211,15 +211,63 @@ pub struct TestReply {
     steps: Vec<StepBody>,
 }
 
+/// How a connection is tested.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TestBody {
+    /// Treat the token in hand as if it had expired: it is renewed, which may use up a refresh token, and the call made with the new one.
+    #[serde(default)]
+    renew: bool,
+}
+
 /// A step of a test.
 #[derive(Serialize, JsonSchema)]
 pub struct StepBody {
-    /// `token`, `introspection` or `call`.
+    /// `settings`, `discovery`, `token`, `renewal`, `introspection` or `call`.
     name: &'static str,
     ok: bool,
     message: String,
     /// What to do, where it didn't hold.
     remedy: Option<String>,
+    /// What is probably wrong, where it didn't hold: `invalid_client`, `redirect_mismatch`, `invalid_scope`, `wrong_grant`, `unreachable`, `refused`, `tls`, `clock`,
+    /// `not_json`, `expired`, `audience`, `insufficient_scope`, `header_prefix`, `no_refresh_token`, `grant_dead`, `rate_limited`, `provider_down` or `other`.
+    cause: Option<&'static str>,
+    /// Milliseconds.
+    took_ms: i64,
+    /// What was sent and answered, without secrets.
+    exchanges: Vec<ExchangeBody>,
+}
+
+/// A request, and what came of it.
+#[derive(Serialize, JsonSchema)]
+pub struct ExchangeBody {
+    /// `discovery`, `token_endpoint`, `introspection_endpoint`, `revocation_endpoint` or `api`.
+    to: &'static str,
+    request: MessageBody,
+    reply: Option<MessageBody>,
+    /// Why there was no reply.
+    failure: Option<String>,
+    /// Milliseconds.
+    took_ms: i64,
+}
+
+/// A message without its secrets.
+#[derive(Serialize, JsonSchema)]
+pub struct MessageBody {
+    /// `POST https://…/token`, or `200 OK`.
+    line: String,
+    headers: Vec<HeaderBody>,
+    /// At most 8 KiB of text; of anything else its length and type.
+    body: String,
+    /// The body is longer than what is shown.
+    truncated: bool,
+}
+
+/// A header.
+#[derive(Serialize, JsonSchema)]
+pub struct HeaderBody {
+    name: String,
+    value: String,
 }
 
 /// What ending a connection came to.
@@ -488,17 +536,42 @@ pub(crate) async fn test(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
     InPath(name): InPath,
+    Input(test): Input<TestBody>,
 ) -> Result<Json<TestReply>, ApiError> {
-    Ok(Json(test_reply(app.broker.test(&caller, &name).await?)))
+    let wish = TestWish { renew: test.renew };
+    Ok(Json(test_reply(app.broker.test(&caller, &name, wish, &|_| ()).await?)))
 }
 
 pub(super) fn test_reply(report: TestReport) -> TestReply {
-    let steps = report
-        .steps
-        .into_iter()
-        .map(|step| StepBody { name: step.name, ok: step.ok, message: step.message, remedy: step.remedy })
-        .collect();
-    TestReply { ok: report.ok, steps }
+    TestReply { ok: report.ok, steps: report.steps.into_iter().map(step_body).collect() }
+}
+
+fn step_body(step: TestStep) -> StepBody {
+    StepBody {
+        name: step.name,
+        ok: step.ok,
+        message: step.message,
+        remedy: step.remedy,
+        cause: step.cause.map(Cause::as_str),
+        took_ms: step.took_ms,
+        exchanges: step.exchanges.into_iter().map(exchange_body).collect(),
+    }
+}
+
+fn exchange_body(it: Exchange) -> ExchangeBody {
+    ExchangeBody {
+        to: it.to,
+        request: message_body(it.request),
+        reply: it.reply.map(message_body),
+        failure: it.failure,
+        took_ms: it.took_ms,
+    }
+}
+
+fn message_body(it: Shown) -> MessageBody {
+    let header = |(name, value)| HeaderBody { name, value };
+    let headers = it.headers.into_iter().map(header).collect();
+    MessageBody { line: it.line, headers, body: it.body, truncated: it.truncated }
 }
 
 pub(crate) async fn revoke(

@@ -12,7 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, StatusCode};
 use keyholder_broker::model::{AllowRule, Expect, SavedRequest, SourceSpec, SourceVariable, ValueKind};
 use keyholder_broker::{
-    MadeSource, NewConnection, NewSource, Preview, RunReply, ShownSource, SourceEdit, SourceRun, VariableEdit, Wanted,
+    MadeSource, NewConnection, NewSource, Preview, RunReply, ShownSource, SourceEdit, SourceRun, TestWish,
+    VariableEdit, Wanted,
 };
 use keyholder_oauth::Secret;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -285,6 +286,9 @@ pub struct RunBody {
 pub struct SourceTestBody {
     /// Whose connection is meant, where each caller uses its own.
     owner: Option<String>,
+    /// Treat the token in hand as if it had expired: it is renewed, and the call made with the new one.
+    #[serde(default)]
+    renew: bool,
 }
 
 /// What an API answered to a saved request.
@@ -519,7 +523,8 @@ pub(crate) async fn test(
     Input(test): Input<SourceTestBody>,
 ) -> Result<Json<TestReply>, ApiError> {
     let owner = test.owner.or_else(|| owner(&headers));
-    Ok(Json(test_reply(app.broker.test_source(&caller, &name, owner.as_deref()).await?)))
+    let wish = TestWish { renew: test.renew };
+    Ok(Json(test_reply(app.broker.test_source(&caller, &name, owner.as_deref(), wish, &|_| ()).await?)))
 }
 
 fn owner(headers: &HeaderMap) -> Option<String> {
