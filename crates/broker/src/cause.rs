@@ -277,7 +277,12 @@ fn clocks(evidence: &Evidence<'_>) -> Option<String> {
             || ours.grant == GrantKind::JwtBearer
     });
     let is_judged_by_time = match &evidence.failing {
-        Failing::Call(called) => called.claims.is_some() && evidence.seen.and_then(|seen| seen.status) == Some(401),
+        Failing::Call(called) => {
+            let theirs = evidence.seen.filter(|seen| seen.status == Some(401)).and_then(|seen| seen.date);
+            // By our clock it is valid, by theirs it isn't.
+            let ends = called.claims.as_ref().and_then(|claims| claims.expires_at);
+            ends.zip(theirs).is_some_and(|(ends, theirs)| ends > evidence.now && ends <= theirs)
+        }
         _ => is_signed && matches!(evidence.code, Some("invalid_client" | "invalid_grant" | "invalid_request")),
     };
     if !(says_so || differs.is_some() && is_judged_by_time) {

@@ -3,7 +3,7 @@
 //! [`Broker`] is the whole product without its ways in: no HTTP server, no templates, no command line. The verbs are methods on it, a file each.
 //! Modules stand in this order and use only what stands before them:
 //!
-//! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `unconfirmed` → `audit`, `usage`, `escrow`, `fence` → `open` (the struct, and how it starts) → `access` →
+//! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `unconfirmed` → `audit`, `usage`, `escrow`, `fence` → `redact`, `cause`, `trace` (what a test shows) → `open` (the struct, and how it starts) → `access` →
 //! `definitions` → `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `learn` → `endpoints` → `token_set` → `allowance` (what an API allows) → `live` (tokens in
 //! memory) →
 //! `settle` (what is asked once a token set is safe) → `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `source` (data sources) → `test` → `idempotency` → `seal` → `ends` → `operator` (people of the console) → `scheduler` → `doctor` → `advice` (what is worth a look), `branding`.
@@ -60,6 +60,7 @@ mod trust;
 mod unconfirmed;
 mod usage;
 pub mod vault;
+mod watch;
 
 /// A map without a lock, with a quick hash. The hash is seeded anew in each process, and what stands in such maps is ours.
 pub(crate) type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;

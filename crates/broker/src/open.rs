@@ -36,6 +36,7 @@ use crate::store::{Location, Store, StoreError};
 use crate::trace::Traces;
 use crate::usage::Usage;
 use crate::vault::{RootKey, RootKeySource, Vault};
+use crate::watch::Hub;
 
 /// How often the readiness probe proves that the store can be written; also how long that may take.
 const PROVE_WRITING_EVERY: Duration = Duration::from_secs(5);
@@ -118,6 +119,8 @@ pub struct Inner {
     pub(crate) computed: Computed,
     /// Tests under way, which note what is exchanged.
     pub(crate) traces: Traces,
+    /// Who listens to what happens.
+    pub(crate) hub: Hub,
     /// Renewals under way in this process; everybody who wants the same one waits for the same task.
     pub(crate) renewals: Mutex<HashMap<ConnectionId, Running>>,
     /// What is known of other processes' renewals.
@@ -183,6 +186,7 @@ impl Broker {
             discovered: Discovered::default(),
             computed: Computed::default(),
             traces: Traces::default(),
+            hub: Hub::default(),
             renewals: Mutex::default(),
             claims: Claims::default(),
             left_behind: Mutex::default(),

@@ -224,6 +224,25 @@ pub struct Event {
     pub message: String,
 }
 
+/// Something that happened to a connection, for whoever listens.
+#[derive(Clone, Debug)]
+pub struct Happened {
+    /// The event's id.
+    pub id: EventId,
+    /// Whose connection it is.
+    pub tenant: Tenant,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Its name; `None`: it is gone.
+    pub name: Option<String>,
+    /// When, Unix milliseconds.
+    pub at: i64,
+    /// What kind, a stable word.
+    pub kind: String,
+    /// What happened, in plain words.
+    pub message: String,
+}
+
 fn as_text<S: serde::Serializer>(id: &EventId, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(id.as_str())
 }

@@ -39,6 +39,20 @@ macro_rules! id {
                 Self(bytes)
             }
 
+            /// The first id that can be made at this time, Unix milliseconds.
+            pub fn first_at(ms: i64) -> Self {
+                let mut bytes = [b'_'; PREFIX + LENGTH];
+                bytes[..PREFIX - 1].copy_from_slice($prefix.as_bytes());
+                bytes[PREFIX..].copy_from_slice(&sortable(ms, [0; 10]));
+                Self(bytes)
+            }
+
+            /// When it was made, Unix milliseconds.
+            pub fn made_at(&self) -> i64 {
+                let number = from_base32(&self.0[PREFIX..]).unwrap_or_default();
+                i64::try_from(number >> 80).unwrap_or_default()
+            }
+
             /// Is `text` an id of this kind?
             pub fn is(text: &str) -> bool {
                 let rest = text.strip_prefix(concat!($prefix, "_")).unwrap_or("");

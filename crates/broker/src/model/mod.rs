@@ -10,7 +10,7 @@ mod operator;
 mod session;
 
 pub use caller::{Caller, Grip, Limits, NewKey, PlainKey, Rate, Scope, StoredKey};
-pub use connection::{Attempt, Connection, ConnectionState, Event, Failure, Failures, SecretInput, Status};
+pub use connection::{Attempt, Connection, ConnectionState, Event, Failure, Failures, Happened, SecretInput, Status};
 pub use data_source::{AllowRule, Behind, DataSource, Expect, SavedRequest, SourceSpec, SourceVariable, ValueKind};
 pub use id::{
     AttemptId, ConnectionId, DeviceGrantId, EventId, IntegrationId, KeyId, NotAnId, PendingId, SegmentId, SessionId,

@@ -1,7 +1,7 @@
 //! What happened: a connection's history and the audit.
 
 use super::{StoreError, StoreResult, Tx, Val, sql};
-use crate::model::{ConnectionId, Event, EventId, SegmentId, Tenant};
+use crate::model::{ConnectionId, Event, EventId, Happened, SegmentId, Tenant};
 
 /// Records of the audit that were written together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,9 @@ pub struct Found {
 sql! {
     ADD_EVENT = "INSERT INTO events (id, tenant, connection, at, kind, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     EVENTS = "SELECT id, at, kind, message FROM events WHERE connection = ?1 ORDER BY id DESC LIMIT ?2";
+    EVENTS_SINCE = "SELECT e.id, e.tenant, e.connection, c.name, e.at, e.kind, e.message FROM events e \
+        LEFT JOIN connections c ON c.id = e.connection WHERE e.id > ?1 ORDER BY e.id LIMIT ?2";
+    NEWEST_EVENT = "SELECT max(id) FROM events";
     NEXT_SEGMENT = "INSERT INTO audit_heads (tenant, last) VALUES (?1, 1) ON CONFLICT (tenant) DO UPDATE SET last = audit_heads.last + 1 RETURNING last";
     ADD_SEGMENT = "INSERT INTO audit (tenant, number, batch, from_at, to_at, count, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
         ON CONFLICT (tenant, batch) DO NOTHING";
@@ -94,6 +97,28 @@ impl Tx<'_> {
                 message: row.t(3)?,
             })
         })
+    }
+
+    /// What happened to connections since, oldest first.
+    pub fn events_since(&self, since: &EventId, limit: i64) -> StoreResult<Vec<Happened>> {
+        let unreadable = |column| StoreError::Unreadable { table: "events", column };
+        self.rows(&EVENTS_SINCE, &[Val::T(since.as_str()), Val::I(limit)], |row| {
+            Ok(Happened {
+                id: row.t(0)?.parse().map_err(|_| unreadable("id"))?,
+                tenant: Tenant::from_stored(row.t(1)?),
+                connection: row.t(2)?.parse().map_err(|_| unreadable("connection"))?,
+                name: row.opt_t(3)?,
+                at: row.i(4)?,
+                kind: row.t(5)?,
+                message: row.t(6)?,
+            })
+        })
+    }
+
+    /// The newest event's id, if there is one.
+    pub fn newest_event(&self) -> StoreResult<Option<EventId>> {
+        let newest = self.row(&NEWEST_EVENT, &[], |row| row.opt_t(0))?.flatten();
+        Ok(newest.and_then(|id| id.parse().ok()))
     }
 
     /// Adds a segment to the audit, behind all that can be read: whoever takes the next number keeps others from taking one until he has committed.

@@ -167,6 +167,8 @@ async fn without_a_refresh_token_nothing_is_renewed_and_nothing_harmed() {
 
 fn refuse(request: Arrived, challenge: &str) {
     let response = Response::builder().status(401).header("www-authenticate", challenge);
+    // The test's clock stands still, the server's doesn't.
+    let response = response.header("date", "-");
     request.respond(response.body(Body::from("{\"error\":\"no\"}")).unwrap());
 }
 
@@ -268,7 +270,7 @@ fn text<'a>(request: &'a Arrived, name: &str) -> &'a str {
 async fn settings_that_make_no_request_are_the_first_step() {
     let app = App::start().await;
     let text = "schema = 1\nid = \"spoken\"\nname = \"Spoken\"\n[[methods]]\ngrant = \"client_credentials\"\nlabel = \"One\"\n\
-                [[variables]]\nname = \"path\"\nasked_of = \"connection\"\n[token]\nurl = \"https://example.com/{{path}}/token\"\n";
+                [variables.path]\nasked_of = \"connection\"\n[token]\nurl = \"https://example.com/{{path}}/token\"\n";
     app.broker.add_provider(&app.admin, "spoken.toml", text).await.unwrap_or_else(|error| panic!("{error}"));
     let new =
         NewIntegration { provider: "spoken".to_owned(), variables: values([]), ..app.plain("client_credentials") };
