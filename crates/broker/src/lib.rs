@@ -97,5 +97,6 @@ pub use trace::{Exchange, Shown};
 pub use usage::{UsageFilter, UsageLine, UsagePage};
 // A
 // B
+pub use watch::{Heard, Watch};
 // C
 // D

@@ -88,6 +88,13 @@ impl Broker {
         }))
     }
 
+    /// Whether a session goes on; asking is no use of it.
+    pub async fn session_stands(&self, token: &str) -> Result<bool> {
+        let (hash, now) = (sha256(token.as_bytes()), self.now_ms());
+        let found = self.store.read(move |tx| tx.console_session(&hash)).await?;
+        Ok(found.is_some_and(|found| found.expires_at > now && now - found.seen_at < millis(IDLE)))
+    }
+
     /// Ends a session; one that has ended already is no mistake.
     pub async fn sign_out(&self, token: &str) -> Result<()> {
         let hash = sha256(token.as_bytes());

@@ -4,11 +4,11 @@ use std::sync::Mutex;
 
 use axum::body::Body;
 use axum::http::Response;
-use keyholder_broker::model::Status;
-use keyholder_broker::{Cause, NewIntegration, TestReport, TestWish};
+use keyholder_broker::model::{Happened, Limits, Scope, Status};
+use keyholder_broker::{Cause, Heard, NewIntegration, TestReport, TestWish, Watch};
 use serde_json::json;
 
-use crate::app::{App, values};
+use crate::app::App;
 use crate::fake::{Arrived, Fake};
 
 fn last(report: &TestReport) -> (&'static str, Option<Cause>, String) {
@@ -153,7 +153,10 @@ async fn a_machines_grant_is_asked_anew_and_peoples_only_when_it_is_wished() {
 #[tokio::test]
 async fn without_a_refresh_token_nothing_is_renewed_and_nothing_harmed() {
     let (app, mut fake) = spoken("authorization_code", "").await;
-    let answer = async { fake.next().await.json(200, json!({"access_token": "a1", "expires_in": 3600})) };
+    let answer = async {
+        fake.next().await.json(200, json!({"access_token": "a1", "expires_in": 3600}));
+        fake.next().await.json(200, json!({"email": "ada@example.com"}));
+    };
     tokio::join!(app.consent("crm"), answer);
     let report = app.test_by(RENEW).await;
     let (name, cause, remedy) = last(&report);
@@ -267,16 +270,49 @@ fn text<'a>(request: &'a Arrived, name: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn settings_that_make_no_request_are_the_first_step() {
+async fn who_listens_hears_what_happens_once_and_what_was_missed_first() {
     let app = App::start().await;
-    let text = "schema = 1\nid = \"spoken\"\nname = \"Spoken\"\n[[methods]]\ngrant = \"client_credentials\"\nlabel = \"One\"\n\
-                [variables.path]\nasked_of = \"connection\"\n[token]\nurl = \"https://example.com/{{path}}/token\"\n";
-    app.broker.add_provider(&app.admin, "spoken.toml", text).await.unwrap_or_else(|error| panic!("{error}"));
-    let new =
-        NewIntegration { provider: "spoken".to_owned(), variables: values([]), ..app.plain("client_credentials") };
-    app.add_integration(new).await;
-    app.add_connection("crm", "client_credentials").await;
-    let report = app.test("crm").await.unwrap();
-    assert_eq!((names(&report), report.ok), (vec!["settings"], false));
-    assert!(report.steps[0].message.contains("path"), "{}", report.steps[0].message);
+    app.machine("crm").await;
+    app.add_connection("other", "client_credentials").await;
+    let mut watch = app.broker.watch(&app.admin, Some("crm"), None).await.unwrap();
+    app.run("other").await.unwrap();
+    app.advance(1);
+    app.broker.refresh(&app.admin, "crm").await.unwrap();
+    app.advance(1);
+    let first = heard(&app, &mut watch).await;
+    assert_eq!((first.kind.as_str(), first.name.as_deref()), ("renewed", Some("crm")), "{first:?}");
+    drop(watch);
+
+    app.advance(1);
+    app.broker.refresh(&app.admin, "crm").await.unwrap();
+    let mut again = app.broker.watch(&app.admin, Some("crm"), Some(first.id.as_str())).await.unwrap();
+    let second = heard(&app, &mut again).await;
+    assert_eq!((second.kind.as_str(), second.id > first.id), ("renewed", true));
+    let mut strange = app.broker.watch(&app.admin, None, Some("no id")).await.unwrap();
+    assert!(matches!(strange.next().await, Heard::Missed));
+
+    let limits = Limits { connections: ["other".to_owned()].into(), ..Limits::default() };
+    let limited = app.caller("limited", &[Scope::Read], limits).await;
+    assert!(app.broker.watch(&limited, Some("crm"), None).await.is_err());
+    let mut limited = app.broker.watch(&limited, None, Some(first.id.as_str())).await.unwrap();
+    app.advance(1);
+    app.broker.refresh(&app.admin, "other").await.unwrap();
+    assert_eq!(heard(&app, &mut limited).await.name.as_deref(), Some("other"));
+}
+
+/// The next event; the clock goes on until it is read.
+async fn heard(app: &App, watch: &mut Watch) -> std::sync::Arc<Happened> {
+    let ticking = async {
+        loop {
+            app.clock.advance(std::time::Duration::from_millis(500));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        heard = watch.next() => match heard {
+            Heard::Event(event) => event,
+            Heard::Missed => panic!("nothing was missed"),
+        },
+        () = ticking => unreachable!(),
+    }
 }

@@ -12,6 +12,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::api::{connections, integrations, keys, operations, operators, providers, sessions, sources, usage};
 use super::console::{self, catalogue, home, import, integration, sandbox, session, setup, sign_in};
+use super::api::{connections, integrations, keys, operations, providers, sessions, sources, usage};
+use super::console::{self, catalogue, connection, events, home, import, integration, session, setup, sign_in, test};
 use super::{App, assets, caller, connect, gateway, health, idempotency, openapi, origin, problem};
 use problem::{ApiError, Problem, Refusal};
 
@@ -178,7 +180,21 @@ fn pages_of_setup() -> Vec<Route> {
 /// Pages of the console: a connection, its test, what happens.
 #[rustfmt::skip]
 fn pages_of_use() -> Vec<Route> {
+    use Scope::{Manage, Read};
     vec![
+        view("get", "/console/connections/{connection}", Read, connection::page, "A connection"),
+        view("post", "/console/connections/{connection}/refresh", Manage, connection::refresh, "Renewing now"),
+        view("post", "/console/connections/{connection}/cancel", Manage, connection::cancel, "Giving an authorization up"),
+        view("get", "/console/connections/{connection}/authorize", Manage, connection::authorize_page, "Consent"),
+        view("post", "/console/connections/{connection}/authorize", Manage, connection::authorize, "Consent"),
+        view("get", "/console/connections/{connection}/disconnect", Manage, connection::disconnect_page, "Disconnecting"),
+        view("post", "/console/connections/{connection}/disconnect", Manage, connection::disconnect, "Disconnecting"),
+        view("get", "/console/connections/{connection}/remove", Manage, connection::remove_page, "Removing"),
+        view("post", "/console/connections/{connection}/remove", Manage, connection::remove, "Removing"),
+        view("get", "/console/connections/{connection}/redirect", Read, connection::redirect, "Comparing redirect URIs"),
+        view("get", "/console/connections/{connection}/test", Manage, test::page, "Testing"),
+        view("post", "/console/connections/{connection}/test", Manage, test::run, "Testing"),
+        view("get", "/console/events", Read, events::of_console, "What happens"),
     ]
 }
 
