@@ -88,6 +88,8 @@ pub fn table() -> Vec<Route> {
         any("/v1/connections/{connection}/proxy/", Call, gateway::proxy, "Call the root of the connection's API"),
         any("/v1/connections/{connection}/proxy/{*path}", Call, gateway::proxy, "Call the connection's API with the token put in on the way"),
 
+        stream("/v1/events", Read, events::of_api, "What happens to connections, as server-sent events").query(&[("connection", "Only of this connection (name or id).")]),
+
         post("/v1/connect-sessions", Manage, sessions::create, "Make a link for one person to authorise one connection").takes::<sessions::NewSessionBody>().creates::<sessions::SessionBody>(),
 
         get("/v1/data-sources", Read, sources::list, "List data sources").query(PAGE).answers::<sources::SourceList>(),
@@ -363,6 +365,15 @@ where
 {
     let filter = if method == "post" { MethodFilter::POST } else { MethodFilter::GET };
     Route { success: 200, ..route(method, path, None, on(filter, handler), summary) }
+}
+
+/// What goes on until somebody ends it, for keys with this scope.
+fn stream<H, T>(path: &'static str, scope: Scope, handler: H, summary: &'static str) -> Route
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    Route { success: 200, ..get(path, scope, handler, summary) }
 }
 
 /// A page of the console, for whoever is signed in and has this scope.

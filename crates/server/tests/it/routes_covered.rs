@@ -18,7 +18,9 @@ fn method(route: &Route) -> http::Method {
 /// The path with something for each parameter that nothing is named by.
 fn path(route: &Route) -> String {
     let parts = route.path.split('/').map(|part| if part.starts_with('{') { "nothing" } else { part });
-    parts.collect::<Vec<_>>().join("/")
+    let path = parts.collect::<Vec<_>>().join("/");
+    // What happens to nothing is told at once.
+    if path.ends_with("/events") && !path.contains("nothing") { format!("{path}?connection=nothing") } else { path }
 }
 
 fn body(route: &Route) -> crate::app::Body {

@@ -8,6 +8,9 @@ mod sign_in;
 mod catalogue;
 mod form;
 mod import;
+// B
+mod connection;
+mod testing;
 // C
 // D
 
