@@ -6,7 +6,7 @@
 //! `clock` → `points` → `trust` → `model` → `vault` → `store` → `egress` → `error` → `unconfirmed` → `audit`, `usage`, `escrow`, `fence` → `redact`, `cause`, `trace` (what a test shows) → `open` (the struct, and how it starts) → `access` →
 //! `definitions` → `manage` (providers, integrations, connections) → `plan` (a connection's definition with its values) → `learn` → `endpoints` → `token_set` → `allowance` (what an API allows) → `live` (tokens in
 //! memory) →
-//! `settle` (what is asked once a token set is safe) → `renew` → `recover` → `follow` → `token` → `connect` → `revoke` → `gateway` → `source` (data sources) → `test` → `idempotency` → `seal` → `ends` → `operator` (people of the console) → `scheduler` → `doctor` → `advice` (what is worth a look), `branding`.
+//! `settle` (what is asked once a token set is safe) → `renew` → `recover` → `follow` → `token` → `watch` → `connect` → `revoke` → `gateway` → `source` (data sources) → `test` → `idempotency` → `seal` → `ends` → `operator` (people of the console) → `scheduler` → `doctor` → `advice` (what is worth a look), `branding`.
 
 #![allow(
     clippy::result_large_err,
