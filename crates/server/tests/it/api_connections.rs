@@ -34,7 +34,7 @@ async fn use_and_end(app: &App, name: &str, integration: &str, account: Value) {
     admin.get(&at(name, "/proxy/me")).await.ok(200);
 
     let tested = admin.post(&at(name, "/test"), json!({})).await.ok(200);
-    assert_eq!((&tested["ok"], &tested["steps"][0]["name"]), (&json!(true), &json!("token")));
+    assert_eq!((&tested["ok"], &tested["steps"][1]["name"]), (&json!(true), &json!("token")));
 
     let revoked = admin.post(&at(name, "/revoke"), json!({})).await.ok(200);
     assert_eq!((&revoked["connection"]["state"], &revoked["connection"]["color"]), (&json!("revoked"), &json!("grey")));

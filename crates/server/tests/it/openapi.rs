@@ -282,7 +282,8 @@ async fn every_success_is_what_the_document_says() {
 
     let missed: Vec<_> = table()
         .iter()
-        .filter(|route| route.scope.is_some() && route.method != "any")
+        // A stream has no end, and is no JSON; `console::connection` reads it.
+        .filter(|route| route.scope.is_some() && route.method != "any" && route.path != "/v1/events")
         .filter(|route| !on.seen.contains(&(route.method.to_owned(), route.path.to_owned())))
         .map(|route| format!("{} {}", route.method, route.path))
         .collect();

@@ -279,7 +279,8 @@ async fn users(broker: &Broker, person: &Person, found: &Found) -> Result<Vec<Us
     let used = broker.usage(&person.caller, filter, UsageGroup::Caller, &Page::first()).await?;
     let user = |line: keyholder_broker::UsageLine| User {
         href: places::with(places::USAGE, &[("caller", &line.of), ("connection", &id)]),
-        name: line.name.unwrap_or(line.of),
+        // Renewals ahead of need are nobody else's.
+        name: line.name.or(Some(line.of).filter(|of| !of.is_empty())).unwrap_or_else(|| "Keyholder itself".to_owned()),
         hand_outs: line.figures.hand_outs,
         calls: line.figures.calls,
         errors: line.figures.client_errors + line.figures.server_errors + line.figures.own_errors,

@@ -56,7 +56,7 @@ async fn a_connection_is_renewed_compared_ended_and_removed() {
         browser.goto(&format!("{}/redirect?registered={other}", page(&app, "crm")));
         browser.see("They differ");
         browser.see("The host differs");
-        assert_eq!(browser.text_of(".letters mark"), "1");
+        assert_eq!(browser.text_of("dd mark >> nth=0"), "1");
         sound(&browser);
 
         browser.goto(&page(&app, "crm"));
