@@ -285,7 +285,8 @@ async fn users(broker: &Broker, person: &Person, found: &Found) -> Result<Vec<Us
         calls: line.figures.calls,
         errors: line.figures.client_errors + line.figures.server_errors + line.figures.own_errors,
     };
-    Ok(used.lines.into_iter().map(user).collect())
+    let has_used = |line: &keyholder_broker::UsageLine| line.figures.hand_outs + line.figures.calls > 0;
+    Ok(used.lines.into_iter().filter(has_used).map(user).collect())
 }
 
 /// `POST /console/connections/{connection}/refresh`.

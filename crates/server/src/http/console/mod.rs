@@ -18,11 +18,11 @@ pub(in crate::http) mod words;
 // A
 // B
 pub(in crate::http) mod catalogue;
+pub(in crate::http) mod connection;
+pub(in crate::http) mod events;
 pub(in crate::http) mod import;
 pub(in crate::http) mod integration;
 pub(in crate::http) mod setup;
-pub(in crate::http) mod connection;
-pub(in crate::http) mod events;
 pub(in crate::http) mod test;
 // C
 // D
