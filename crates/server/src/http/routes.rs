@@ -11,9 +11,9 @@ use keyholder_broker::model::Scope;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::api::{connections, integrations, keys, operations, operators, providers, sessions, sources, usage};
-use super::console::{self, catalogue, home, import, integration, sandbox, session, setup, sign_in};
-use super::api::{connections, integrations, keys, operations, providers, sessions, sources, usage};
-use super::console::{self, catalogue, connection, events, home, import, integration, session, setup, sign_in, test};
+use super::console::{
+    self, catalogue, connection, events, home, import, integration, sandbox, session, setup, sign_in, test,
+};
 use super::{App, assets, caller, connect, gateway, health, idempotency, openapi, origin, problem};
 use problem::{ApiError, Problem, Refusal};
 

@@ -6,10 +6,9 @@ mod lists;
 mod sign_in;
 // B
 mod catalogue;
+mod connection;
 mod form;
 mod import;
-// B
-mod connection;
 mod testing;
 // C
 // D
