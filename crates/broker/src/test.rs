@@ -189,7 +189,8 @@ impl<'a> Testing<'a> {
     pub(crate) async fn token(&mut self, wish: TestWish, anew: bool) -> Option<Arc<Live>> {
         let (broker, row) = (self.broker, self.row);
         let for_a_person = self.plan.as_ref().is_none_or(|plan| plan.rendered.grant.needs_a_person());
-        let anew = anew && !for_a_person && !(wish.renew && row.token_set.is_some()) && !self.is_too_young();
+        let will_be_renewed = wish.renew && row.token_set.is_some();
+        let anew = anew && !for_a_person && !will_be_renewed && !self.is_too_young();
         let outcome = if anew {
             broker.asked_anew(row).await
         } else {
