@@ -205,6 +205,13 @@ impl Broker {
         Err(Error::Limited("data source"))
     }
 
+    /// The key of this id, or the live one of this name.
+    pub async fn key(&self, caller: &Caller, id_or_name: &str) -> Result<StoredKey> {
+        let (tenant, wanted) = (caller.tenant.clone(), id_or_name.to_owned());
+        let found = self.store.read(move |tx| tx.key(&tenant, &wanted)).await?;
+        found.ok_or_else(|| Error::not_found("API key", id_or_name))
+    }
+
     /// Makes an API key.
     pub async fn create_key(&self, caller: &Caller, new: NewKey) -> Result<MadeKey> {
         check_new_key(&new, self.now_ms())?;

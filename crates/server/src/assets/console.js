@@ -6,7 +6,8 @@
 //   data-filter="#list"     filters its data-words             data-add="#id"      one more row of that template
 //   data-dialog[="panel"]   link: its <main> in a dialog       data-part="NAME"    replaced when the page changes on the server
 //   data-events="URL"       body: server-sent events           data-refresh="MS"   body: not finished, look again
-//   data-file="#id"         file: its text goes there          data-submit         its form is sent on change
+//   data-file="#id"         file: its text goes there          data-as="url"       of it: as a data URL
+//   data-submit             its form is sent on change
 //   data-stay               link in a dialog: stays in it
 
 const $ = (selector, within = document) => within.querySelector(selector);
@@ -199,6 +200,14 @@ function adds(button) {
   });
 }
 
+function dataUrl(file) {
+  return new Promise((resolve) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.readAsDataURL(file);
+  });
+}
+
 function reads(input) {
   input.closest('.field').hidden = false;
   input.addEventListener('change', async () => {
@@ -206,7 +215,7 @@ function reads(input) {
     const target = $(input.dataset.file);
     if (!file) return;
     if (file.size > input.dataset.most) { tell(words.tooLarge, 'bad'); return; }
-    target.value = await file.text();
+    target.value = await (input.dataset.as === 'url' ? dataUrl(file) : file.text());
     target.dispatchEvent(new Event('input', { bubbles: true }));
   });
 }

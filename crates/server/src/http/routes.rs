@@ -203,7 +203,36 @@ fn pages_of_use() -> Vec<Route> {
 /// Pages of the console: data sources, callers, audit, usage, advice, settings.
 #[rustfmt::skip]
 fn pages_of_operation() -> Vec<Route> {
+    use Scope::{Admin, Call, Manage, Read};
+    use console::{advice, audit, callers, settings, sources, usage};
     vec![
+        view("get", "/console/sources", Read, sources::list, "Data sources"),
+        view("get", "/console/sources/new", Manage, sources::new, "The form for a data source"),
+        view("post", "/console/sources/new", Manage, sources::create, "Make a data source"),
+        view("get", "/console/sources/{source}", Read, sources::page, "A data source"),
+        view("get", "/console/sources/{source}/edit", Manage, sources::edit, "The form of a data source"),
+        view("post", "/console/sources/{source}/edit", Manage, sources::save, "Change a data source"),
+        view("get", "/console/sources/{source}/remove", Manage, sources::ask_remove, "Whether to remove it"),
+        view("post", "/console/sources/{source}/remove", Manage, sources::remove, "Remove a data source"),
+        view("get", "/console/sources/{source}/requests", Manage, sources::request::new, "The form for a request"),
+        view("post", "/console/sources/{source}/requests", Manage, sources::request::create, "Save a request"),
+        view("get", "/console/sources/{source}/requests/{request}", Manage, sources::request::edit, "The form of a request"),
+        view("post", "/console/sources/{source}/requests/{request}", Manage, sources::request::save, "Change a request"),
+        view("get", "/console/sources/{source}/requests/{request}/run", Call, sources::runner::page, "The runner of a request"),
+        view("post", "/console/sources/{source}/requests/{request}/run", Call, sources::runner::run, "Run a request"),
+        view("get", "/console/callers", Admin, callers::list, "Keys"),
+        view("get", "/console/callers/new", Admin, callers::new, "The form for a key"),
+        view("post", "/console/callers/new", Admin, callers::create, "Make a key"),
+        view("get", "/console/callers/{key}/revoke", Admin, callers::ask_revoke, "Whether to revoke it"),
+        view("post", "/console/callers/{key}/revoke", Admin, callers::revoke, "Revoke a key"),
+        view("get", "/console/audit", Admin, audit::page, "The audit"),
+        view("get", "/console/audit.csv", Admin, audit::csv, "The audit as CSV"),
+        view("get", "/console/audit.jsonl", Admin, audit::json, "The audit as JSON lines"),
+        view("get", "/console/usage", Admin, usage::page, "Usage"),
+        view("get", "/console/advice", Read, advice::page, "Advice"),
+        view("post", "/console/advice/dismiss", Manage, advice::dismiss, "Put advice aside"),
+        view("get", "/console/settings", Read, settings::page, "Settings"),
+        view("post", "/console/settings/{section}", Admin, settings::change, "Change settings"),
     ]
 }
 

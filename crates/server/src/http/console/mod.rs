@@ -26,6 +26,13 @@ pub(in crate::http) mod setup;
 pub(in crate::http) mod test;
 // C
 // D
+pub(in crate::http) mod advice;
+pub(in crate::http) mod audit;
+pub(in crate::http) mod callers;
+mod chart;
+pub(in crate::http) mod settings;
+pub(in crate::http) mod sources;
+pub(in crate::http) mod usage;
 
 use std::collections::BTreeMap;
 

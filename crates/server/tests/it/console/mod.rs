@@ -12,6 +12,10 @@ mod import;
 mod testing;
 // C
 // D
+mod callers;
+mod records;
+mod settings;
+mod sources;
 
 use serde_json::{Value, json};
 

@@ -1,0 +1,214 @@
+//! Running a saved request, and looking at the reply.
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use keyholder_broker::model::{SavedRequest, SourceSpec};
+use keyholder_broker::{Error, Preview, RunReply, ShownSource, SourceRun};
+use serde_json::Value;
+
+use super::super::super::App;
+use super::super::super::input::InPaths;
+use super::super::super::problem::{ApiError, Problem};
+use super::super::forms::{Field, Pairs, Posted, Wrong, mark, wrongs};
+use super::super::render::sentence;
+use super::super::session::Person;
+use super::super::{Frame, Menu, frame, places, render};
+use super::request::{of, place};
+
+#[derive(Template)]
+#[template(path = "console/runner.html")]
+struct Runner<'a> {
+    page: Frame<'a>,
+    source: String,
+    source_href: String,
+    name: String,
+    description: String,
+    line: String,
+    edit: String,
+    action: String,
+    wrong: Vec<Wrong>,
+    fields: Vec<Field>,
+    reply: Option<Reply>,
+    failed: Option<Failed>,
+}
+
+/// What came back.
+struct Reply {
+    status: u16,
+    expected: bool,
+    took_ms: i64,
+    size: String,
+    truncated: bool,
+    headers: Vec<(String, String)>,
+    /// A text, or what there is instead of one.
+    body: String,
+    is_text: bool,
+    extracted: Option<String>,
+    problem: Option<String>,
+}
+
+/// Why nothing came back.
+struct Failed {
+    text: String,
+    remedy: String,
+}
+
+/// `GET /console/sources/{source}/requests/{request}/run`.
+pub(in crate::http) async fn page(
+    State(app): State<App>,
+    person: Person,
+    InPaths([source, request]): InPaths<2>,
+) -> Result<Response, ApiError> {
+    let it = app.broker.source(&person.caller, &source).await?;
+    of(&it, &request)?;
+    Ok(show(&app, &person, &it, &request, &Pairs::read(b""), None).await)
+}
+
+/// `POST /console/sources/{source}/requests/{request}/run`.
+pub(in crate::http) async fn run(
+    State(app): State<App>,
+    person: Person,
+    InPaths([source, request]): InPaths<2>,
+    posted: Posted,
+) -> Result<Response, ApiError> {
+    let it = app.broker.source(&person.caller, &source).await?;
+    of(&it, &request)?;
+    let wish = SourceRun { variables: posted.below("variables."), owner: posted.opt("owner"), limit: None };
+    let came = app.broker.run_source(&person.caller, it.source.id.as_str(), &request, wish).await;
+    Ok(show(&app, &person, &it, &request, &posted, Some(came)).await)
+}
+
+async fn show(
+    app: &App,
+    person: &Person,
+    it: &ShownSource,
+    name: &str,
+    form: &Pairs,
+    came: Option<Result<RunReply, Error>>,
+) -> Response {
+    let spec = &it.source.spec;
+    let request = spec.requests.get(name).cloned().unwrap_or_default();
+    let mut fields = fields(spec, &request, form);
+    if it.connection.is_none() {
+        let help = "Each caller has a connection of their own here: say whose is used.";
+        fields.push(Field::text("owner", "Whose connection", help).value(form.one("owner")));
+    }
+    let (mut status, mut wrong, mut failed, mut reply) = (StatusCode::OK, Vec::new(), None, None);
+    match came {
+        None => {}
+        Some(Ok(run)) => reply = Some(shown(run)),
+        Some(Err(error)) => match wrongs(&error) {
+            Some(errors) => {
+                status = StatusCode::UNPROCESSABLE_ENTITY;
+                wrong = mark(&mut fields.iter_mut().collect::<Vec<_>>(), &errors);
+            }
+            None => {
+                let problem = Problem::of(&error);
+                problem.log();
+                status = StatusCode::from_u16(problem.status).unwrap_or(status);
+                failed = Some(why(&problem));
+            }
+        },
+    }
+    let edit = place(it.source.id.as_str(), name);
+    let template = Runner {
+        page: frame(app, person, Menu::Sources).await,
+        source: it.source.name.clone(),
+        source_href: places::source(it.source.id.as_str()),
+        name: name.to_owned(),
+        line: format!("{} {}", super::method_of(&request), request.path),
+        description: request.description,
+        action: format!("{edit}/run"),
+        edit,
+        wrong,
+        fields,
+        reply,
+        failed,
+    };
+    render::page(person, status, &template)
+}
+
+fn why(problem: &Problem) -> Failed {
+    match &problem.failure {
+        Some(failure) => Failed { text: failure.message.clone(), remedy: failure.remedy.clone() },
+        None => Failed { text: sentence(&problem.detail), remedy: String::new() },
+    }
+}
+
+/// A row for each variable that this request has a placeholder of. Values of secret ones stay where they are.
+fn fields(spec: &SourceSpec, request: &SavedRequest, form: &Pairs) -> Vec<Field> {
+    let texts = serde_json::json!([request, spec.headers, spec.query]).to_string().replace(' ', "");
+    let used = spec.variables.iter().filter(|(name, it)| !it.secret && texts.contains(&format!("{{{{{name}}}}}")));
+    let row = |(name, it): (&String, &keyholder_broker::model::SourceVariable)| {
+        let label = if it.label.is_empty() { name } else { &it.label };
+        let typed = form.opt(&format!("variables.{name}")).unwrap_or_default();
+        let row = Field::text(format!("variables.{name}"), label, &it.help).value(typed);
+        let row = match it.value.as_ref().or(it.default.as_ref()) {
+            Some(value) => row.example(value.clone()),
+            None if it.required => row.required(),
+            None => row,
+        };
+        if it.choices.is_empty() {
+            return row;
+        }
+        let none = (String::new(), "as it is set".to_owned());
+        row.choices(std::iter::once(none).chain(it.choices.iter().map(|value| (value.clone(), value.clone()))))
+    };
+    used.map(row).collect()
+}
+
+fn shown(run: RunReply) -> Reply {
+    let kind = run.headers.get("content-type").cloned().unwrap_or_default();
+    let (body, is_text) = match &run.preview {
+        Preview::Text(text) => (pretty(text), true),
+        Preview::Bytes(bytes) => {
+            let kind = if kind.is_empty() { "unknown type" } else { &kind };
+            (format!("{} of {kind}; not shown, because it is no text.", bytes_of(bytes.len() as u64)), false)
+        }
+    };
+    Reply {
+        status: run.status,
+        expected: run.expected,
+        took_ms: run.took_ms,
+        size: run.size.map_or_else(|| "unknown".to_owned(), bytes_of),
+        truncated: run.truncated,
+        headers: run.headers.into_iter().collect(),
+        body,
+        is_text,
+        extracted: run.extracted.map(|found| serde_json::to_string_pretty(&found).unwrap_or_default()),
+        problem: run.problem,
+    }
+}
+
+/// JSON on several lines; anything else as it came.
+fn pretty(text: &str) -> String {
+    let read = serde_json::from_str::<Value>(text).ok().filter(|value| value.is_object() || value.is_array());
+    read.and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_else(|| text.to_owned())
+}
+
+fn bytes_of(count: u64) -> String {
+    match count {
+        1 => "1 byte".to_owned(),
+        0..10_000 => format!("{count} bytes"),
+        _ => format!("{} kB", count / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_indented_and_nothing_else_is_touched() {
+        assert_eq!(pretty("{\"a\":[1]}"), "{\n  \"a\": [\n    1\n  ]\n}");
+        for text in ["<html>", "1", "", "{\"cut\":"] {
+            assert_eq!(pretty(text), text);
+        }
+        assert_eq!(
+            (bytes_of(1), bytes_of(9999), bytes_of(10_000)),
+            ("1 byte".into(), "9999 bytes".into(), "10 kB".into())
+        );
+    }
+}
