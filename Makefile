@@ -1,7 +1,7 @@
 # What people and CI run. `make help` lists it.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz model torture replicas simulate scale bench prepare lint
+.PHONY: help demo test screenshots fuzz model torture replicas simulate scale bench prepare lint
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -13,6 +13,9 @@ demo: ## run the server, a sandbox provider and examples of every grant in one p
 test: prepare ## install what the tests need (see prepare), then run all of them
 	cargo test --doc --workspace --locked --quiet
 	cargo nextest run --workspace --locked
+
+screenshots: prepare ## pictures of the console's pages, light, dark and on a phone, into docs/screens
+	cargo nextest run -p keyholder --locked --run-ignored only --no-capture -E 'test(=console::screens::all)'
 
 SECONDS ?= 60
 TARGETS ?=

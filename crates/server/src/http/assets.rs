@@ -3,6 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use http::header;
 
+use super::connect::brand;
 use super::input::InPath;
 use super::problem::{ApiError, Refusal};
 
@@ -14,6 +15,7 @@ struct Asset {
     kind: &'static str,
 }
 
+const FOR_EVER: &str = "public, max-age=31536000, immutable";
 const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
@@ -43,11 +45,28 @@ pub(super) fn console_paths() -> (String, String) {
 }
 
 pub(super) async fn file(InPath(file): InPath) -> Result<Response, ApiError> {
+    // Made of its name alone; and what pages of others load by a name that stays.
+    if let Some(text) = brand::css(&file) {
+        let headers = [
+            (header::CONTENT_TYPE, CSS),
+            (header::CACHE_CONTROL, FOR_EVER),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        ];
+        return Ok((headers, text).into_response());
+    }
+    if file == "connect.js" {
+        let headers = [
+            (header::CONTENT_TYPE, JS),
+            (header::CACHE_CONTROL, "public, max-age=3600"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        ];
+        return Ok((headers, include_str!("../assets/connect.js")).into_response());
+    }
     let wanted = format!("/assets/{file}");
     let found = ASSETS.iter().find(|asset| asset.path() == wanted).ok_or(Refusal::NoRoute)?;
     let headers = [
         (header::CONTENT_TYPE, found.kind),
-        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+        (header::CACHE_CONTROL, FOR_EVER),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     Ok((headers, found.text).into_response())

@@ -12,14 +12,15 @@ use http::{StatusCode, header};
 use keyholder_broker::{DeviceCode, FieldError, OpenSession, Question};
 use keyholder_provider::Kind;
 
-use super::super::{App, assets};
+use super::brand::Look;
+use super::words::fill;
 
 #[derive(Template)]
 #[template(path = "invitation.html")]
 struct Invitation<'a> {
-    style: String,
+    look: &'a Look,
     provider: &'a str,
-    integration: &'a str,
+    asks: String,
     scopes: &'a [(String, Option<String>)],
     questions: Vec<Asked<'a>>,
     failed: Option<&'a str>,
@@ -42,8 +43,8 @@ struct Asked<'a> {
 
 #[derive(Template)]
 #[template(path = "confirm.html")]
-struct Confirm {
-    style: String,
+struct Confirm<'a> {
+    look: &'a Look,
     provider: String,
     account: Option<String>,
     connection: String,
@@ -53,7 +54,7 @@ struct Confirm {
 #[derive(Template)]
 #[template(path = "device.html")]
 struct Device<'a> {
-    style: String,
+    look: &'a Look,
     provider: String,
     user_code: &'a str,
     address: &'a str,
@@ -62,8 +63,8 @@ struct Device<'a> {
 
 #[derive(Template)]
 #[template(path = "choose.html")]
-struct Choice {
-    style: String,
+struct Choice<'a> {
+    look: &'a Look,
     provider: String,
     lookup: String,
     options: Vec<(String, String)>,
@@ -72,8 +73,8 @@ struct Choice {
 
 #[derive(Template)]
 #[template(path = "message.html")]
-struct MessagePage {
-    style: String,
+struct MessagePage<'a> {
+    look: &'a Look,
     mark: Mark,
     title: String,
     text: String,
@@ -116,7 +117,7 @@ impl Mark {
 
 /// The invitation; with what was typed and what is wrong with it, when it comes a second time. Typed secrets are not sent back.
 pub(super) fn invitation(
-    app: &App,
+    look: &Look,
     session: &OpenSession,
     typed: &BTreeMap<String, String>,
     errors: &[FieldError],
@@ -142,67 +143,73 @@ pub(super) fn invitation(
     });
     let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     let template = Invitation {
-        style: assets::style_path(),
+        look,
         provider: &session.provider,
-        integration: &session.integration,
+        asks: asks(look, &session.provider, &session.integration),
         scopes: &session.scopes,
         questions: questions.collect(),
         failed: session.failed.as_deref(),
         stays_here: session.stays_here,
     };
-    html(app, status, &template)
+    html(look, status, &template)
+}
+
+/// Who asks: the operator by name, where there is one, for the application.
+fn asks(look: &Look, provider: &str, integration: &str) -> String {
+    let text = if look.name.is_empty() { look.words.asks } else { look.words.asks_for };
+    fill(text, &[("name", &look.name), ("provider", provider), ("integration", integration)])
 }
 
 pub(super) fn confirmation(
-    app: &App,
+    look: &Look,
     provider: String,
     account: Option<String>,
     connection: String,
     scope: Vec<String>,
 ) -> Response {
-    html(app, StatusCode::OK, &Confirm { style: assets::style_path(), provider, account, connection, scope })
+    html(look, StatusCode::OK, &Confirm { look, provider, account, connection, scope })
 }
 
 /// How often a page that waits looks again.
 const LOOK_EVERY: HeaderValue = HeaderValue::from_static("5");
 
 /// A code, and where to type it. The page loads itself again, without a script, until there is something to go on with.
-pub(super) fn device(app: &App, provider: String, code: &DeviceCode) -> Response {
+pub(super) fn device(look: &Look, provider: String, code: &DeviceCode) -> Response {
     let template = Device {
-        style: assets::style_path(),
+        look,
         provider,
         user_code: &code.user_code,
         address: &code.verification_uri,
         complete: code.verification_uri_complete.as_deref(),
     };
-    let mut response = html(app, StatusCode::OK, &template);
+    let mut response = html(look, StatusCode::OK, &template);
     response.headers_mut().insert(header::REFRESH, LOOK_EVERY);
     response
 }
 
 /// What the account has several of; `wrong` where none was chosen.
 pub(super) fn choice(
-    app: &App,
+    look: &Look,
     provider: String,
     lookup: String,
     options: Vec<(String, String)>,
     wrong: Option<&'static str>,
 ) -> Response {
     let status = if wrong.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-    html(app, status, &Choice { style: assets::style_path(), provider, lookup, options, wrong })
+    html(look, status, &Choice { look, provider, lookup, options, wrong })
 }
 
-pub(super) fn message(app: &App, status: StatusCode, message: Message) -> Response {
+pub(super) fn message(look: &Look, status: StatusCode, message: Message) -> Response {
     let Message { mark, title, text, remedy } = message;
-    html(app, status, &MessagePage { style: assets::style_path(), mark, title, text, remedy })
+    html(look, status, &MessagePage { look, mark, title, text, remedy })
 }
 
-fn html(app: &App, status: StatusCode, template: &impl Template) -> Response {
+fn html(look: &Look, status: StatusCode, template: &impl Template) -> Response {
     let Ok(text) = template.render() else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let headers: [(HeaderName, HeaderValue); 7] = [
-        (CONTENT_SECURITY_POLICY, policy(app)),
+        (CONTENT_SECURITY_POLICY, look.policy.clone()),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -213,15 +220,6 @@ fn html(app: &App, status: StatusCode, template: &impl Template) -> Response {
     (status, headers, Html(text)).into_response()
 }
 
-/// No script at all. Browsers hold a form's redirects to `form-action` too, and these lead to the provider, wherever it sends on to; so schemes, not hosts.
-fn policy(app: &App) -> HeaderValue {
-    HeaderValue::from_static(if app.broker.public_url().scheme() == "https" {
-        "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'; form-action 'self' https:"
-    } else {
-        "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'; form-action 'self' https: http:"
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,6 +228,14 @@ mod tests {
     #[test]
     fn nothing_that_comes_from_outside_becomes_markup() {
         let evil = "<script>alert(1)</script>\"'&".to_owned();
+        let look = Look {
+            style: evil.clone(),
+            colors: Some(evil.clone()),
+            name: evil.clone(),
+            logo: Some(evil.clone()),
+            words: &super::super::words::ENGLISH,
+            policy: HeaderValue::from_static(""),
+        };
         let choices = [(evil.clone(), evil.clone()), ("other".to_owned(), evil.clone())];
         let asked = |kind, choices| Asked {
             name: &evil,
@@ -246,9 +252,9 @@ mod tests {
         let scopes = [(evil.clone(), Some(evil.clone())), (evil.clone(), None)];
         let pages = [
             Invitation {
-                style: String::new(),
+                look: &look,
                 provider: &evil,
-                integration: &evil,
+                asks: evil.clone(),
                 scopes: &scopes,
                 questions: vec![asked(Kind::Text, &[]), asked(Kind::Pem, &[]), asked(Kind::Text, &choices)],
                 failed: Some(&evil),
@@ -256,23 +262,17 @@ mod tests {
             }
             .render(),
             Confirm {
-                style: String::new(),
+                look: &look,
                 provider: evil.clone(),
                 account: Some(evil.clone()),
                 connection: evil.clone(),
                 scope: vec![evil.clone()],
             }
             .render(),
-            Device {
-                style: String::new(),
-                provider: evil.clone(),
-                user_code: &evil,
-                address: &evil,
-                complete: Some(&evil),
-            }
-            .render(),
+            Device { look: &look, provider: evil.clone(), user_code: &evil, address: &evil, complete: Some(&evil) }
+                .render(),
             Choice {
-                style: String::new(),
+                look: &look,
                 provider: evil.clone(),
                 lookup: evil.clone(),
                 options: vec![(evil.clone(), evil.clone()), (evil.clone(), "x".to_owned())],
@@ -280,7 +280,7 @@ mod tests {
             }
             .render(),
             MessagePage {
-                style: String::new(),
+                look: &look,
                 mark: Mark::Bad,
                 title: evil.clone(),
                 text: evil.clone(),
@@ -293,5 +293,42 @@ mod tests {
             assert!(!page.contains("<script"), "{page}");
             assert!(page.contains("&#60;script") || page.contains("&lt;script"), "{page}");
         }
+    }
+
+    /// Help and mistake are read out with their field.
+    #[test]
+    fn help_hangs_together_with_its_field() {
+        let field = Asked {
+            name: "shop",
+            label: "Shop",
+            help: "Its address",
+            value: "",
+            required: true,
+            secret: false,
+            kind: Kind::Text,
+            choices: &[],
+            example: None,
+            wrong: Some("wrong".to_owned()),
+        };
+        let look = Look {
+            style: String::new(),
+            colors: None,
+            name: String::new(),
+            logo: None,
+            words: &super::super::words::ENGLISH,
+            policy: HeaderValue::from_static(""),
+        };
+        let page = Invitation {
+            look: &look,
+            provider: "Example",
+            asks: String::new(),
+            scopes: &[],
+            questions: vec![field],
+            failed: None,
+            stays_here: false,
+        };
+        let page = page.render().unwrap();
+        assert!(page.contains("aria-describedby=\"w-shop h-shop\""), "{page}");
+        assert!(page.contains("id=\"h-shop\">Its address"), "{page}");
     }
 }

@@ -13,7 +13,9 @@ mod testing;
 // C
 // D
 mod callers;
+mod connecting;
 mod records;
+mod screens;
 mod settings;
 mod sources;
 

@@ -60,7 +60,10 @@ async fn a_data_source_is_made_and_its_request_run() {
     });
     let made = app.admin().get("/v1/data-sources/contacts").await.ok(200);
     assert_eq!(made["allow"][0]["methods"], json!(["GET", "HEAD"]));
-    assert_eq!((&made["variables"]["limit"]["value"], &made["variables"]["key"]["secret"]), (&json!("5"), &json!(true)));
+    assert_eq!(
+        (&made["variables"]["limit"]["value"], &made["variables"]["key"]["secret"]),
+        (&json!("5"), &json!(true))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

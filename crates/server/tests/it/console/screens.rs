@@ -1,0 +1,74 @@
+//! Pictures of the pages: `make screenshots`. Not a test; it fails where a page can't be shown.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::owner;
+use crate::app::App;
+use crate::browser::{Browser, Look};
+
+/// Every page that needs nothing typed, with something on it: in light and dark, and some on a phone.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "makes docs/screens: make screenshots"]
+async fn all() {
+    let app = App::start().await;
+    app.machine("crm").await;
+    app.draft("people", "password").await;
+    app.admin().post("/v1/connections/people/authorize", json!({})).await.ok(200);
+    app.consented("calendar").await;
+    app.admin().post("/v1/keys", json!({"name": "nightly-report", "scopes": ["call"]})).await.ok(201);
+    let source = json!({
+        "name": "contacts", "description": "People of the CRM", "connection": "crm",
+        "base_url": format!("{}/api/echo", app.sandbox.base_url()),
+        "allow": [{"methods": ["GET"], "path": "/people/**"}],
+        "requests": {"one": {"description": "A person by number", "path": "/people/7", "extract": "$.path"}},
+    });
+    app.admin().post("/v1/data-sources", source).await.ok(201);
+    for path in ["me", "me", "nothing", "me"] {
+        app.admin().get(&format!("/v1/connections/crm/proxy/{path}")).await;
+        app.admin().get("/v1/connections/crm/token").await.ok(200);
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/screens");
+    std::fs::create_dir_all(&folder).unwrap();
+    let pages = [
+        ("home", "/console/"),
+        ("connections", "/console/connections"),
+        ("connection", "/console/connections/crm"),
+        ("test", "/console/connections/crm/test"),
+        ("integrations", "/console/integrations"),
+        ("providers", "/console/providers"),
+        ("form", "/console/connections/new/oauth2"),
+        ("import", "/console/import"),
+        ("sources", "/console/sources"),
+        ("source", "/console/sources/contacts"),
+        ("source-form", "/console/sources/contacts/edit"),
+        ("request", "/console/sources/contacts/requests/one"),
+        ("runner", "/console/sources/contacts/requests/one/run"),
+        ("callers", "/console/callers"),
+        ("caller-form", "/console/callers/new"),
+        ("audit", "/console/audit"),
+        ("usage", "/console/usage"),
+        ("advice", "/console/advice"),
+        ("settings", "/console/settings"),
+    ];
+    let browser = Browser::start();
+    tokio::task::block_in_place(|| {
+        owner(&app, &browser);
+        for (name, path) in pages {
+            if browser.goto(&format!("{}{path}", app.url)) == 404 {
+                continue;
+            }
+            if name == "runner" {
+                browser.click("button", "Run it");
+                browser.see("The reply");
+            }
+            let shoot = |file: String, look| browser.screenshot(&folder.join(file), look);
+            shoot(format!("{name}.png"), Look::default());
+            shoot(format!("{name}-dark.png"), Look { dark: true, ..Look::default() });
+            if ["home", "form", "usage"].contains(&name) {
+                shoot(format!("{name}-phone.png"), Look { width: 390, height: 844, dark: false });
+            }
+        }
+    });
+}
