@@ -68,7 +68,7 @@ async fn an_invitation_leads_over_the_provider_to_a_yes() {
     let text = invitation.text();
     for words in [
         "<h1>Connect your 127.0.0.1 account</h1>",
-        "<strong>crm</strong>",
+        "crm asks to use your account at 127.0.0.1.",
         "<code>read</code>",
         "<form method=\"post\">",
     ] {
@@ -210,7 +210,7 @@ async fn what_only_the_person_knows_is_asked_for_and_corrected_beside_the_field(
     assert_guarded(&wrong);
     let text = wrong.text();
     assert!(
-        text.contains("id=\"w-shop\"") && text.contains("aria-describedby=\"w-shop\""),
+        text.contains("id=\"w-shop\"") && text.contains("aria-describedby=\"w-shop"),
         "the reason stands beside the field: {text}"
     );
     assert!(!text.contains("id=\"w-pin\""), "and only beside that one: {text}");

@@ -37,7 +37,8 @@ async fn a_key_is_shown_once_works_and_is_revoked() {
         assert!(!browser.html().contains(&key));
         key
     });
-    let caller = crate::app::Caller { key: Some(key), ..app.anonymous() };
+    let mut caller = app.anonymous();
+    caller.key = Some(key);
     caller.get("/v1/connections/crm/token").await.ok(200);
     let keys = app.admin().get("/v1/keys").await.ok(200);
     let made = keys["items"].as_array().unwrap().iter().find(|it| it["name"] == "nightly job").unwrap().clone();

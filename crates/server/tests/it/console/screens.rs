@@ -35,7 +35,6 @@ async fn all() {
         ("home", "/console/"),
         ("connections", "/console/connections"),
         ("connection", "/console/connections/crm"),
-        ("test", "/console/connections/crm/test"),
         ("integrations", "/console/integrations"),
         ("providers", "/console/providers"),
         ("form", "/console/connections/new/oauth2"),
@@ -51,6 +50,8 @@ async fn all() {
         ("usage", "/console/usage"),
         ("advice", "/console/advice"),
         ("settings", "/console/settings"),
+        // Last: from here on the provider refuses the client.
+        ("failed-test", "/console/connections/crm/test"),
     ];
     let browser = Browser::start();
     tokio::task::block_in_place(|| {
@@ -62,6 +63,11 @@ async fn all() {
             if name == "runner" {
                 browser.click("button", "Run it");
                 browser.see("The reply");
+            }
+            if name == "failed-test" {
+                app.fault("error:invalid_client");
+                browser.click("button", "Run the test");
+                browser.see("The last step failed.");
             }
             let shoot = |file: String, look| browser.screenshot(&folder.join(file), look);
             shoot(format!("{name}.png"), Look::default());
