@@ -13,7 +13,8 @@ pub const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI1
 async fn advice_leads_to_where_it_is_mended_and_is_put_aside() {
     let app = App::start().await;
     app.draft("people", "password").await;
-    app.admin().post("/v1/keys", json!({"name": "everything", "scopes": ["token"]})).await.ok(201);
+    let key = app.admin().post("/v1/keys", json!({"name": "everything", "scopes": ["token"]})).await.ok(201);
+    let of_key = format!("#key_unlimited-{}", key["id"].as_str().unwrap());
     let browser = Browser::start();
     tokio::task::block_in_place(|| {
         owner(&app, &browser);
@@ -21,10 +22,10 @@ async fn advice_leads_to_where_it_is_mended_and_is_put_aside() {
         browser.see("It signs in with people's user names and passwords.");
         browser.see("This key reaches every connection, and never expires.");
         sound(&browser);
-        browser.click("link", "Make a narrower key: everything");
+        browser.click_selector(&format!("{of_key} a"));
         browser.wait_url("/console/callers/new");
         browser.goto(&format!("{}/console/advice", app.url));
-        browser.click("button", "Not now: key_unlimited, everything");
+        browser.click_selector(&format!("{of_key} button"));
         browser.see("It is put aside for three months.");
         assert!(!browser.text().contains("reaches every connection"));
         no_errors(&browser);

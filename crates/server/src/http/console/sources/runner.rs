@@ -1,5 +1,7 @@
 //! Running a saved request, and looking at the reply.
 
+use std::collections::BTreeSet;
+
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
@@ -137,10 +139,16 @@ fn why(problem: &Problem) -> Failed {
     }
 }
 
-/// A row for each variable that this request has a placeholder of. Values of secret ones stay where they are.
+/// A row for each placeholder of this request. Values of secret variables stay where they are.
 fn fields(spec: &SourceSpec, request: &SavedRequest, form: &Pairs) -> Vec<Field> {
-    let texts = serde_json::json!([request, spec.headers, spec.query]).to_string().replace(' ', "");
-    let used = spec.variables.iter().filter(|(name, it)| !it.secret && texts.contains(&format!("{{{{{name}}}}}")));
+    let texts = serde_json::json!([request, spec.headers, spec.query]).to_string();
+    let names = placeholders(&texts);
+    let unknown = names.iter().filter(|name| !spec.variables.contains_key(**name)).map(|name| {
+        let field = format!("variables.{name}");
+        let typed = form.opt(&field).unwrap_or_default();
+        Field::text(field, *name, "Given at each run, where the connection has no such value.").value(typed)
+    });
+    let used = spec.variables.iter().filter(|(name, it)| !it.secret && names.contains(name.as_str()));
     let row = |(name, it): (&String, &keyholder_broker::model::SourceVariable)| {
         let label = if it.label.is_empty() { name } else { &it.label };
         let typed = form.opt(&format!("variables.{name}")).unwrap_or_default();
@@ -156,7 +164,14 @@ fn fields(spec: &SourceSpec, request: &SavedRequest, form: &Pairs) -> Vec<Field>
         let none = (String::new(), "as it is set".to_owned());
         row.choices(std::iter::once(none).chain(it.choices.iter().map(|value| (value.clone(), value.clone()))))
     };
-    used.map(row).collect()
+    used.map(row).chain(unknown).collect()
+}
+
+/// The names between double braces, each once.
+fn placeholders(text: &str) -> BTreeSet<&str> {
+    let inside = text.split("{{").skip(1).filter_map(|rest| rest.split_once("}}")).map(|(name, _)| name.trim());
+    let is_name = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    inside.filter(is_name).collect()
 }
 
 fn shown(run: RunReply) -> Reply {
@@ -199,6 +214,12 @@ fn bytes_of(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn placeholders_are_found_once() {
+        let found = placeholders("[\"/a/{{id}}?b={{ b }}&c={{id}}\", \"{{}} {{a.b}} {{cut\"]");
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["b", "id"]);
+    }
 
     #[test]
     fn json_is_indented_and_nothing_else_is_touched() {
