@@ -128,7 +128,7 @@ pub(in crate::http) async fn page(
         older: read.older.map(|before| query.path(places::AUDIT, &before)),
         csv: query.path(places::AUDIT_CSV, ""),
         json: query.path(places::AUDIT_JSON, ""),
-        is_filtered: query.path("", "") != "",
+        is_filtered: !query.path("", "").is_empty(),
     };
     Ok(render::page(&person, StatusCode::OK, &template))
 }

@@ -181,9 +181,9 @@ fn variable(row: &Row, before: Option<&SourceVariable>) -> SourceVariable {
 }
 
 /// Two rows of one name would silently be one.
-fn doubled<'a>(field: &str, names: impl Iterator<Item = &'a String>) -> Option<FieldError> {
+fn doubled<'a>(field: &str, mut names: impl Iterator<Item = &'a String>) -> Option<FieldError> {
     let mut seen = BTreeSet::new();
-    let twice = names.filter(|name| !seen.insert(name.as_str())).next()?;
+    let twice = names.find(|name| !seen.insert(name.as_str()))?;
     let reason = format!("`{}` stands there twice", twice.chars().take(60).collect::<String>());
     Some(FieldError::new(field, reason, "take one of them away"))
 }
