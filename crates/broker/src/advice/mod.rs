@@ -134,11 +134,13 @@ type Kept = (i64, Arc<Vec<Advice>>);
 impl Broker {
     /// All advice, the most pressing first, no older than a minute. About keys only for who may see them.
     pub async fn advice(&self, caller: &Caller) -> Result<Vec<Advice>> {
+        self.require(caller, Scope::Read)?;
         self.advice_within(caller, FRESH).await
     }
 
     /// As [`Self::advice`], computed now.
     pub async fn advice_now(&self, caller: &Caller) -> Result<Vec<Advice>> {
+        self.require(caller, Scope::Read)?;
         self.advice_within(caller, Duration::ZERO).await
     }
 
@@ -156,6 +158,7 @@ impl Broker {
 
     /// Not to be shown again for three months: `rule`, on what has this id.
     pub async fn dismiss_advice(&self, caller: &Caller, rule: &str, on: &str) -> Result<()> {
+        self.require(caller, Scope::Manage)?;
         self.require_unlimited(caller, "no advice", on)?;
         let known = self.advice_within(caller, FRESH).await?;
         if !known.iter().any(|it| it.rule == rule && it.on.id() == on) {
@@ -195,7 +198,6 @@ impl Broker {
     }
 
     async fn advice_within(&self, caller: &Caller, age: Duration) -> Result<Vec<Advice>> {
-        self.require(caller, Scope::Read)?;
         self.require_unlimited(caller, "no advice", "advice")?;
         let (tenant, now) = (&caller.tenant, self.now_ms());
         let kept = self.computed.0.lock().unwrap_or_else(PoisonError::into_inner).get(tenant.as_str()).cloned();
