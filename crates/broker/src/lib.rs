@@ -95,8 +95,4 @@ pub use test::{TestReport, TestStep, TestWish};
 pub use token::{AtHand, HandedToken};
 pub use trace::{Exchange, Shown};
 pub use usage::{UsageFilter, UsageLine, UsagePage};
-// A
-// B
 pub use watch::{Heard, Watch};
-// C
-// D

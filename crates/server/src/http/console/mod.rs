@@ -4,35 +4,31 @@
 //! addresses, `words` what is said in more than one place. What a template gets is ready: it decides nothing but layout.
 #![allow(dead_code, reason = "the frame stands before all of its pages")]
 
+pub(in crate::http) mod advice;
 mod again;
+pub(in crate::http) mod audit;
+pub(in crate::http) mod callers;
+pub(in crate::http) mod catalogue;
+mod chart;
+pub(in crate::http) mod connection;
 pub(in crate::http) mod connections;
+pub(in crate::http) mod events;
 pub(in crate::http) mod forms;
 pub(in crate::http) mod home;
+pub(in crate::http) mod import;
+pub(in crate::http) mod integration;
 pub(in crate::http) mod integrations;
 pub(in crate::http) mod places;
 pub(in crate::http) mod render;
 pub(in crate::http) mod sandbox;
 pub(in crate::http) mod session;
-pub(in crate::http) mod sign_in;
-pub(in crate::http) mod words;
-// A
-// B
-pub(in crate::http) mod catalogue;
-pub(in crate::http) mod connection;
-pub(in crate::http) mod events;
-pub(in crate::http) mod import;
-pub(in crate::http) mod integration;
-pub(in crate::http) mod setup;
-pub(in crate::http) mod test;
-// C
-// D
-pub(in crate::http) mod advice;
-pub(in crate::http) mod audit;
-pub(in crate::http) mod callers;
-mod chart;
 pub(in crate::http) mod settings;
+pub(in crate::http) mod setup;
+pub(in crate::http) mod sign_in;
 pub(in crate::http) mod sources;
+pub(in crate::http) mod test;
 pub(in crate::http) mod usage;
+pub(in crate::http) mod words;
 
 use std::collections::BTreeMap;
 

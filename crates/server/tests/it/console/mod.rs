@@ -1,23 +1,19 @@
 //! The console in a real browser, and on the wire.
 
-mod shell;
-// A
-mod lists;
-mod sign_in;
-// B
+mod callers;
 mod catalogue;
+mod connecting;
 mod connection;
 mod form;
 mod import;
-mod testing;
-// C
-// D
-mod callers;
-mod connecting;
+mod lists;
 mod records;
 mod screens;
 mod settings;
+mod shell;
+mod sign_in;
 mod sources;
+mod testing;
 
 use serde_json::{Value, json};
 
