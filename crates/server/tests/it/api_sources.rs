@@ -93,7 +93,7 @@ async fn a_saved_request_runs_and_a_call_by_name_passes() {
     refused.problem(403, "not_allowed");
     caller.get("/v1/data-sources/nothing/proxy/x").await.problem(404, "not_found");
     let report = app.admin().post("/v1/data-sources/api/test", json!({})).await.ok(200);
-    assert_eq!((&report["ok"], &report["steps"][1]["name"]), (&json!(true), &json!("call")), "{report}");
+    assert_eq!((&report["ok"], &report["steps"][2]["name"]), (&json!(true), &json!("call")), "{report}");
 
     let limited = app.limited_key(&["call", "token", "read"], json!({"sources": ["api"]})).await;
     limited.get("/v1/data-sources/api/proxy/contacts/1").await.ok(200);
