@@ -52,6 +52,8 @@ mod setup;
 mod sources;
 #[path = "../it/start.rs"]
 mod start;
+#[path = "../it/testing.rs"]
+mod testing;
 #[path = "../it/versions.rs"]
 mod versions;
 
