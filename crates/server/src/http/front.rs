@@ -12,7 +12,7 @@ use axum::body::Body as RouterBody;
 use axum::response::IntoResponse;
 use axum::{BoxError, Router};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
@@ -27,6 +27,9 @@ use super::input::InQuery;
 use super::problem::ApiError;
 use super::routes::{self, Hot, HotScopes};
 use super::{App, caller, gateway};
+
+/// What is shorter has arrived with its head.
+const LONG_BODY: u64 = 8 << 10;
 
 /// Answers requests; clones share all.
 #[derive(Clone)]
@@ -99,11 +102,16 @@ impl Connection {
     /// What has to wait, or to be refused.
     fn in_turn(&self, hot: Hot<Box<str>>, caller: Option<Arc<Caller>>, request: Request<Incoming>) -> Answer {
         let (front, under_way) = (Arc::clone(&self.front), UnderWay::new(&self.client));
+        let long = is_long(request.body());
         let request = Box::new(gateway::proxied(request.map(egress::Body::from_incoming)));
         Answer::Later(Box::pin(async move {
             let mut response = match front.hot(hot, caller, request).await {
                 Ok(response) => response,
-                Err(error) => error.into_response().map(Content::Routed),
+                Err(error) => {
+                    let mut refused = error.into_response().map(Content::Routed);
+                    said_last(&mut refused, long);
+                    refused
+                }
             };
             if !matches!(response.body(), Content::Called(_)) {
                 caller::not_kept(response.headers_mut());
@@ -113,10 +121,14 @@ impl Connection {
     }
 
     fn routed(&self, request: Request<Incoming>) -> Answer {
+        let long = is_long(request.body());
         let (answer, under_way) = (self.front.router.call(request), UnderWay::new(&self.client));
         Answer::Later(Box::pin(async move {
             match answer.await {
-                Ok(response) => {
+                Ok(mut response) => {
+                    if response.status().is_client_error() {
+                        said_last(&mut response, long);
+                    }
                     response.map(|body| Reply { content: Content::Routed(body), under_way: Some(under_way) })
                 }
                 Err(never) => match never {},
@@ -179,6 +191,19 @@ fn handed_out(at_hand: &AtHand, mut headers: HeaderMap) -> Response<Reply> {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     *response.headers_mut() = headers;
     response
+}
+
+/// Whether a client may still be sending this body when its refusal is there already.
+fn is_long(body: &Incoming) -> bool {
+    body.size_hint().upper().is_none_or(|length| length > LONG_BODY)
+}
+
+/// Where the rest of a body isn't read, the connection ends with the answer, and the client had better know before its next request
+/// (RFC 9112 §9.6).
+fn said_last<B>(refused: &mut Response<B>, long: bool) {
+    if long {
+        refused.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// A reply's body.

@@ -357,6 +357,8 @@ async fn a_client_that_reads_late_is_told() {
         stream.read_to_string(&mut answer).await.unwrap();
         let expected = if authorization.ends_with("nobody") { "HTTP/1.1 401 " } else { "HTTP/1.1 413 " };
         assert!(answer.starts_with(expected), "{answer}");
+        // Who keeps connections must not ask the next thing on this one.
+        assert!(answer.to_ascii_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
     }
 }
 
