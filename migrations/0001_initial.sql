@@ -290,18 +290,24 @@ CREATE TABLE operators (
     scopes TEXT NOT NULL,
     password TEXT,              -- a hash with its scheme, cost and salt
     theme TEXT,
-    failures BIGINT NOT NULL,   -- wrong passwords in a row
-    wait_until BIGINT NOT NULL, -- and until when no other is looked at
+    seen_at BIGINT,             -- a minute behind at most
     created_at BIGINT NOT NULL,
     UNIQUE (tenant, name)
+);
+
+-- Wrong passwords, by a number that the name they came with leads to: of 65,536, so that names nobody has wait as others do, and fill nothing up.
+CREATE TABLE sign_in_failures (
+    slot BIGINT PRIMARY KEY,
+    failures BIGINT NOT NULL,
+    last_at BIGINT NOT NULL
 );
 
 -- Links by which a person becomes an operator, or chooses a new password; taken away when used.
 CREATE TABLE operator_links (
     token_hash BYTEA PRIMARY KEY,
     tenant TEXT NOT NULL,
-    operator TEXT,              -- who chooses a new password; NULL: somebody new
-    scopes TEXT NOT NULL,
+    operator TEXT NOT NULL,     -- who it is for; somebody new has the id already
+    scopes TEXT NOT NULL,       -- of somebody new; none: somebody who is there signs in another way from then on
     first BIGINT NOT NULL,      -- good only while there is no operator
     expires_at BIGINT NOT NULL
 );

@@ -168,6 +168,7 @@ impl Broker {
         let sweep = self.store.write(move |tx| {
             tx.lock_expired(now)?;
             tx.sweep_console(now, now - millis(crate::operator::IDLE))?;
+            tx.sweep_sign_in_failures(now - millis(crate::operator::FORGOTTEN))?;
             let swept = tx.sweep(now, now - millis(KEEP_REPLIES))?;
             for pending in &swept.unconfirmed {
                 noted(&pending.connection, tx.attempt(|tx| tx.end_consent(&pending.connection, None, now)));

@@ -41,6 +41,8 @@ pub struct Operator {
     pub has_password: bool,
     /// Chosen colours.
     pub theme: Option<Theme>,
+    /// When they last used the console, Unix milliseconds; a minute behind at most.
+    pub seen_at: Option<i64>,
     /// Unix milliseconds.
     pub created_at: i64,
 }

@@ -32,15 +32,17 @@ impl Broker {
     /// The link by which the owner sets up the console; `None` once there is an operator. Each start makes a new one, and those of earlier starts end.
     pub async fn first_link(&self) -> Result<Option<String>> {
         let tenant = Tenant::default_tenant();
-        let token = random_token(self.rng.bytes());
+        let (token, operator) = (random_token(self.rng.bytes()), KeyId::new(&self.clock, &self.rng));
         let (hash, expires_at) = (sha256(token.expose().as_bytes()), self.now_ms() + millis(LINK_LIFE));
         let made = self.store.write(move |tx| {
             tx.drop_first_links(&tenant)?;
             if !tx.operators(&tenant)?.is_empty() {
                 return Ok(false);
             }
-            let for_whom = For::New { scopes: [Scope::Admin].into() };
-            tx.add_operator_link(&hash, &StoredLink { tenant, for_whom, first: true, expires_at })?;
+            tx.add_operator_link(
+                &hash,
+                &StoredLink { tenant, operator, scopes: [Scope::Admin].into(), first: true, expires_at },
+            )?;
             Ok(true)
         });
         Ok(made.await?.then(|| self.welcome_url(&token)))
@@ -55,7 +57,8 @@ impl Broker {
     /// # Errors
     /// [`Error::Gone`] for one that is unknown, used or too old.
     pub async fn read_operator_link(&self, token: &str) -> Result<For> {
-        Ok(self.link_of(token).await?.for_whom)
+        let link = self.link_of(token).await?;
+        Ok(if link.scopes.is_empty() { For::Reset(link.operator) } else { For::New { scopes: link.scopes } })
     }
 
     async fn link_of(&self, token: &str) -> Result<StoredLink> {
@@ -70,15 +73,15 @@ impl Broker {
     /// [`Error::Gone`]; a name or password that can't be used.
     pub async fn join(&self, token: &str, name: &str, password: &Secret) -> Result<Secret> {
         let link = self.link_of(token).await?;
-        let name = match &link.for_whom {
-            For::New { .. } => name.to_owned(),
-            For::Reset(id) => self.operator_of(&link.tenant, id.as_str()).await?.ok_or(GONE)?.operator.name,
+        let is_new = !link.scopes.is_empty();
+        let name = match is_new {
+            true => name.to_owned(),
+            false => self.operator_of(&link.tenant, link.operator.as_str()).await?.ok_or(GONE)?.operator.name,
         };
         check_name(&name)?;
         super::password::check(password, &name)?;
         let password_hash = self.hash_password(password).await?;
         let (hash, now) = (sha256(token.as_bytes()), self.now_ms());
-        let id = KeyId::new(&self.clock, &self.rng);
         let (session, session_hash) = self.new_session_token();
         let ends_at = super::session::ends_at(now);
         let wanted = name.clone();
@@ -86,24 +89,27 @@ impl Broker {
             if !tx.take_operator_link(&hash)? {
                 return Ok(None);
             }
-            let stored = match link.for_whom {
-                For::New { scopes } => {
-                    if link.first && !tx.operators(&link.tenant)?.is_empty() {
-                        return Ok(None);
-                    }
-                    let operator = Operator { id, name, scopes, has_password: true, theme: None, created_at: now };
-                    let (password_hash, tenant) = (Some(password_hash), link.tenant);
-                    let new = StoredOperator { tenant, operator, password_hash, failures: 0, wait_until: 0 };
-                    tx.add_operator(&new)?;
-                    new
+            let StoredLink { tenant, operator: id, scopes, first, .. } = link;
+            if is_new {
+                if first && !tx.operators(&tenant)?.is_empty() {
+                    return Ok(None);
                 }
-                For::Reset(id) => {
-                    tx.put_operator_password(&id, &password_hash)?;
-                    tx.end_console_sessions(&id, None)?;
-                    let Some(stored) = tx.operator(&link.tenant, id.as_str())? else { return Ok(None) };
-                    stored
-                }
-            };
+                let operator = Operator {
+                    id: id.clone(),
+                    name,
+                    scopes,
+                    has_password: true,
+                    theme: None,
+                    seen_at: None,
+                    created_at: now,
+                };
+                let new = StoredOperator { tenant: tenant.clone(), operator, password_hash: Some(password_hash) };
+                tx.add_operator(&new)?;
+            } else {
+                tx.put_operator_password(&id, &password_hash)?;
+                tx.end_console_sessions(&id, None)?;
+            }
+            let Some(stored) = tx.operator(&tenant, id.as_str())? else { return Ok(None) };
             tx.add_console_session(&session_hash, &stored.tenant, &stored.operator.id, now, ends_at)?;
             Ok(Some(stored))
         });

@@ -6,7 +6,7 @@ mod people;
 mod session;
 
 pub use link::OperatorLink;
-pub(crate) use password::Passwords;
+pub(crate) use password::{FORGOTTEN, Passwords};
 pub use people::OperatorEdit;
 pub(crate) use session::IDLE;
 pub use session::SignedIn;

@@ -1,13 +1,15 @@
 //! Passwords: argon2id, at most two at work at once, and a wait after several wrong ones.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use keyholder_oauth::Secret;
+use keyholder_oauth::{Secret, sha256};
 use tokio::sync::Semaphore;
 
+use crate::clock::millis;
 use crate::error::{Error, Result, invalid};
 use crate::model::Tenant;
 use crate::open::Broker;
@@ -20,6 +22,8 @@ const LONGEST: usize = 1024;
 /// Wrong passwords in a row before a name has to wait, and the longest wait.
 const FREE_TRIES: i64 = 5;
 const LONGEST_WAIT_MS: i64 = 60_000;
+/// So long after the last wrong one they are forgotten.
+pub(crate) const FORGOTTEN: Duration = Duration::from_secs(60 * 60);
 /// Passwords worked on at once (each takes 19 MiB), and those that wait for their turn.
 const AT_ONCE: usize = 2;
 const WAITING: usize = 10;
@@ -54,7 +58,8 @@ impl Broker {
         Ok(written(COST, &salt, &hash))
     }
 
-    /// The operator of this name and password. An unknown name costs the same work and gets the same answer.
+    /// The operator of this name and password. A name that nobody has costs the same work, gets the same answers, and waits the same; a right password
+    /// ends no wait either, or it would tell that there is somebody.
     pub(super) async fn operator_by_password(
         &self,
         tenant: &Tenant,
@@ -63,9 +68,14 @@ impl Broker {
     ) -> Result<StoredOperator> {
         let _turn = self.password_turn().await?;
         // Behind the queue: whoever waited there sees what those before have done.
-        let found = self.operator_of(tenant, name).await?.filter(|found| found.operator.name == name);
-        let now = self.now_ms();
-        if let Some(wait) = found.as_ref().map(|it| it.wait_until - now).filter(|wait| *wait > 0) {
+        let (now, slot) = (self.now_ms(), slot_of(tenant, name));
+        let (of_tenant, wanted) = (tenant.clone(), name.to_owned());
+        let looked =
+            self.store.read(move |tx| Ok((tx.sign_in_failures(slot)?, tx.operator(&of_tenant, &wanted)?))).await?;
+        let (failures, found) = looked;
+        let found = found.filter(|found| found.operator.name == name);
+        let wait = failures.map_or(0, |(count, last_at)| last_at + wait_after(count) - now);
+        if wait > 0 {
             let seconds = wait.min(LONGEST_WAIT_MS).unsigned_abs().div_ceil(1000);
             return Err(invalid("password", "too many were wrong in a row", format!("try again in {seconds} s")));
         }
@@ -73,20 +83,11 @@ impl Broker {
         let (cost, salt, expected) = hash.and_then(read).unwrap_or((COST, vec![0; 16], Vec::new()));
         let right = Secret::new(STANDARD_NO_PAD.encode(expected));
         let shown = STANDARD_NO_PAD.encode(work(password, salt, cost).await?);
-        match found {
-            Some(found) if right.is(&shown) => {
-                if found.failures > 0 {
-                    let id = found.operator.id.clone();
-                    self.store.write(move |tx| tx.put_operator_failures(&id, 0, 0)).await?;
-                }
-                Ok(found)
-            }
-            found => {
-                if let Some(StoredOperator { operator, failures, .. }) = found {
-                    let (id, failures) = (operator.id, failures + 1);
-                    let until = now + wait_after(failures);
-                    self.store.write(move |tx| tx.put_operator_failures(&id, failures, until)).await?;
-                }
+        match found.filter(|_| right.is(&shown)) {
+            Some(found) => Ok(found),
+            None => {
+                let forgotten = now - millis(FORGOTTEN);
+                self.store.write(move |tx| tx.sign_in_failed(slot, now, forgotten)).await?;
                 Err(invalid("password", "name and password don't belong together", "check both, and capital letters"))
             }
         }
@@ -104,6 +105,12 @@ impl Broker {
         let (tenant, name) = (tenant.clone(), id_or_name.to_owned());
         Ok(self.store.read(move |tx| tx.operator(&tenant, &name)).await?)
     }
+}
+
+/// Where the wrong passwords of a name are counted.
+fn slot_of(tenant: &Tenant, name: &str) -> u16 {
+    let hash = sha256(format!("sign-in {} {name}", tenant.as_str()).as_bytes());
+    u16::from_be_bytes([hash[0], hash[1]])
 }
 
 /// How long a name waits after so many wrong passwords: not at first, then 1, 2, 4 … 60 s.

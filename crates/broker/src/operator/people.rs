@@ -18,7 +18,7 @@ use crate::store::{StoreResult, StoredLink, StoredOperator, Tx};
 pub struct OperatorEdit {
     /// New name.
     pub name: Option<String>,
-    /// New role.
+    /// New role; the operator's sessions end, but the one that is kept.
     pub scopes: Option<BTreeSet<Scope>>,
     /// New password; the operator's sessions end, but the one that is kept.
     pub password: Option<Secret>,
@@ -29,6 +29,7 @@ pub struct OperatorEdit {
 impl Broker {
     /// All operators, oldest first.
     pub async fn operators(&self, caller: &Caller) -> Result<Vec<Operator>> {
+        self.require(caller, Scope::Admin)?;
         let tenant = caller.tenant.clone();
         let found = self.store.read(move |tx| tx.operators(&tenant)).await?;
         Ok(found.into_iter().map(|it| it.operator).collect())
@@ -37,17 +38,16 @@ impl Broker {
     /// Makes a link by which somebody becomes an operator, or an operator chooses a new password.
     pub async fn operator_link(&self, caller: &Caller, for_whom: For) -> Result<OperatorLink> {
         self.require(caller, Scope::Admin)?;
-        let object = match &for_whom {
-            For::New { scopes } if scopes.is_empty() => {
-                return Err(invalid("scopes", "there must be at least one", "give some of read, manage, call, admin"));
-            }
-            For::New { .. } => "new".to_owned(),
-            For::Reset(id) => self.known_operator(caller, id.as_str()).await?.operator.id.to_string(),
+        let (operator, scopes) = match for_whom {
+            For::New { scopes } if scopes.is_empty() => return Err(no_scopes()),
+            For::New { scopes } => (KeyId::new(&self.clock, &self.rng), scopes),
+            For::Reset(id) => (self.known_operator(caller, id.as_str()).await?.operator.id, BTreeSet::new()),
         };
+        let object = if scopes.is_empty() { operator.to_string() } else { "new".to_owned() };
         let token = random_token(self.rng.bytes());
         let hash = sha256(token.expose().as_bytes());
         let expires_at = self.now_ms() + millis(LINK_LIFE);
-        let link = StoredLink { tenant: caller.tenant.clone(), for_whom, first: false, expires_at };
+        let link = StoredLink { tenant: caller.tenant.clone(), operator, scopes, first: false, expires_at };
         self.store.write(move |tx| tx.add_operator_link(&hash, &link)).await?;
         self.record(caller, "operator.link", &object, "ok", None)?;
         Ok(OperatorLink { url: self.welcome_url(&token), expires_at })
@@ -63,8 +63,8 @@ impl Broker {
         found.ok_or_else(|| Error::not_found("operator", id_or_name))
     }
 
-    /// Changes an operator: people their own name, password and colours, administrators all. `kept` is the token of the session that goes on after a
-    /// change of the password.
+    /// Changes an operator: people their own name, password and colours, administrators all. `kept` is the token of the session that goes on where
+    /// the others end.
     pub async fn edit_operator(
         &self,
         caller: &Caller,
@@ -76,10 +76,11 @@ impl Broker {
             self.require(caller, Scope::Admin)?;
         }
         let before = self.known_operator(caller, id.as_str()).await?;
+        let changed = edit.words(&before.operator);
         let name = edit.name.unwrap_or_else(|| before.operator.name.clone());
         check_name(&name)?;
         if edit.scopes.as_ref().is_some_and(BTreeSet::is_empty) {
-            return Err(invalid("scopes", "there must be at least one", "give some of read, manage, call, admin"));
+            return Err(no_scopes());
         }
         let hash = match &edit.password {
             Some(password) => {
@@ -90,7 +91,10 @@ impl Broker {
         };
         let kept = kept.map(|token| sha256(token.as_bytes()));
         let (id, tenant, wanted) = (id.clone(), caller.tenant.clone(), name.clone());
-        let changed = self.store.write(move |tx| {
+        let of_audit = before.operator.id.clone();
+        let done = self.store.write(move |tx| {
+            tx.lock_operators(&tenant)?;
+            let ends = edit.scopes.is_some() || hash.is_some();
             let scopes = edit.scopes.unwrap_or(before.operator.scopes);
             if !scopes.contains(&Scope::Admin) && is_last_admin(tx, &tenant, &id)? {
                 return Ok(false);
@@ -101,14 +105,16 @@ impl Broker {
             }
             if let Some(hash) = hash {
                 tx.put_operator_password(&id, &hash)?;
+            }
+            if ends {
                 tx.end_console_sessions(&id, kept.as_ref())?;
             }
             Ok(true)
         });
-        if !changed.await.map_err(|error| taken(error, "operator", &wanted))? {
+        if !done.await.map_err(|error| taken(error, "operator", &wanted))? {
             return Err(last_admin());
         }
-        self.record(caller, "operator.edit", before.operator.id.as_str(), "ok", None)
+        self.record(caller, "operator.edit", of_audit.as_str(), "ok", Some(changed))
     }
 
     /// Removes an operator, with all sessions; never the last who may do everything.
@@ -117,6 +123,7 @@ impl Broker {
         let found = self.known_operator(caller, id.as_str()).await?;
         let (id, tenant) = (id.clone(), caller.tenant.clone());
         let removed = self.store.write(move |tx| {
+            tx.lock_operators(&tenant)?;
             if is_last_admin(tx, &tenant, &id)? {
                 return Ok(false);
             }
@@ -129,14 +136,15 @@ impl Broker {
         self.record(caller, "operator.remove", id.as_str(), "ok", Some(name))
     }
 
-    /// Ends an operator's sessions, but the one of this token.
+    /// Ends an operator's sessions, but the one of this token, where there is one.
     pub async fn end_sessions(&self, caller: &Caller, id: &KeyId, but: Option<&str>) -> Result<()> {
         if *id != caller.key {
             self.require(caller, Scope::Admin)?;
         }
+        let (of_audit, which) = (id.clone(), if but.is_some() { "all other sessions" } else { "all sessions" });
         let (id, but) = (id.clone(), but.map(|token| sha256(token.as_bytes())));
         self.store.write(move |tx| tx.end_console_sessions(&id, but.as_ref())).await?;
-        self.record(caller, "operator.sign_out", caller.key.as_str(), "ok", Some("all other sessions".to_owned()))
+        self.record(caller, "operator.sign_out", of_audit.as_str(), "ok", Some(which.to_owned()))
     }
 
     /// Whether this is the password of the operator behind a caller; a wrong one counts like one at the door.
@@ -146,10 +154,28 @@ impl Broker {
     }
 }
 
+impl OperatorEdit {
+    /// What it changes, for the audit.
+    fn words(&self, before: &Operator) -> String {
+        let name =
+            self.name.as_ref().filter(|name| **name != before.name).map(|_| format!("name, was {}", before.name));
+        let scopes = self.scopes.as_ref().map(|scopes| {
+            let words: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
+            format!("may now: {}", words.join(", "))
+        });
+        let password = self.password.as_ref().map(|_| "password".to_owned());
+        name.into_iter().chain(scopes).chain(password).collect::<Vec<_>>().join("; ")
+    }
+}
+
 /// Whether nobody else may do everything.
 fn is_last_admin(tx: &Tx<'_>, tenant: &Tenant, id: &KeyId) -> StoreResult<bool> {
     let admins = tx.operators(tenant)?.into_iter().filter(|it| it.operator.scopes.contains(&Scope::Admin));
     Ok(admins.map(|it| it.operator.id).eq([id.clone()]))
+}
+
+fn no_scopes() -> Error {
+    invalid("scopes", "there must be at least one", "give some of read, manage, call, admin")
 }
 
 fn last_admin() -> Error {

@@ -77,7 +77,8 @@ impl Broker {
             return Ok(None);
         }
         if now - seen_at >= NOTED_EVERY {
-            self.store.write(move |tx| tx.console_session_seen(&hash, now)).await?;
+            let who = stored.operator.id.clone();
+            self.store.write(move |tx| tx.console_session_seen(&hash, &who, now)).await?;
         }
         Ok(Some(SignedIn {
             caller: Arc::new(caller_of(&stored)),

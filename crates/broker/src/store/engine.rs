@@ -157,6 +157,15 @@ impl Tx<'_> {
         }
     }
 
+    /// Locks a tenant's operators, for jobs that look at all of them, or at all of what one has, before they take something away.
+    pub fn lock_operators(&self, tenant: &Tenant) -> StoreResult<()> {
+        const LOCK: Sql = Sql("SELECT id FROM operators WHERE tenant = ?1 ORDER BY id FOR UPDATE");
+        match self.on {
+            On::Sqlite(_) => Ok(()),
+            On::Postgres(session) => session.query(&LOCK, &[Val::T(tenant.as_str())]).map(drop),
+        }
+    }
+
     /// Locks the connections whose consents, sessions or waiting grants have expired, in one order everywhere.
     pub fn lock_expired(&self, now: i64) -> StoreResult<()> {
         const LOCK: Sql = Sql(

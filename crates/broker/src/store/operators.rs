@@ -3,26 +3,30 @@
 use std::collections::BTreeSet;
 
 use super::{Row, StoreError, StoreResult, Tx, Val, from_json, sql, to_json};
-use crate::model::{For, KeyId, Operator, Said, Scope, Tenant, Theme};
+use crate::model::{KeyId, Operator, Said, Scope, Tenant, Theme};
 
 macro_rules! columns {
     () => {
-        "o.id, o.tenant, o.name, o.scopes, o.password, o.theme, o.failures, o.wait_until, o.created_at"
+        "o.id, o.tenant, o.name, o.scopes, o.password, o.theme, o.seen_at, o.created_at"
     };
 }
 
 sql! {
-    ADD_OPERATOR = "INSERT INTO operators (id, tenant, name, scopes, password, failures, wait_until, created_at) VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6)";
+    ADD_OPERATOR = "INSERT INTO operators (id, tenant, name, scopes, password, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     OPERATOR = concat!("SELECT ", columns!(), " FROM operators o WHERE o.tenant = ?1 AND (o.id = ?2 OR o.name = ?2)");
     OPERATORS = concat!("SELECT ", columns!(), " FROM operators o WHERE o.tenant = ?1 ORDER BY o.id");
-    PUT_PASSWORD = "UPDATE operators SET password = ?2, failures = 0, wait_until = 0 WHERE id = ?1";
+    PUT_PASSWORD = "UPDATE operators SET password = ?2 WHERE id = ?1";
     PUT_OPERATOR = "UPDATE operators SET name = ?2, scopes = ?3 WHERE id = ?1";
     REMOVE_OPERATOR = "DELETE FROM operators WHERE id = ?1";
     REMOVE_LINKS = "DELETE FROM operator_links WHERE operator = ?1";
     REMOVE_SESSIONS = "DELETE FROM console_sessions WHERE operator = ?1";
     OPERATOR_NAME = "SELECT name FROM operators WHERE tenant = ?1 AND id = ?2";
     PUT_THEME = "UPDATE operators SET theme = ?2 WHERE id = ?1";
-    PUT_FAILURES = "UPDATE operators SET failures = ?2, wait_until = ?3 WHERE id = ?1";
+    OPERATOR_SEEN = "UPDATE operators SET seen_at = ?2 WHERE id = ?1";
+    FAILED = "INSERT INTO sign_in_failures (slot, failures, last_at) VALUES (?1, 1, ?2) \
+        ON CONFLICT (slot) DO UPDATE SET last_at = ?2, failures = CASE WHEN sign_in_failures.last_at <= ?3 THEN 1 ELSE sign_in_failures.failures + 1 END";
+    FAILURES = "SELECT failures, last_at FROM sign_in_failures WHERE slot = ?1";
+    SWEEP_FAILURES = "DELETE FROM sign_in_failures WHERE last_at <= ?1";
     ADD_LINK = "INSERT INTO operator_links (token_hash, tenant, operator, scopes, first, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     LINK = "SELECT tenant, operator, scopes, first, expires_at FROM operator_links WHERE token_hash = ?1";
     TAKE_LINK = "DELETE FROM operator_links WHERE token_hash = ?1";
@@ -46,10 +50,6 @@ pub struct StoredOperator {
     pub operator: Operator,
     /// Hash of the password, with its scheme.
     pub password_hash: Option<String>,
-    /// Wrong passwords in a row.
-    pub failures: i64,
-    /// Until when no other is looked at, Unix milliseconds.
-    pub wait_until: i64,
 }
 
 /// A link, as it is stored.
@@ -57,8 +57,10 @@ pub struct StoredOperator {
 pub struct StoredLink {
     /// Whose.
     pub tenant: Tenant,
-    /// For whom.
-    pub for_whom: For,
+    /// Whose ways of signing in it sets: somebody new's, who gets this id, or an operator's.
+    pub operator: KeyId,
+    /// What somebody new may do; none: it is for an operator.
+    pub scopes: BTreeSet<Scope>,
     /// Good only while there is no operator.
     pub first: bool,
     /// Unix milliseconds.
@@ -133,22 +135,28 @@ impl Tx<'_> {
         self.execute(&PUT_THEME, &[Val::T(id.as_str()), Val::opt_t(theme.map(Theme::as_str))]).map(drop)
     }
 
-    /// Notes how many passwords were wrong in a row, and until when no other is looked at.
-    pub fn put_operator_failures(&self, id: &KeyId, failures: i64, wait_until: i64) -> StoreResult<()> {
-        self.execute(&PUT_FAILURES, &[Val::T(id.as_str()), Val::I(failures), Val::I(wait_until)]).map(drop)
+    /// Notes that a password was wrong; those up to `forgotten` count no more.
+    pub fn sign_in_failed(&self, slot: u16, now: i64, forgotten: i64) -> StoreResult<()> {
+        self.execute(&FAILED, &[Val::I(slot.into()), Val::I(now), Val::I(forgotten)]).map(drop)
+    }
+
+    /// How many passwords were wrong, and when the last.
+    pub fn sign_in_failures(&self, slot: u16) -> StoreResult<Option<(i64, i64)>> {
+        self.row(&FAILURES, &[Val::I(slot.into())], |row| Ok((row.i(0)?, row.i(1)?)))
+    }
+
+    /// Takes away the wrong passwords up to `forgotten`.
+    pub fn sweep_sign_in_failures(&self, forgotten: i64) -> StoreResult<()> {
+        self.execute(&SWEEP_FAILURES, &[Val::I(forgotten)]).map(drop)
     }
 
     /// Stores a link.
     pub fn add_operator_link(&self, token_hash: &[u8; 32], link: &StoredLink) -> StoreResult<()> {
-        let (operator, scopes) = match &link.for_whom {
-            For::New { scopes } => (None, to_json(scopes)),
-            For::Reset(id) => (Some(id.as_str()), "[]".to_owned()),
-        };
         let values = [
             Val::B(token_hash),
             Val::T(link.tenant.as_str()),
-            Val::opt_t(operator),
-            Val::T(&scopes),
+            Val::T(link.operator.as_str()),
+            Val::T(&to_json(&link.scopes)),
             Val::I(i64::from(link.first)),
             Val::I(link.expires_at),
         ];
@@ -181,7 +189,8 @@ impl Tx<'_> {
     ) -> StoreResult<()> {
         let values =
             [Val::B(token_hash), Val::T(tenant.as_str()), Val::T(operator.as_str()), Val::I(now), Val::I(expires_at)];
-        self.execute(&ADD_CONSOLE_SESSION, &values).map(drop)
+        self.execute(&ADD_CONSOLE_SESSION, &values)?;
+        self.execute(&OPERATOR_SEEN, &[Val::T(operator.as_str()), Val::I(now)]).map(drop)
     }
 
     /// The session of this token.
@@ -189,17 +198,18 @@ impl Tx<'_> {
         self.row(&CONSOLE_SESSION, &[Val::B(token_hash)], |row| {
             Ok(StoredConsoleSession {
                 stored: read_operator(row)?,
-                said: read_said(&row.t(9)?)?,
-                seen_at: row.i(10)?,
-                expires_at: row.i(11)?,
-                created_at: row.i(12)?,
+                said: read_said(&row.t(8)?)?,
+                seen_at: row.i(9)?,
+                expires_at: row.i(10)?,
+                created_at: row.i(11)?,
             })
         })
     }
 
-    /// Notes that a session was used.
-    pub fn console_session_seen(&self, token_hash: &[u8; 32], now: i64) -> StoreResult<()> {
-        self.execute(&SEEN, &[Val::B(token_hash), Val::I(now)]).map(drop)
+    /// Notes that a session was used, by whom.
+    pub fn console_session_seen(&self, token_hash: &[u8; 32], operator: &KeyId, now: i64) -> StoreResult<()> {
+        self.execute(&SEEN, &[Val::B(token_hash), Val::I(now)])?;
+        self.execute(&OPERATOR_SEEN, &[Val::T(operator.as_str()), Val::I(now)]).map(drop)
     }
 
     /// What the next page of a session shall say.
@@ -236,23 +246,21 @@ fn read_operator(row: &Row<'_>) -> StoreResult<StoredOperator> {
             scopes: from_json("operators", "scopes", &row.t(3)?)?,
             has_password: password_hash.is_some(),
             theme: row.opt_t(5)?.and_then(|word| Theme::of(&word)),
-            created_at: row.i(8)?,
+            seen_at: row.opt_i(6)?,
+            created_at: row.i(7)?,
         },
         password_hash,
-        failures: row.i(6)?,
-        wait_until: row.i(7)?,
     })
 }
 
 fn read_link(row: &Row<'_>) -> StoreResult<StoredLink> {
-    let for_whom = match row.opt_t(1)? {
-        Some(operator) => For::Reset(id(operator, "operator_links", "operator")?),
-        None => {
-            let scopes: BTreeSet<Scope> = from_json("operator_links", "scopes", &row.t(2)?)?;
-            For::New { scopes }
-        }
-    };
-    Ok(StoredLink { tenant: Tenant::from_stored(row.t(0)?), for_whom, first: row.i(3)? == 1, expires_at: row.i(4)? })
+    Ok(StoredLink {
+        tenant: Tenant::from_stored(row.t(0)?),
+        operator: id(row.t(1)?, "operator_links", "operator")?,
+        scopes: from_json("operator_links", "scopes", &row.t(2)?)?,
+        first: row.i(3)? == 1,
+        expires_at: row.i(4)?,
+    })
 }
 
 fn read_said(text: &str) -> StoreResult<Vec<Said>> {

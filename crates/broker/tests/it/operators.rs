@@ -69,15 +69,26 @@ async fn wrong_passwords_are_all_the_same_and_make_a_name_wait() {
     };
     let (known, unknown) = (wrong("Anna").await, wrong("Nobody").await);
     assert_eq!(known, unknown);
-    for _ in 0..4 {
-        assert_eq!(wrong("Anna").await, known);
+    // A name that nobody has waits as one that is known.
+    for name in ["Anna", "Nobody"] {
+        for _ in 0..4 {
+            assert_eq!(wrong(name).await, known, "{name}");
+        }
+        for seconds in [1, 2, 4] {
+            let waits = app.broker.sign_in(name, &password()).await.err().unwrap().to_string();
+            assert!(waits.contains(&format!("try again in {seconds} s")), "{name}: {waits}");
+            app.advance(seconds);
+            assert_eq!(wrong(name).await, known, "{name}, after {seconds} s");
+        }
+        app.advance(8);
     }
-    let waits = app.broker.sign_in("Anna", &password()).await.err().unwrap().to_string();
-    assert!(waits.contains("try again in 1 s"), "{waits}");
-    app.advance(1);
     app.broker.sign_in("Anna", &password()).await.unwrap();
-    assert_eq!(wrong("Anna").await, known, "a right one has cleared the wait");
+    assert_eq!(wrong("Anna").await, known);
+    assert!(wrong("Anna").await.contains("try again in 16 s"), "a right one shows nobody that there is such a name");
+    app.advance(3600);
+    assert_eq!(wrong("Anna").await, known, "an hour later they are forgotten");
     app.broker.sign_in("Anna", &password()).await.unwrap();
+    assert_eq!(app.count("SELECT count(*) FROM sign_in_failures"), 2, "a row for each name, none for each try");
     // An id is no name to sign in by.
     let id = app.broker.operators(&app.admin).await.unwrap()[0].id.clone();
     assert!(app.broker.sign_in(id.as_str(), &password()).await.is_err());
@@ -138,11 +149,26 @@ async fn only_administrators_change_others_and_one_always_stays() {
     assert!(app.broker.edit_operator(&app.admin, &anna, demote.clone(), None).await.is_err(), "the last one");
     assert!(app.broker.remove_operator(&app.admin, &anna).await.is_err(), "the last one");
     app.broker.edit_operator(&app.admin, &bob.operator.id, promote, None).await.unwrap();
-    app.broker.edit_operator(&app.admin, &anna, demote, None).await.unwrap();
+    let sessions = async || {
+        let token = app.broker.sign_in("Anna", &password()).await.unwrap();
+        app.broker.session(token.expose()).await.unwrap().map(|it| (token, it))
+    };
+    let (kept, _) = sessions().await.unwrap();
+    let (ended, _) = sessions().await.unwrap();
+    app.broker.edit_operator(&app.admin, &anna, demote, Some(kept.expose())).await.unwrap();
+    let kept = app.broker.session(kept.expose()).await.unwrap().expect("the one that is kept");
+    assert!(kept.caller.may(Scope::Read) && !kept.caller.may(Scope::Admin), "with the new rights");
+    assert!(app.broker.session(ended.expose()).await.unwrap().is_none(), "the others end with the old rights");
+    assert!(refused(app.broker.operators(&kept.caller).await.map(drop)));
+    assert!(kept.operator.seen_at.is_some());
+    let (_, again) = sessions().await.unwrap();
+    app.broker.end_sessions(&again.caller, &anna, None).await.unwrap();
+    assert_eq!(app.count("SELECT count(*) FROM console_sessions"), 0, "Bob's ended when he was promoted");
     let reset = app.broker.operator_link(&app.admin, For::Reset(anna.clone())).await.unwrap();
     app.broker.join(&token(&reset.url), "ignored", &Secret::new("another horse battery")).await.unwrap();
     app.broker.sign_in("Anna", &Secret::new("another horse battery")).await.unwrap();
     app.broker.remove_operator(&app.admin, &anna).await.unwrap();
+    assert_eq!(app.count("SELECT count(*) FROM console_sessions"), 0, "Anna's ended with her");
     let names: Vec<_> = app.broker.operators(&app.admin).await.unwrap().into_iter().map(|it| it.name).collect();
     assert_eq!(names, ["Robert"]);
 }

@@ -204,7 +204,7 @@ fn pages_of_use() -> Vec<Route> {
 #[rustfmt::skip]
 fn pages_of_operation() -> Vec<Route> {
     use Scope::{Admin, Call, Manage, Read};
-    use console::{advice, audit, callers, settings, sources, usage};
+    use console::{advice, audit, callers, people, settings, sources, usage, you};
     vec![
         view("get", "/console/sources", Read, sources::list, "Data sources"),
         view("get", "/console/sources/new", Manage, sources::new, "The form for a data source"),
@@ -232,6 +232,17 @@ fn pages_of_operation() -> Vec<Route> {
         view("get", "/console/advice", Read, advice::page, "Advice"),
         view("post", "/console/advice/dismiss", Manage, advice::dismiss, "Put advice aside"),
         view("get", "/console/settings", Read, settings::page, "Settings"),
+        view("get", "/console/settings/password", Read, you::password_form, "The form for one's own password"),
+        view("post", "/console/settings/password", Read, you::password, "Change one's own password"),
+        view("post", "/console/settings/sessions", Read, you::sign_out_everywhere, "Sign out everywhere"),
+        view("get", "/console/settings/people/new", Admin, people::invite_form, "The form to invite somebody"),
+        view("post", "/console/settings/people/new", Admin, people::invite, "Invite somebody"),
+        view("get", "/console/settings/people/{person}/role", Admin, people::role_form, "The form of somebody's role"),
+        view("post", "/console/settings/people/{person}/role", Admin, people::role, "Change somebody's role"),
+        view("get", "/console/settings/people/{person}/link", Admin, people::ask_link, "Whether to make a link for somebody"),
+        view("post", "/console/settings/people/{person}/link", Admin, people::link, "Make a link for somebody"),
+        view("get", "/console/settings/people/{person}/remove", Admin, people::ask_remove, "Whether to remove somebody"),
+        view("post", "/console/settings/people/{person}/remove", Admin, people::remove, "Remove somebody"),
         view("post", "/console/settings/{section}", Admin, settings::change, "Change settings"),
     ]
 }

@@ -18,6 +18,7 @@ pub(in crate::http) mod home;
 pub(in crate::http) mod import;
 pub(in crate::http) mod integration;
 pub(in crate::http) mod integrations;
+pub(in crate::http) mod people;
 pub(in crate::http) mod places;
 pub(in crate::http) mod render;
 pub(in crate::http) mod sandbox;
@@ -29,6 +30,7 @@ pub(in crate::http) mod sources;
 pub(in crate::http) mod test;
 pub(in crate::http) mod usage;
 pub(in crate::http) mod words;
+pub(in crate::http) mod you;
 
 use std::collections::BTreeMap;
 

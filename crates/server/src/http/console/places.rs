@@ -16,6 +16,10 @@ pub(in crate::http) const AUDIT_JSON: &str = "/console/audit.jsonl";
 pub(in crate::http) const USAGE: &str = "/console/usage";
 pub(in crate::http) const ADVICE: &str = "/console/advice";
 pub(in crate::http) const SETTINGS: &str = "/console/settings";
+/// Where settings speak of whoever reads them.
+pub(in crate::http) const YOU: &str = "/console/settings#you";
+/// And of all.
+pub(in crate::http) const PEOPLE: &str = "/console/settings#people";
 pub(in crate::http) const EVENTS: &str = "/console/events";
 
 /// A connection's page, by id or name.

@@ -1,4 +1,4 @@
-//! Settings: who you are here, the look of the pages for people, health, sealing, this copy.
+//! Settings: who you are here, the others, the look of the pages for people, health, sealing, this copy.
 
 use askama::Template;
 use axum::extract::State;
@@ -15,19 +15,21 @@ use super::super::problem::{ApiError, Refusal};
 use super::callers::good;
 use super::forms::{Field, Pairs, Posted, Time, Wrong, mark, wrongs};
 use super::session::Person;
-use super::{Frame, Menu, frame, places, render};
+use super::{Frame, Menu, frame, people, places, render};
 
 #[derive(Template)]
 #[template(path = "console/settings.html")]
 struct Settings<'a> {
     page: Frame<'a>,
-    scopes: String,
+    role: String,
+    ways: String,
     since: Time,
     admin: Option<Admin>,
 }
 
 /// What is for administrators.
 struct Admin {
+    people: Vec<people::Listed>,
     brand: Vec<Field>,
     brand_wrong: Vec<Wrong>,
     came: bool,
@@ -134,7 +136,8 @@ async fn show(
     let admin = if person.may(Scope::Admin) { Some(admin(app, person, form, wrong).await?) } else { None };
     let template = Settings {
         page: frame(app, person, Menu::Settings).await,
-        scopes: person.caller.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(", "),
+        role: people::role_of(&person.caller.scopes),
+        ways: people::ways(&app.broker.operator(&person.caller, person.caller.key.as_str()).await?),
         since: Time::at(person.since),
         admin,
     };
@@ -169,6 +172,7 @@ async fn admin(app: &App, person: &Person, form: Option<&Pairs>, wrong: &[FieldE
     let (seal, instance) = (app.broker.seal_status().await?, app.broker.instance().await?);
     let checks = app.broker.doctor(&person.caller).await?;
     Ok(Admin {
+        people: people::list(app, person).await?,
         brand,
         brand_wrong,
         came: form.is_some(),

@@ -16,6 +16,7 @@ use super::super::{App, assets};
 use super::again::{self, Kept};
 use super::forms::{Field, Pairs, Posted, Wrong, mark, wrongs};
 use super::session::{COOKIE, Person, person, signed_in};
+use super::words::ENGLISH;
 use super::{places, render};
 
 /// Most bytes of a form that anybody may send: what was kept of another form is in it, encoded once more.
@@ -80,8 +81,7 @@ pub(in crate::http) async fn join(
 }
 
 fn welcome_page(for_whom: &For, status: StatusCode, name: &str, error: Option<&Error>) -> Response {
-    let help = "At least 12 characters; a few words that don't belong together are easy to keep in mind.";
-    let mut password = Field::text("password", "Password", help).required().secret(false);
+    let mut password = Field::text("password", "Password", ENGLISH.password_help).required().secret(false);
     let mut name =
         Field::text("name", "Your name", "Shown to the others here, and in the audit.").value(name).required();
     name.autocomplete = "username";

@@ -19,6 +19,7 @@ pub(in crate::http) struct Words {
     pub(in crate::http) mistakes: &'static str,
     pub(in crate::http) secrets_lost: &'static str,
     pub(in crate::http) unsaved: &'static str,
+    pub(in crate::http) password_help: &'static str,
 }
 
 /// English.
@@ -38,4 +39,5 @@ pub(in crate::http) const ENGLISH: Words = Words {
     mistakes: "This can't be saved yet",
     secrets_lost: "Secrets are never sent back to the browser: please type them again.",
     unsaved: "Not saved yet",
+    password_help: "At least 12 characters; a few words that don't belong together are easy to keep in mind.",
 };

@@ -50,6 +50,8 @@ async fn all() {
         ("usage", "/console/usage"),
         ("advice", "/console/advice"),
         ("settings", "/console/settings"),
+        ("invitation", "/console/settings/people/new"),
+        ("password", "/console/settings/password"),
         // Last: from here on the provider refuses the client.
         ("failed-test", "/console/connections/crm/test"),
     ];
