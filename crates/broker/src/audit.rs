@@ -25,11 +25,13 @@ use crate::store::Store;
 pub(crate) use methods::Methods;
 pub use read::{AuditFilter, AuditPage, AuditPart, AuditRow};
 
-/// Most records that wait to be written.
-const QUEUE: usize = 8192;
+/// Most records that wait to be written: a quarter of a second at the most that a core hands out, which a disk may take to sync.
+const QUEUE: usize = 32_768;
 /// Most records of a segment.
-const BATCH: usize = 512;
-/// From one write to the next, unless many wait: a write costs much the same for one record and for hundreds.
+const SEGMENT: usize = 512;
+/// Most records of a write: after a slow one, the next takes what has come meanwhile.
+const WRITE: usize = 16 * SEGMENT;
+/// From the first record to its write, unless many wait: a write costs much the same for one record and for hundreds.
 const GATHER: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_millis(250);
 /// Who reads what was recorded or counted waits so long for what is not on disk yet; then what is there must do.
@@ -310,10 +312,13 @@ struct SegmentWriter {
 
 impl SegmentWriter {
     async fn run(self, mut entries: mpsc::Receiver<Entry>) {
-        let (mut batch, mut ended) = (Vec::with_capacity(BATCH), Vec::new());
-        while entries.recv_many(&mut batch, BATCH).await > 0 {
-            let (many, mut flushed) = (batch.len() == BATCH, Vec::new());
-            let mut records = Vec::with_capacity(batch.len());
+        let (mut batch, mut ended) = (Vec::with_capacity(SEGMENT), Vec::new());
+        while entries.recv_many(&mut batch, WRITE).await > 0 {
+            self.gate.writing.store(batch.len(), Ordering::Relaxed);
+            if batch.len() < SEGMENT {
+                self.gather(&mut entries, &mut batch).await;
+            }
+            let (mut records, mut flushed) = (Vec::with_capacity(batch.len()), Vec::new());
             for entry in batch.drain(..) {
                 match entry {
                     Entry::Record(record) => records.push(record),
@@ -328,32 +333,43 @@ impl SegmentWriter {
             for done in flushed {
                 let _ = done.send(());
             }
-            if !many {
-                tokio::select! {
-                    biased;
-                    () = self.gate.hurry.notified() => {}
-                    () = self.clock.gather(GATHER) => {}
-                }
-            }
         }
         for done in ended {
             let _ = done.send(());
         }
     }
 
+    /// What comes within a moment goes with the first; and what was recorded ahead of some work doesn't stand before it at the store.
+    async fn gather(&self, entries: &mut mpsc::Receiver<Entry>, batch: &mut Vec<Entry>) {
+        tokio::select! {
+            biased;
+            () = self.gate.hurry.notified() => {}
+            () = self.clock.gather(GATHER) => {}
+        }
+        while batch.len() < WRITE
+            && let Ok(entry) = entries.try_recv()
+        {
+            batch.push(entry);
+        }
+    }
+
     /// Until it holds: a record is never dropped while the process lives.
     async fn write(&self, records: Vec<Record>) {
+        self.gate.writing.store(records.len(), Ordering::Relaxed);
         if records.is_empty() {
             return;
         }
-        self.gate.writing.store(records.len(), Ordering::Relaxed);
-        let (batch, records) = (SegmentId::new(&self.clock, &self.rng), Arc::new(records));
+        // Each with an id that stays, so that a write whose answer was lost adds nothing when it is repeated.
+        let ids: Vec<_> = records.chunks(SEGMENT).map(|_| SegmentId::new(&self.clock, &self.rng)).collect();
+        let whole = Arc::new((ids, records));
         loop {
-            let (batch, records) = (batch.clone(), Arc::clone(&records));
+            let whole = Arc::clone(&whole);
             let written = self.store.write(move |tx| {
-                segment::of(&records)
-                    .into_iter()
-                    .try_for_each(|(tenant, segment)| tx.add_audit(tenant, &batch, &segment))
+                let (ids, records) = &*whole;
+                ids.iter().zip(records.chunks(SEGMENT)).try_for_each(|(id, records)| {
+                    let mut segments = segment::of(records).into_iter();
+                    segments.try_for_each(|(tenant, segment)| tx.add_audit(tenant, id, &segment))
+                })
             });
             match written.await {
                 Ok(()) => {

@@ -46,7 +46,7 @@ async fn of_a_record() {
     let (mut spent, began) = (Duration::ZERO, cpu());
     for round in 0..ROUNDS {
         let moment = clock.moment();
-        for at in 0..BATCH {
+        for at in 0..SEGMENT {
             let path = "/v3/contacts/1234567";
             let host = "api.example.com";
             let call = CallRecord { connection: of(round, at), source: None, method: &Method::GET, host, path };
@@ -55,28 +55,28 @@ async fn of_a_record() {
         spent += clock.since(moment);
         audit.flush().await;
     }
-    told("calls on the record", ROUNDS * BATCH, spent, cpu() - began);
+    told("calls on the record", ROUNDS * SEGMENT, spent, cpu() - began);
     let size = std::fs::metadata(folder.path().join("k.db")).unwrap().len();
-    println!("{} bytes each", size / (ROUNDS * BATCH) as u64);
+    println!("{} bytes each", size / (ROUNDS * SEGMENT) as u64);
 
     let (mut spent, began) = (Duration::ZERO, cpu());
     for round in 0..ROUNDS {
         let moment = clock.moment();
-        for at in 0..BATCH {
+        for at in 0..SEGMENT {
             audit.record_token(clock.now_ms(), &caller, of(round, at), None).await.unwrap();
         }
         spent += clock.since(moment);
         audit.flush().await;
     }
-    told("hand-outs on the record", ROUNDS * BATCH, spent, cpu() - began);
+    told("hand-outs on the record", ROUNDS * SEGMENT, spent, cpu() - began);
 
     let (moment, began) = (clock.moment(), cpu());
-    for at in 0..ROUNDS * BATCH {
+    for at in 0..ROUNDS * SEGMENT {
         let took = Duration::from_micros(at as u64 % 50_000);
         let call = Called { end: CallEnd::Answered(200), sent: 0, received: 1234, took };
         usage.called(clock.now_ms(), &caller, of(0, at), None, &call);
     }
     let spent = clock.since(moment);
     usage.flush().await;
-    told("calls counted", ROUNDS * BATCH, spent, cpu() - began);
+    told("calls counted", ROUNDS * SEGMENT, spent, cpu() - began);
 }
