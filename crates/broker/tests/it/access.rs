@@ -107,7 +107,7 @@ async fn without_usage_for_a_minute_no_token_leaves() {
     app.machine("crm").await;
     app.refuse("BEFORE INSERT ON usage");
     app.token("crm").await.unwrap();
-    app.advance(5);
+    app.advance(15);
     logs.wait_for("when that lasts for a minute").await;
     app.token("crm").await.unwrap();
     app.advance(60);
