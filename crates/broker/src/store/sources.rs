@@ -11,8 +11,9 @@ macro_rules! columns {
 
 sql! {
     ADD = concat!("INSERT INTO data_sources (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)");
+    // The same values in the same places as `ADD` has them.
     UPDATE = "UPDATE data_sources SET name = ?3, description = ?4, base_url = ?5, connection = ?6, integration = ?7, secrets = ?8, spec = ?9, generation = ?10, \
-        updated_at = ?11 WHERE tenant = ?1 AND id = ?2 AND generation = ?10 - 1";
+        created_at = ?11, updated_at = ?12 WHERE id = ?1 AND tenant = ?2 AND generation = ?10 - 1";
     BY_NAME = concat!("SELECT ", columns!(), " FROM data_sources WHERE tenant = ?1 AND (id = ?2 OR name = ?2)");
     LIST = concat!("SELECT ", columns!(), " FROM data_sources WHERE tenant = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
     REMOVE = "DELETE FROM data_sources WHERE tenant = ?1 AND id = ?2";
@@ -24,22 +25,7 @@ impl Tx<'_> {
     /// Adds a data source with its sealed secrets.
     pub fn add_source(&self, it: &DataSource, sealed: Option<&[u8]>) -> StoreResult<()> {
         let spec = to_json(&it.spec);
-        let (connection, integration) = written(&it.behind);
-        let values = [
-            Val::T(it.id.as_str()),
-            Val::T(it.tenant.as_str()),
-            Val::T(&it.name),
-            Val::T(&it.description),
-            Val::opt_t(it.base_url.as_deref()),
-            Val::opt_t(connection),
-            Val::opt_t(integration),
-            Val::opt_b(sealed),
-            Val::T(&spec),
-            Val::I(it.generation),
-            Val::I(it.created_at),
-            Val::I(it.updated_at),
-        ];
-        self.execute(&ADD, &values)?;
+        self.execute(&ADD, &written(it, &spec, sealed))?;
         // A name that another process knows as missing isn't kept; one whose source was removed may be.
         self.announce(&Change::Source(it.id.clone()))
     }
@@ -47,25 +33,11 @@ impl Tx<'_> {
     /// Writes a changed data source whose generation was raised by one; `false` when somebody else changed it first.
     pub fn update_source(&self, it: &DataSource, sealed: Option<&[u8]>) -> StoreResult<bool> {
         let spec = to_json(&it.spec);
-        let (connection, integration) = written(&it.behind);
-        let values = [
-            Val::T(it.tenant.as_str()),
-            Val::T(it.id.as_str()),
-            Val::T(&it.name),
-            Val::T(&it.description),
-            Val::opt_t(it.base_url.as_deref()),
-            Val::opt_t(connection),
-            Val::opt_t(integration),
-            Val::opt_b(sealed),
-            Val::T(&spec),
-            Val::I(it.generation),
-            Val::I(it.updated_at),
-        ];
-        let written = self.execute(&UPDATE, &values)? == 1;
-        if written {
+        let is_written = self.execute(&UPDATE, &written(it, &spec, sealed))? == 1;
+        if is_written {
             self.announce(&Change::Source(it.id.clone()))?;
         }
-        Ok(written)
+        Ok(is_written)
     }
 
     /// The data source of this id or name, with its sealed secrets.
@@ -99,11 +71,26 @@ impl Tx<'_> {
     }
 }
 
-fn written(behind: &Behind) -> (Option<&str>, Option<&str>) {
-    match behind {
+/// The columns of a data source, in their order.
+fn written<'a>(it: &'a DataSource, spec: &'a str, sealed: Option<&'a [u8]>) -> [Val<'a>; 12] {
+    let (connection, integration) = match &it.behind {
         Behind::Connection(id) => (Some(id.as_str()), None),
         Behind::EachCallers(id) => (None, Some(id.as_str())),
-    }
+    };
+    [
+        Val::T(it.id.as_str()),
+        Val::T(it.tenant.as_str()),
+        Val::T(&it.name),
+        Val::T(&it.description),
+        Val::opt_t(it.base_url.as_deref()),
+        Val::opt_t(connection),
+        Val::opt_t(integration),
+        Val::opt_b(sealed),
+        Val::T(spec),
+        Val::I(it.generation),
+        Val::I(it.created_at),
+        Val::I(it.updated_at),
+    ]
 }
 
 fn read_source(row: &Row<'_>) -> StoreResult<(DataSource, Option<Vec<u8>>)> {
