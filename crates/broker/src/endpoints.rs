@@ -5,7 +5,7 @@
 
 mod gate;
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};

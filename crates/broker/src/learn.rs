@@ -1,5 +1,6 @@
 //! What is asked with a new token: the values that the API's addresses need, and whose account it is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use keyholder_oauth::{FailureKind, TokenSet};
@@ -12,6 +13,7 @@ use crate::explain::sentence;
 use crate::model::{Failure, Integration, SecretInput, Values};
 use crate::open::Broker;
 use crate::plan::Plan;
+use crate::trace::{LOOKED_UP, Noting, Trace};
 
 /// A person waits meanwhile, or a renewal.
 const LOOKUP: Bounds = Bounds { time: Duration::from_secs(10), bytes: 1 << 20 };
@@ -83,7 +85,7 @@ impl Learning {
 impl Broker {
     /// Makes the lookups of a definition with a new token, each with what those before it learnt.
     ///
-    /// `variables` are the connection's. A `lookup.NAME` among them that the account still offers is taken without asking where one must be chosen.
+    /// `traces` note what is exchanged. `variables` are the connection's. A `lookup.NAME` among them that the account still offers is taken without asking where one must be chosen.
     ///
     /// # Errors
     /// [`Error::Exchange`] with the reason, if a lookup that is required learns nothing.
@@ -94,6 +96,7 @@ impl Broker {
         secrets: &SecretInput,
         tokens: &TokenSet,
         which: Which,
+        traces: &[Arc<Trace>],
     ) -> Result<Learning> {
         let mut known = variables.clone();
         if which == Which::AfterConnect {
@@ -101,7 +104,8 @@ impl Broker {
         }
         let (mut learnt, mut done) = (Values::new(), 0);
         loop {
-            let plan = self.plan_for(integration, &known, secrets.clone(), Some(tokens)).await?;
+            let mut plan = self.plan_for(integration, &known, secrets.clone(), Some(tokens)).await?;
+            plan.noted_by(traces, Some(tokens));
             let is_wanted = |lookup: &Lookup| which == Which::AfterConnect || lookup.refresh;
             let lookups = plan.rendered.lookups.iter().enumerate().skip(done);
             let Some((place, lookup)) = lookups.into_iter().find(|(_, lookup)| is_wanted(lookup)) else {
@@ -133,7 +137,12 @@ impl Broker {
             let message = format!("the request `{}` has no address: what it is made of was not learnt", lookup.name);
             failed(FailureKind::Setup, message, CORRECT.to_owned(), now)
         })?;
-        let reply = self.egress.fetch(request, LOOKUP).await.map_err(|error| unanswered(lookup, &error, now))?;
+        let noting = Noting::begin(&plan.traces, LOOKED_UP, &request, &self.clock);
+        let outcome = self.egress.fetch(request, LOOKUP).await;
+        if let Some(noting) = noting {
+            noting.end(&outcome, &self.clock);
+        }
+        let reply = outcome.map_err(|error| unanswered(lookup, &error, now))?;
         let unusable = |error: LookupError| {
             let (kind, remedy) = match error {
                 LookupError::Status { status: 408 | 429 | 500.., .. } => (FailureKind::Transient, AGAIN),

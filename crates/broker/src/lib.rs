@@ -88,9 +88,9 @@ pub use manage::{
 pub use open::{Broker, Opened, Retention, Settings};
 pub use operator::{OperatorEdit, OperatorLink, SignedIn};
 pub use renew::RenewalNote;
-pub use revoke::RevocationOutcome;
+pub use revoke::{RevocationAhead, RevocationOutcome};
 pub use seal::SealStatus;
-pub use source::{Preview, RunReply, SourceRun};
+pub use source::{Preview, RunReply, SourceRun, Tried};
 pub use test::{TestReport, TestStep, TestWish};
 pub use token::{AtHand, HandedToken};
 pub use trace::{Exchange, Shown};

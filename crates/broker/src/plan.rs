@@ -72,6 +72,16 @@ impl Plan {
         }
     }
 
+    /// What is asked with it is noted there, without its secrets and the tokens.
+    pub(crate) fn noted_by(&mut self, traces: &[Arc<Trace>], tokens: Option<&TokenSet>) {
+        self.traces = traces.to_vec();
+        for trace in traces {
+            trace.hide(self.sensitive());
+            trace.hide_client(&self.client);
+            tokens.into_iter().for_each(|tokens| trace.hide_tokens(tokens));
+        }
+    }
+
     /// All that may be sent and must not be shown when a provider echoes it; tokens, codes and verifiers come beside.
     pub(crate) fn sensitive(&self) -> impl Iterator<Item = &Secret> {
         let certificate = self.certificate.iter().map(|(_, key)| key);
@@ -98,12 +108,7 @@ impl Broker {
         let integration = self.opened_integration(&connection.integration).await?;
         let secrets = self.connection_secrets(connection)?;
         let mut plan = self.plan_for(&integration, &connection.variables, secrets, tokens).await?;
-        plan.traces = self.traces.of(&connection.id);
-        for trace in &plan.traces {
-            trace.hide(plan.sensitive());
-            trace.hide_client(&plan.client);
-            tokens.into_iter().for_each(|tokens| trace.hide_tokens(tokens));
-        }
+        plan.noted_by(&self.traces.of(&connection.id), tokens);
         Ok(plan)
     }
 

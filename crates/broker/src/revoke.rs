@@ -41,7 +41,52 @@ impl RevocationOutcome {
     }
 }
 
+/// What the provider will be told when a connection is ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RevocationAhead {
+    /// This address, without its query, is told.
+    At(String),
+    /// The provider has no way to be told, as far as is known.
+    NotOffered,
+    /// There is nothing to revoke.
+    NothingHeld,
+    /// The settings don't say now; why.
+    NotKnown(String),
+}
+
+impl RevocationAhead {
+    /// In plain words.
+    pub fn message(&self) -> String {
+        match self {
+            RevocationAhead::At(address) => {
+                format!("Its tokens are deleted here, and the provider is told at {address} that the grant is over, so that they are worth nothing there either.")
+            }
+            RevocationAhead::NotOffered => {
+                "Its tokens are deleted here. No revocation endpoint of the provider is known, so it is not told: there they stay valid until they end by themselves. To end them at once, remove the application in the account's settings at the provider.".to_owned()
+            }
+            RevocationAhead::NothingHeld => "It holds no tokens, so the provider has nothing to be told.".to_owned(),
+            RevocationAhead::NotKnown(why) => {
+                format!("Its tokens are deleted here. Whether the provider can be told isn't known now: {why}")
+            }
+        }
+    }
+}
+
 impl Broker {
+    /// What the provider will be told when this connection is ended.
+    pub async fn revocation_ahead(&self, caller: &Caller, id_or_name: &str) -> Result<RevocationAhead> {
+        let connection = self.find_connection(caller, id_or_name).await?;
+        let Some(sealed) = &connection.token_set else { return Ok(RevocationAhead::NothingHeld) };
+        let tokens = self.open_tokens(&connection.tenant, connection.id.as_str(), connection.generation, sealed)?;
+        Ok(match self.plan(&connection, Some(&tokens)).await {
+            Ok(Plan { rendered, .. }) => rendered.revoke.map_or(RevocationAhead::NotOffered, |revoke| {
+                let url = revoke.endpoint.url;
+                RevocationAhead::At(format!("{}{}", url.origin().ascii_serialization(), url.path()))
+            }),
+            Err(error) => RevocationAhead::NotKnown(sentence(error.to_string())),
+        })
+    }
+
     /// Ends a connection: revokes at the provider, forgets tokens and secrets.
     pub async fn revoke(&self, caller: &Caller, id_or_name: &str) -> Result<(ShownConnection, RevocationOutcome)> {
         let connection = self.find_connection(caller, id_or_name).await?;

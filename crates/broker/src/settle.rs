@@ -78,7 +78,8 @@ impl Broker {
         let learnt = async {
             let integration = self.opened_integration(&row.integration).await?;
             let which = Which::AfterRenewal;
-            let learning = self.learn(&integration, &row.variables, &plan.secrets, committed.tokens, which).await?;
+            let (secrets, tokens, traces) = (&plan.secrets, committed.tokens, &plan.traces);
+            let learning = self.learn(&integration, &row.variables, secrets, tokens, which, traces).await?;
             let (Learning::Done(learnt) | Learning::Choose { sofar: learnt, .. }) = learning;
             let mut variables = row.variables.clone();
             variables.extend(learnt.into_iter().filter(|(name, _)| name.starts_with(LEARNT)));

@@ -12,7 +12,7 @@ use keyholder_oauth::{Metadata, TokenSet};
 use keyholder_provider::{Definition, ErrorPhase, KnownError, PlaceOfToken, Verify};
 use serde::Serialize;
 
-use crate::cause::{Called, Cause, Claims, Evidence, Failing, Ours, Seen, cause};
+use crate::cause::{Called, Cause, Claims, Evidence, Failing, Ours, Seen, cause, of_own_refusal};
 use crate::clock::{Moment, millis};
 use crate::egress::{Body, EgressFault, full};
 use crate::endpoints::Urgency;
@@ -30,6 +30,9 @@ use crate::trace::{Entered, Exchange, shown, status_line};
 
 /// An answer to the definition's cheap call is read up to this size.
 const VERIFIED_BODY: usize = 1 << 20;
+
+/// What to do where nothing better is known.
+const UNKNOWN: &str = "Compare what was sent and answered with the provider's documentation; where nothing is wrong there, ask its support, with this report.";
 
 /// What a test is asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,13 +69,18 @@ pub struct TestStep {
     pub took_ms: i64,
 }
 
-impl TestReport {
+impl TestStep {
     /// Of what has no connection to begin with.
-    pub(crate) fn without_connection(error: &Error, told: Told<'_>) -> Self {
-        let (message, remedy, cause) = (sentence(error.to_string()), None, Some(Cause::Other));
-        let step = TestStep { name: "token", ok: false, message, remedy, cause, exchanges: Vec::new(), took_ms: 0 };
-        told(&step);
-        Self { ok: false, steps: vec![step] }
+    pub(crate) fn without_connection(error: &Error) -> Self {
+        Self {
+            name: "token",
+            ok: false,
+            message: sentence(error.to_string()),
+            remedy: Some("Say whose connection is meant; where there is none, make it and connect it.".to_owned()),
+            cause: Some(Cause::NotConnected),
+            exchanges: Vec::new(),
+            took_ms: 0,
+        }
     }
 }
 
@@ -177,6 +185,20 @@ impl<'a> Testing<'a> {
         );
         self.plan = Some(plan);
         Ok(self.hold(step, message))
+    }
+
+    /// Reads what is set up, for a judgement of what failed already. What can't be read is not judged by.
+    pub(crate) async fn know_settings(&mut self) {
+        let (broker, row) = (self.broker, self.row);
+        let read = async {
+            let integration = broker.opened_integration(&row.integration).await?;
+            let definition = broker.definition_of(&integration).await?;
+            let plan = broker.plan(row, self.tokens()?.as_ref()).await?;
+            Ok::<_, Error>((ours(broker, &definition, &integration, &plan, None), plan))
+        };
+        if let Ok((ours, plan)) = read.await {
+            (self.ours, self.plan) = (Some(ours), Some(plan));
+        }
     }
 
     fn tokens(&self) -> Result<Option<TokenSet>> {
@@ -377,7 +399,8 @@ impl<'a> Testing<'a> {
         self.trace.note(exchange, seen);
     }
 
-    fn hide(&self, live: &Live) {
+    /// Its tokens are in nothing that is told.
+    pub(crate) fn hide(&self, live: &Live) {
         self.trace.hide(std::iter::once(&live.access_token));
         self.trace.hide(live.secondary.values().map(|it| &it.access_token));
     }
@@ -412,8 +435,12 @@ impl<'a> Testing<'a> {
             ours: self.ours.as_ref(),
             now,
         };
-        let is_known = said.code.is_some() || seen.is_some() || matches!(evidence.failing, Failing::NothingToRenewWith);
-        let (found, own) = if is_known { cause(&evidence) } else { (Cause::Other, None) };
+        let is_dead = matches!(evidence.failing, Failing::NothingToRenewWith);
+        let (found, own) = match of_own_refusal(error).filter(|_| !is_dead) {
+            Some((found, remedy)) => (found, Some(remedy.to_owned())),
+            None if said.code.is_some() || seen.is_some() || is_dead => cause(&evidence),
+            None => (Cause::Other, None),
+        };
         let remedy = if self.is_certain(&said) { said.remedy.or(own) } else { own.or(said.remedy) };
         self.add(name, false, said.message, remedy, Some(found), exchanges)
     }
@@ -450,6 +477,7 @@ impl<'a> Testing<'a> {
     ) -> bool {
         let took_ms = millis(self.broker.clock.since(self.began));
         self.began = self.broker.clock.moment();
+        let remedy = remedy.or_else(|| (!ok).then(|| UNKNOWN.to_owned()));
         let (message, remedy) = (self.trace.hidden(&message), remedy.map(|remedy| self.trace.hidden(&remedy)));
         let step = TestStep { name, ok, message, remedy, cause, exchanges, took_ms };
         (self.told)(&step);

@@ -20,10 +20,13 @@ use crate::redact::{self, Hidden, Kind};
 /// Most exchanges of one step that are kept.
 const MOST: usize = 20;
 
+/// Asked for what the API's addresses need, after connecting or a renewal.
+pub(crate) const LOOKED_UP: &str = "lookup";
+
 /// A request, and what came of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Exchange {
-    /// Who was asked: `discovery`, `token_endpoint`, `introspection_endpoint`, `api`, …
+    /// Who was asked: `discovery`, `token_endpoint`, `introspection_endpoint`, `lookup`, `api`, …
     pub to: &'static str,
     /// What was sent.
     pub request: Shown,
@@ -194,7 +197,8 @@ impl Noting {
         let (method, uri) = (request.method(), request.uri());
         let shown =
             shown(format!("{method} {}", redact::url(uri)), request.headers(), request.body().expose(), Kind::Sent);
-        let kind = if matches!(to, "discovery" | "introspection_endpoint") { Kind::Plain } else { Kind::OfTokens };
+        let kind =
+            if matches!(to, "discovery" | "introspection_endpoint" | LOOKED_UP) { Kind::Plain } else { Kind::OfTokens };
         Some(Self { traces: traces.to_vec(), to, request: shown, began: clock.moment(), kind })
     }
 

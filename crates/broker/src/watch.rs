@@ -12,7 +12,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::clock::millis;
 use crate::error::Result;
-use crate::model::{Caller, ConnectionId, EventId, Grip, Happened};
+use crate::model::{Caller, ConnectionId, EventId, Happened};
 use crate::open::Broker;
 use crate::store::StoreResult;
 
@@ -219,9 +219,6 @@ impl Watch {
     }
 
     fn may_hear(&self, event: &Happened) -> bool {
-        let name = event.name.as_deref().unwrap_or_default();
-        event.tenant == self.caller.tenant
-            && self.only.as_ref().is_none_or(|only| *only == event.connection)
-            && self.caller.limits.refusal(&event.connection, name, Grip::Connection).is_none()
+        self.only.as_ref().is_none_or(|only| *only == event.connection) && event.may_be_heard_by(&self.caller)
     }
 }

@@ -263,7 +263,7 @@ struct Seen {
     readers: Vec<(Connection, Methods)>,
     /// Connections behind data sources.
     behind: HashMap<ConnectionId, Connection>,
-    /// With the key's name.
+    /// With the caller's name.
     first_uses: Vec<(FirstUse, Option<String>)>,
     busy: Vec<HourOfCalls>,
     nights: Vec<HourOfCalls>,
@@ -297,7 +297,10 @@ impl Seen {
         }
         let mut first_uses = Vec::new();
         for found in tx.new_callers(tenant, hour - 30 * day, hour - day, now - SETTLED)? {
-            let name = tx.key(tenant, &found.caller)?.map(|key| key.caller.name);
+            let name = match tx.key(tenant, &found.caller)? {
+                Some(key) => Some(key.caller.name),
+                None => tx.operator_name(tenant, &found.caller)?.map(|name| format!("{name} (console)")),
+            };
             first_uses.push((found, name));
         }
         let (granted, shared) = (tx.granted_scopes(tenant)?, tx.shared_accounts(tenant)?);

@@ -12,7 +12,7 @@ const TIMES: i64 = 10;
 /// Before so many hours with calls nothing is usual.
 const USUAL_FROM: usize = 24;
 
-/// `caller`: the key's name, where it is still there.
+/// `caller`: the name of the key or the person, where it is still there.
 pub(super) fn new_caller(found: &FirstUse, caller: Option<&str>) -> Advice {
     let FirstUse { connection, name, caller: key, .. } = found;
     Advice {
@@ -20,7 +20,7 @@ pub(super) fn new_caller(found: &FirstUse, caller: Option<&str>) -> Advice {
         severity: Severity::Medium,
         on: On::Connection(connection.clone(), name.clone()),
         text: format!("“{}” used it in the last day for the first time in a month.", caller.unwrap_or(key)),
-        reason: "A key that turns up where it never was may be in wrong hands; or somebody has just begun to use it.",
+        reason: "Whoever turns up where they never were may have a key or a session in wrong hands; or somebody has just begun to use it.",
         source: "Unusual use",
         href: format!("/console/audit?connection={connection}&caller={key}"),
         link: "See what it did",

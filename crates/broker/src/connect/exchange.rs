@@ -129,7 +129,8 @@ impl Broker {
                 next_try_at: None,
             })
         })?;
-        let learning = self.learn(integration, &typed.variables, &typed.secrets, tokens, Which::AfterConnect).await?;
+        let which = Which::AfterConnect;
+        let learning = self.learn(integration, &typed.variables, &typed.secrets, tokens, which, &[]).await?;
         let mut variables = typed.variables.clone();
         let choice = match learning {
             Learning::Done(learnt) => {

@@ -9,7 +9,8 @@ use super::fields::check_user;
 use super::{Page, check_name, sort_given, sort_values, taken};
 use crate::error::{Error, Result, invalid};
 use crate::model::{
-    Caller, Connection, ConnectionId, ConnectionState, Event, EventId, Failures, Grip, Integration, Scope, Values,
+    Caller, Connection, ConnectionId, ConnectionState, Event, EventId, Failures, Grip, Happened, Integration, Scope,
+    Values,
 };
 use crate::open::Broker;
 use crate::plan::PASSWORD;
@@ -245,6 +246,15 @@ impl Broker {
     pub async fn history(&self, caller: &Caller, id_or_name: &str, limit: i64) -> Result<Vec<Event>> {
         let connection = self.find_connection(caller, id_or_name).await?;
         Ok(self.store.read(move |tx| tx.events(&connection.id, limit)).await?)
+    }
+
+    /// What happened to connections that the caller may see, newest first; of the newest `limit` of all.
+    pub async fn newest_events(&self, caller: &Caller, limit: i64) -> Result<Vec<Happened>> {
+        self.require(caller, Scope::Read)?;
+        let tenant = caller.tenant.clone();
+        let mut newest = self.store.read(move |tx| tx.newest_events(&tenant, limit)).await?;
+        newest.retain(|event| event.may_be_heard_by(caller));
+        Ok(newest)
     }
 
     /// Removes a connection. Its grant at the provider is revoked first, where the provider can be told.

@@ -3,7 +3,7 @@
 use keyholder_oauth::{FailureKind, Secret};
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptId, ConnectionId, EventId, IntegrationId, Tenant, Values};
+use super::{AttemptId, Caller, ConnectionId, EventId, Grip, IntegrationId, Tenant, Values};
 
 /// The name of a state, as API, CLI and store write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,6 +241,14 @@ pub struct Happened {
     pub kind: String,
     /// What happened, in plain words.
     pub message: String,
+}
+
+impl Happened {
+    /// Whether this caller may know of it.
+    pub(crate) fn may_be_heard_by(&self, caller: &Caller) -> bool {
+        let name = self.name.as_deref().unwrap_or_default();
+        self.tenant == caller.tenant && caller.limits.refusal(&self.connection, name, Grip::Connection).is_none()
+    }
 }
 
 fn as_text<S: serde::Serializer>(id: &EventId, to: S) -> Result<S::Ok, S::Error> {

@@ -5,6 +5,8 @@
 //! caller that goes away abandons no exchange. What is tried after a lost reply is [`recovery`]'s.
 
 mod claims;
+mod commit;
+mod complete;
 mod due;
 mod failure;
 mod grant;
@@ -25,9 +27,12 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::claims::Claims;
 use self::claims::{CLAIM, PATIENCE, Standing, YOUNG};
+use self::commit::New;
+use self::complete::Completed;
+pub(crate) use self::complete::is_complete;
 pub(crate) use self::due::endpoint_key;
 use self::failure::{Failed, left};
-use self::grant::{Step, needs_follow_up, request_parts, step};
+use self::grant::{Step, request_parts, step};
 pub(crate) use self::grant::{granted_scope, reply_rules, spent_for_renewal};
 use self::recovery::Lost;
 pub(crate) use self::recovery::is_unreadable;
@@ -37,15 +42,12 @@ use crate::egress::Bounds;
 use crate::endpoints::{Closed, Pass, Urgency};
 use crate::error::{Error, Result};
 use crate::escrow::{Held, RawReply};
-use crate::explain::{self, Deed, Explained};
-use crate::learn::{LEARNT, Which};
-use crate::live::{Live, LiveSecondary, to_live};
-use crate::model::{Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Status, Values};
+use crate::explain::{self, Deed};
+use crate::live::{Live, LiveSecondary};
+use crate::model::{Attempt, AttemptId, Connection, ConnectionId, ConnectionState, Status};
 use crate::open::Broker;
 use crate::plan::Plan;
 use crate::points::blocking;
-use crate::settle::Committed;
-use crate::store::CommitTokens;
 use crate::token_set::{succeed, succeed_as, without_refresh};
 
 /// How often a foreign claim is looked at.
@@ -656,181 +658,6 @@ impl Broker {
         };
         blocking(put).await.map_err(|_| Error::Internal("the escrow's thread ended"))
     }
-
-    /// A machine's grant with all that belongs to it before it is used: what the definition exchanges it for, and, the first time, what the provider tells.
-    async fn completed(
-        &self,
-        row: &Connection,
-        plan: &Plan,
-        deed: Deed,
-        tokens: TokenSet,
-    ) -> std::result::Result<std::result::Result<Completed, Explained>, Stop> {
-        let as_it_is = |tokens| Completed { plan: None, tokens, learnt: None };
-        if !matches!(deed, Deed::Machine(_)) || is_complete(plan, row, &tokens) {
-            return Ok(Ok(as_it_is(tokens)));
-        }
-        let unanswered = |error| match error {
-            error @ (Error::Store(_) | Error::Vault(_)) => Err(Stop::Unsettled(error)),
-            Error::Exchange(failure) => Ok(Err(Explained { failure, retry_after: None })),
-            error => Ok(Err(explain::no_request(&error, self.now_ms()))),
-        };
-        let mut done = as_it_is(tokens);
-        if needs_follow_up(plan, &done.tokens) {
-            let plan = match self.plan(row, Some(&done.tokens)).await {
-                Ok(plan) => plan,
-                Err(error) => return unanswered(error),
-            };
-            done.tokens = match self.exchange_again(&plan, deed, done.tokens).await {
-                Ok(tokens) => tokens,
-                Err(explained) => return Ok(Err(explained)),
-            };
-            done.plan = Some(plan);
-        }
-        if needs_lookups(plan, row) {
-            match self.learn_first(row, plan, &done.tokens).await {
-                Ok(learnt) => done.learnt = Some(learnt),
-                Err(error) => {
-                    // Nobody will use it.
-                    self.revoke_orphan(plan, &done.tokens).await;
-                    return unanswered(error);
-                }
-            }
-        }
-        Ok(Ok(done))
-    }
-
-    /// What the provider tells with a machine's first token; nobody is there to choose.
-    async fn learn_first(&self, row: &Connection, plan: &Plan, tokens: &TokenSet) -> Result<Values> {
-        let integration = self.opened_integration(&row.integration).await?;
-        let which = Which::AfterConnect;
-        let learning = self.learn(&integration, &row.variables, &plan.secrets, tokens, which).await?;
-        let learnt = learning.without_a_person(self.now_ms())?;
-        let mut variables = row.variables.clone();
-        variables.retain(|name, _| !name.starts_with(LEARNT));
-        variables.extend(learnt);
-        Ok(variables)
-    }
-
-    /// Step 4: the new token set into the row, repeated until the store has answered.
-    async fn commit(&self, row: &Connection, plan: &Plan, new: New) -> Outcome {
-        let New { tokens, came_at, is_main, told, learnt } = new;
-        let generation = row.generation + 1;
-        let renewed_at = row.renewed_at.filter(|_| !is_main).unwrap_or(came_at);
-        let times = self.times_since(plan, &tokens, row.connected_at, renewed_at, came_at);
-        let commit = CommitTokens {
-            sealed: self.seal_tokens(&row.tenant, row.id.as_str(), generation, &tokens)?,
-            expires_at: tokens.expires_at,
-            scope: granted_scope(plan, &tokens),
-            account: None,
-            due_at: times.due_at,
-            dies_at: times.dies_at,
-            endpoint: endpoint_key(plan),
-            renewed_at,
-            now: came_at,
-        };
-        let kind = if row.connected_at.is_none() { "connected" } else { "renewed" };
-        let event = self.event(row, kind, told);
-        let event = Arc::new(event);
-        let learnt = learnt.map(|learnt| Arc::new((row.variables.clone(), learnt)));
-        let committed = self
-            .until_stored(|| {
-                let (id, commit, event, generation) =
-                    (row.id.clone(), commit.clone(), Arc::clone(&event), row.generation);
-                let learnt = learnt.clone();
-                self.store.write(move |tx| {
-                    let committed = tx.commit_tokens(&id, generation, &commit)?;
-                    if committed {
-                        if let Some((before, after)) = learnt.as_deref() {
-                            tx.put_learnt(&id, generation + 1, before, after)?;
-                        }
-                        event.write(tx)?;
-                    }
-                    Ok(committed)
-                })
-            })
-            .await;
-        if !committed {
-            return self.came_too_late(row, plan, &tokens).await;
-        }
-        self.usage.renewed(self.now_ms(), &row.tenant, &row.id, true);
-        let live = Arc::new(to_live(row, generation, renewed_at, commit.scope, &tokens));
-        self.publish(&live).await;
-        let committed = Committed { tokens: &tokens, generation, renewed_at };
-        let live = self.ask_expiry(row, plan, committed).await.unwrap_or(live);
-        if is_main && row.token_set.is_some() {
-            self.learn_again(row, plan, committed).await;
-        }
-        self.due.notify_one();
-        Ok(live)
-    }
-
-    /// The row moved on while the request was under way. A newer token set (of another process, or of a new consent) is the answer, and nothing is
-    /// revoked: where a provider holds one grant for a person and a client, that would end the newer one too. On a connection that was ended, the
-    /// late token set belongs to nobody.
-    async fn came_too_late(&self, row: &Connection, plan: &Plan, tokens: &TokenSet) -> Outcome {
-        let id = row.id.clone();
-        let newer = self.store.read(move |tx| tx.connection_by_id(&id)).await?;
-        let state = newer.as_ref().map_or(Status::Revoked, |newer| newer.state.status());
-        if let Some(newer) = newer
-            && let Some(live) = self.live_of(&newer)?
-        {
-            self.publish(&live).await;
-            return Ok(live);
-        }
-        self.revoke_orphan(plan, tokens).await;
-        Err(Error::NotReady { connection: row.name.clone(), state, failure: None, retry_after: None })
-    }
-
-    /// Repeats a write until the store takes it: what it holds exists nowhere else.
-    async fn until_stored<T, F: Future<Output = crate::store::StoreResult<T>>>(&self, write: impl Fn() -> F) -> T {
-        let mut pause = Duration::from_millis(50);
-        loop {
-            match write().await {
-                Ok(done) => return done,
-                Err(error) => {
-                    tracing::error!(%error, "a renewed token set can't be stored yet; it is kept and tried again")
-                }
-            }
-            self.clock.sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
-        }
-    }
-}
-
-/// A token set on its way into the row.
-struct New {
-    tokens: TokenSet,
-    /// When the reply came, Unix milliseconds.
-    came_at: i64,
-    /// The main token was renewed.
-    is_main: bool,
-    /// For the connection's history.
-    told: String,
-    /// The connection's variables with what the provider told.
-    learnt: Option<Values>,
-}
-
-impl New {
-    fn secondary(tokens: TokenSet, came_at: i64, told: String) -> Self {
-        Self { tokens, came_at, is_main: false, told, learnt: None }
-    }
-}
-
-/// A machine's grant with all that belongs to it.
-struct Completed {
-    /// Rendered with the tokens, where that was needed.
-    plan: Option<Plan>,
-    tokens: TokenSet,
-    learnt: Option<Values>,
-}
-
-/// Whether a machine's grant can be used as it came.
-pub(crate) fn is_complete(plan: &Plan, row: &Connection, tokens: &TokenSet) -> bool {
-    !needs_follow_up(plan, tokens) && !needs_lookups(plan, row)
-}
-
-fn needs_lookups(plan: &Plan, row: &Connection) -> bool {
-    row.token_set.is_none() && !plan.rendered.lookups.is_empty()
 }
 
 fn told_of_renewal(first: bool, was_lost: bool) -> &'static str {

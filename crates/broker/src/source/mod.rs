@@ -23,7 +23,7 @@ pub(crate) use fill::Filling;
 pub(crate) use known::KnownSources;
 pub(crate) use read::ReadSource;
 pub(crate) use rules::Rule;
-pub use run::{Preview, RunReply, SourceRun};
+pub use run::{Preview, RunReply, SourceRun, Tried};
 
 /// Names the owner whose connection is meant, where each caller uses its own.
 pub(crate) const OWNER: &str = "keyholder-owner";

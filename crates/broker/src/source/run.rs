@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use serde_json_path::JsonPath;
@@ -66,6 +66,15 @@ pub struct RunReply {
     pub took_ms: i64,
 }
 
+/// A saved request that was run, and how it failed, if it did.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// What the API answered; `None`: nothing came back.
+    pub reply: Option<RunReply>,
+    /// What is probably wrong, and what to do.
+    pub failed: Option<TestStep>,
+}
+
 /// The beginning of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Preview {
@@ -93,6 +102,48 @@ impl Broker {
         check_arguments(&known, request, wanted, &run.variables)?;
         let live = self.connection_behind(caller, &known.read.source, run.owner.as_deref()).await?;
         self.run_request(caller, &known, wanted, live, &run.variables, limit).await
+    }
+
+    /// As [`Self::run_source`], and says what is probably wrong where it doesn't come to what it should, in a test's words. Mistakes in what was given are errors
+    /// as they are there.
+    pub async fn try_request(
+        &self,
+        caller: &Arc<Caller>,
+        id_or_name: &str,
+        request: &str,
+        run: SourceRun,
+    ) -> Result<Tried> {
+        let known = self.known_source(caller, id_or_name).await?;
+        let row = match self.row_behind(caller, &known.read.source, run.owner.as_deref()).await {
+            Ok(row) => row,
+            Err(error @ Error::NotPossible(_)) => {
+                return Ok(Tried { reply: None, failed: Some(TestStep::without_connection(&error)) });
+            }
+            Err(error) => return Err(error),
+        };
+        let (told, owner) = (|_: &TestStep| (), run.owner.clone());
+        let mut testing = Testing::begin(self, &row, &told);
+        let reply = match self.run_source(caller, id_or_name, request, run).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                let step = step_of(&error).ok_or_else(|| error.clone())?;
+                testing.know_settings().await;
+                testing.fail(step, &error, Failing::Said);
+                return Ok(Tried { reply: None, failed: testing.report().steps.pop() });
+            }
+        };
+        if !reply.expected
+            && let Some(wanted) = known.read.requests.get(request)
+        {
+            testing.know_settings().await;
+            let path = known.read.source.spec.requests.get(request).map_or("", |saved| saved.path.as_str());
+            let answered = Answered { what: "request", method: &wanted.method, path, reply: &reply };
+            match self.connection_behind(caller, &known.read.source, owner.as_deref()).await {
+                Ok(live) => self.judge(&mut testing, &known, answered, &live).await,
+                Err(error) => testing.fail("token", &error, Failing::Said),
+            };
+        }
+        Ok(Tried { reply: Some(reply), failed: testing.report().steps.pop() })
     }
 
     async fn run_request(
@@ -161,7 +212,11 @@ impl Broker {
             Ok(row) => row,
             // Nothing of the connection is told to a key that may not reach it.
             Err(error @ Error::Limited(_)) => return Err(error),
-            Err(error) => return Ok(TestReport::without_connection(&error, told)),
+            Err(error) => {
+                let step = TestStep::without_connection(&error);
+                told(&step);
+                return Ok(TestReport { ok: false, steps: vec![step] });
+            }
         };
         let mut testing = Testing::begin(self, &row, told);
         if testing.settings().await?
@@ -188,41 +243,58 @@ impl Broker {
                 Err(error) => testing.fail("call", &error, Failing::Said),
             };
         };
-        let reply = match self.run_request(caller, known, health, Arc::clone(&live), &Values::new(), SHOWN).await {
-            Ok(reply) => reply,
-            Err(error) => return testing.fail("call", &error, Failing::Said),
-        };
-        let source = &known.read.source;
-        let path = source.spec.health.as_ref().map_or("", |health| health.path.as_str());
+        match self.run_request(caller, known, health, Arc::clone(&live), &Values::new(), SHOWN).await {
+            Ok(reply) => {
+                let path = known.read.source.spec.health.as_ref().map_or("", |health| health.path.as_str());
+                let answered = Answered { what: "health request", method: &health.method, path, reply: &reply };
+                self.judge(testing, known, answered, &live).await
+            }
+            Err(error) => testing.fail("call", &error, Failing::Said),
+        }
+    }
+
+    /// What the API answered to a request of a data source: whether that is what it expects, and what is probably wrong if not.
+    async fn judge(&self, testing: &mut Testing<'_>, known: &KnownSource, it: Answered<'_>, live: &Arc<Live>) -> bool {
+        testing.hide(live);
+        let Answered { what, method, path, reply } = it;
         let path = path.split('?').next().unwrap_or_default();
-        let answered = format!("{} {path} answered {}", health.method, reply.status);
+        let answered = format!("{method} {path} answered {}", reply.status);
         let body = match &reply.preview {
             Preview::Text(text) => text.as_bytes(),
             Preview::Bytes(bytes) => bytes,
         };
-        let url = format!("{}{path}", source.base_url.as_deref().unwrap_or_default().trim_end_matches('/'));
+        let base = known.read.source.base_url.as_deref().unwrap_or_default();
+        let url = format!("{}{path}", base.trim_end_matches('/'));
         let headers = reply.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
-        let (exchange, seen) = exchange_of(&health.method, &url, reply.status, &headers.collect(), body, reply.took_ms);
+        let (exchange, seen) = exchange_of(method, &url, reply.status, &headers.collect(), body, reply.took_ms);
         testing.note(exchange, seen);
         if reply.expected {
             return testing.hold("call", format!("{answered}."));
         }
-        let own = |remedy: &str| Some(remedy.to_owned());
-        let (message, remedy) = match ((200..300).contains(&reply.status), reply.problem) {
+        let (message, remedy) = match ((200..300).contains(&reply.status), &reply.problem) {
             (_, Some(problem)) => {
-                (format!("{answered}. {}", sentence(problem)), own("Correct the health request's `expect`."))
+                (format!("{answered}. {}", sentence(problem.clone())), Some(format!("Correct the {what}'s `expect`.")))
             }
             (true, None) => (
-                format!("{answered}, but not what the health request expects."),
-                own("Compare the answer with the health request's `expect`: save it as a request and run it."),
+                format!("{answered}, but not what the {what} expects."),
+                Some(format!("Compare the answer with the {what}'s `expect`.")),
             ),
             (false, None) => (format!("{answered}."), None),
         };
-        match self.api_access(&live).await {
-            Ok(api) => testing.refused_call(&live, api, message, remedy),
+        match self.api_access(live).await {
+            Ok(api) => testing.refused_call(live, api, message, remedy),
             Err(error) => testing.fail("call", &error, Failing::Said),
         }
     }
+}
+
+/// What an API answered to a request of a data source.
+struct Answered<'a> {
+    /// Which kind of request, in words.
+    what: &'static str,
+    method: &'a Method,
+    path: &'a str,
+    reply: &'a RunReply,
 }
 
 /// A body, as far as it was read.
@@ -246,6 +318,23 @@ impl Collected {
         }
         self.ended = true;
         Ok(())
+    }
+}
+
+/// In which step of a test it would have failed; `None`: that is for whoever asked, or for who runs this installation.
+fn step_of(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::NotReady { .. } | Error::Exchange(_) | Error::StillRenewing | Error::Discovery { .. } => Some("token"),
+        Error::DiscoveryUnreachable(_) | Error::Fenced(_) => Some("token"),
+        Error::Egress(_)
+        | Error::NotAllowed { .. }
+        | Error::HostNotAllowed { .. }
+        | Error::ApiLimited { .. }
+        | Error::CallerLimited { .. }
+        | Error::Render(_)
+        | Error::Request(_)
+        | Error::Gone(_) => Some("call"),
+        _ => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What happened: a connection's history and the audit.
 
-use super::{StoreError, StoreResult, Tx, Val, sql};
+use super::{Row, StoreError, StoreResult, Tx, Val, sql};
 use crate::model::{ConnectionId, Event, EventId, Happened, SegmentId, Tenant};
 
 /// Records of the audit that were written together.
@@ -47,6 +47,8 @@ sql! {
     EVENTS = "SELECT id, at, kind, message FROM events WHERE connection = ?1 ORDER BY id DESC LIMIT ?2";
     EVENTS_SINCE = "SELECT e.id, e.tenant, e.connection, c.name, e.at, e.kind, e.message FROM events e \
         LEFT JOIN connections c ON c.id = e.connection WHERE e.id > ?1 ORDER BY e.id LIMIT ?2";
+    NEWEST_EVENTS = "SELECT e.id, e.tenant, e.connection, c.name, e.at, e.kind, e.message FROM events e \
+        LEFT JOIN connections c ON c.id = e.connection WHERE e.tenant = ?1 ORDER BY e.id DESC LIMIT ?2";
     NEWEST_EVENT = "SELECT max(id) FROM events";
     NEXT_SEGMENT = "INSERT INTO audit_heads (tenant, last) VALUES (?1, 1) ON CONFLICT (tenant) DO UPDATE SET last = audit_heads.last + 1 RETURNING last";
     ADD_SEGMENT = "INSERT INTO audit (tenant, number, batch, from_at, to_at, count, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
@@ -101,18 +103,12 @@ impl Tx<'_> {
 
     /// What happened to connections since, oldest first.
     pub fn events_since(&self, since: &EventId, limit: i64) -> StoreResult<Vec<Happened>> {
-        let unreadable = |column| StoreError::Unreadable { table: "events", column };
-        self.rows(&EVENTS_SINCE, &[Val::T(since.as_str()), Val::I(limit)], |row| {
-            Ok(Happened {
-                id: row.t(0)?.parse().map_err(|_| unreadable("id"))?,
-                tenant: Tenant::from_stored(row.t(1)?),
-                connection: row.t(2)?.parse().map_err(|_| unreadable("connection"))?,
-                name: row.opt_t(3)?,
-                at: row.i(4)?,
-                kind: row.t(5)?,
-                message: row.t(6)?,
-            })
-        })
+        self.rows(&EVENTS_SINCE, &[Val::T(since.as_str()), Val::I(limit)], read_happened)
+    }
+
+    /// What happened to connections, newest first.
+    pub fn newest_events(&self, tenant: &Tenant, limit: i64) -> StoreResult<Vec<Happened>> {
+        self.rows(&NEWEST_EVENTS, &[Val::T(tenant.as_str()), Val::I(limit)], read_happened)
     }
 
     /// The newest event's id, if there is one.
@@ -171,4 +167,17 @@ impl Tx<'_> {
         }
         Ok(removed)
     }
+}
+
+fn read_happened(row: &Row<'_>) -> StoreResult<Happened> {
+    let unreadable = |column| StoreError::Unreadable { table: "events", column };
+    Ok(Happened {
+        id: row.t(0)?.parse().map_err(|_| unreadable("id"))?,
+        tenant: Tenant::from_stored(row.t(1)?),
+        connection: row.t(2)?.parse().map_err(|_| unreadable("connection"))?,
+        name: row.opt_t(3)?,
+        at: row.i(4)?,
+        kind: row.t(5)?,
+        message: row.t(6)?,
+    })
 }

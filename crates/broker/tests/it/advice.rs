@@ -3,6 +3,7 @@
 use axum::http::Method;
 use keyholder_broker::model::{Caller, Limits, Scope};
 use keyholder_broker::{Advice, Branding, Error, IntegrationEdit, Logo, ProxyRequest, Severity};
+use keyholder_oauth::Secret;
 
 use crate::app::App;
 
@@ -117,9 +118,18 @@ async fn use_that_is_not_as_it_was() {
     assert_eq!(unusual(&app).await, ["burst", "new_caller", "night"]);
     let found = advice(&app).await;
     assert!(found.iter().any(|it| it.text.starts_with("“job” used it")), "{found:?}");
+    // A person of the console is named too.
+    let link = app.broker.first_link().await.unwrap().unwrap();
+    let token = link.rsplit('/').next().unwrap();
+    let password = Secret::new("correct horse battery");
+    let session = app.broker.join(token, "Anna", &password).await.unwrap();
+    let anna = app.broker.session(session.expose()).await.unwrap().unwrap();
+    counted(&app, anna.caller.key.as_str(), morning, 1).await;
+    let found = advice(&app).await;
+    assert!(found.iter().any(|it| it.text.starts_with("“Anna (console)” used it")), "{found:?}");
     // Where it is seven hours later, that was in the morning; the calls at 10 o'clock, at five in the afternoon.
     app.broker.set_advice_utc_offset(&app.admin, 7).await.unwrap();
-    assert_eq!(unusual(&app).await, ["burst", "new_caller"]);
+    assert_eq!(unusual(&app).await, ["burst", "new_caller", "new_caller"]);
     let refused = app.broker.set_advice_utc_offset(&app.admin, 15).await.unwrap_err();
     assert!(matches!(refused, Error::Invalid(_)), "{refused:?}");
 }

@@ -10,8 +10,8 @@ use keyholder_broker::model::{
     AllowRule, Behind, Caller, Expect, Limits, SavedRequest, Scope, SourceSpec, SourceVariable, Status, ValueKind,
 };
 use keyholder_broker::{
-    Authorize, Error, NewConnection, NewIntegration, NewSource, Page, Preview, ProxyRequest, Result, RunReply,
-    SourceEdit, SourceRun, TestWish, VariableEdit, Wanted,
+    Authorize, Cause, Error, NewConnection, NewIntegration, NewSource, Page, Preview, ProxyRequest, Result, RunReply,
+    SourceEdit, SourceRun, TestWish, Tried, VariableEdit, Wanted,
 };
 use serde_json::{Value, json};
 
@@ -604,6 +604,61 @@ async fn a_test_tells_token_and_health_apart() {
     app.broker.revoke(&app.admin, "crm").await.unwrap();
     let report = app.test_source().await.unwrap();
     assert_eq!((report.ok, report.steps.len(), report.steps[1].name), (false, 2, "token"));
+}
+
+impl App {
+    async fn try_request(&self) -> Tried {
+        self.broker.try_request(&self.admin, "api", "echo", SourceRun::default()).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_finds_nobody_says_why_as_a_test_does() {
+    for (base_url, cause) in [
+        ("http://127.0.0.1:1/v3/", Cause::Unreachable),
+        ("https://127.0.0.1:PORT/v3/", Cause::Tls),
+        ("https://10.0.0.1/v3/", Cause::Refused),
+    ] {
+        let app = App::start().await;
+        let port = app.sandbox.base_url().rsplit(':').next().unwrap().to_owned();
+        let mut new = app.plain("client_credentials");
+        new.variables.insert("api_base_url".to_owned(), base_url.replace("PORT", &port));
+        app.add_integration(new).await;
+        app.add_connection("crm", "client_credentials").await;
+        app.run("crm").await.unwrap();
+        app.add_source(NewSource { base_url: None, ..echoing(&app, with_request(get("/x"))) }).await.unwrap();
+        let tried = app.try_request().await;
+        let step = tried.failed.unwrap();
+        assert_eq!((step.name, step.cause), ("call", Some(cause)), "{base_url}: {step:?}");
+        assert!(tried.reply.is_none() && step.remedy.is_some_and(|remedy| !remedy.is_empty()), "{base_url}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_is_refused_says_why_as_a_test_does() {
+    let (app, mut fake) = with_api(with_request(get("/me"))).await;
+    let (tried, _) = tokio::join!(app.try_request(), fake.play(&[("/v3/me", 200, "{}")]));
+    assert!(tried.failed.is_none() && tried.reply.unwrap().expected);
+    let (tried, _) = tokio::join!(app.try_request(), fake.play(&[("/v3/me", 401, "{}"), ("/v3/me", 401, "{}")]));
+    let step = tried.failed.unwrap();
+    assert_eq!((step.name, step.cause, tried.reply.unwrap().status), ("call", Some(Cause::HeaderPrefix), 401));
+    assert!(step.remedy.unwrap().contains("header prefix"));
+    let (tried, _) = tokio::join!(app.try_request(), fake.play(&[("/v3/me", 403, "{}")]));
+    assert_eq!(tried.failed.unwrap().cause, Some(Cause::InsufficientScope));
+
+    app.fault("error:invalid_client");
+    app.advance(48 * 3600);
+    let tried = app.try_request().await;
+    let step = tried.failed.unwrap();
+    assert_eq!((step.name, step.cause), ("token", Some(Cause::InvalidClient)), "{step:?}");
+    assert!(tried.reply.is_none() && step.exchanges[0].to == "token_endpoint" && step.remedy.is_some());
+    app.broker.revoke(&app.admin, "crm").await.unwrap();
+    let step = app.try_request().await.failed.unwrap();
+    assert_eq!((step.name, step.cause), ("token", Some(Cause::NotConnected)), "{step:?}");
+    let wrong = app.broker.try_request(&app.admin, "api", "echo", given(&[("odd", "1")])).await;
+    assert_eq!(fields(&wrong.unwrap_err()), ["variables.odd"]);
+    let nobody = app.broker.try_request(&app.admin, "api", "nothing", SourceRun::default()).await;
+    assert!(matches!(nobody, Err(Error::NotFound { .. })));
 }
 
 #[tokio::test]

@@ -316,3 +316,22 @@ async fn heard(app: &App, watch: &mut Watch) -> std::sync::Arc<Happened> {
         () = ticking => unreachable!(),
     }
 }
+
+#[tokio::test]
+async fn what_is_looked_up_with_a_new_token_is_shown_too() {
+    let more =
+        "[[after_connect]]\nname = \"team\"\nurl = \"FAKE/team\"\nextract = { team = \"/id\" }\nrefresh = true\n";
+    let (app, mut fake) = spoken("client_credentials", more).await;
+    let answers = async {
+        fake.next().await.json(200, json!({"access_token": "canary-token-1", "expires_in": 7200}));
+        fake.next().await.json(200, json!({"id": "t-1"}));
+        fake.next().await.json(200, json!({}));
+    };
+    let (report, ()) = tokio::join!(app.test("crm"), answers);
+    let report = report.unwrap();
+    let asked: Vec<_> = report.steps[1].exchanges.iter().map(|it| it.to).collect();
+    assert_eq!((report.ok, asked), (true, vec!["token_endpoint", "lookup"]), "{report:?}");
+    let shown = &report.steps[1].exchanges[1];
+    assert!(shown.request.line.ends_with("/team") && shown.reply.as_ref().unwrap().body.contains("t-1"), "{shown:?}");
+    assert!(!format!("{report:?}").contains("canary-token-1"));
+}

@@ -5,9 +5,8 @@
 //   data-when="a b"         row for these values of a switch   data-switch         radio or select that decides (data-also: another word of it)
 //   data-filter="#list"     filters its data-words             data-add="#id"      one more row of that template
 //   data-dialog[="panel"]   link: its <main> in a dialog       data-part="NAME"    replaced when the page changes on the server
-//   data-events="URL"       body: server-sent events           data-refresh="MS"   body: not finished, look again
+//   data-events="URL"       body: server-sent events           data-submit         its form is sent on change
 //   data-file="#id"         file: its text goes there          data-as="url"       of it: as a data URL
-//   data-submit             its form is sent on change
 //   data-stay               link in a dialog: stays in it
 
 const $ = (selector, within = document) => within.querySelector(selector);
@@ -293,7 +292,6 @@ async function refresh() {
   const got = await page(location.href);
   refreshing = false;
   if (got?.document && got.status === 200 && new URL(got.url).pathname === location.pathname) {
-    if (got.document.body.dataset.refresh) setTimeout(refresh, got.document.body.dataset.refresh);
     for (const part of all('[data-part]')) replace(part, $(`[data-part="${CSS.escape(part.dataset.part)}"]`, got.document));
   }
   if (again) { again = false; refresh(); }
@@ -343,5 +341,4 @@ function listen(url) {
 for (const part of all('[data-part]')) part.source = part.outerHTML;
 enhance(document);
 if (words.events) listen(words.events);
-if (words.refresh) setTimeout(refresh, words.refresh);
 $('[role="alert"][tabindex]')?.focus();

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Uri};
 use keyholder_broker::model::Scope;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::api::{connections, integrations, keys, operations, operators, providers, sessions, sources, usage};
+use super::api::{advice, connections, integrations, keys, operations, operators, providers, sessions, sources, usage};
 use super::console::{
     self, catalogue, connection, events, home, import, integration, sandbox, session, setup, sign_in, test,
 };
@@ -109,6 +109,7 @@ pub fn table() -> Vec<Route> {
         post("/v1/operators/links", Admin, operators::link, "Make a link by which a person becomes an operator of the console, or chooses a new password").takes::<operators::OperatorLinkRequest>().creates::<operators::OperatorLinkBody>(),
 
         get("/v1/audit", Admin, operations::audit, "Read the audit").query(AUDIT).answers::<operations::AuditList>(),
+        get("/v1/advice", Read, advice::advice, "What security recommendations say about what is set up here").answers::<advice::AdviceList>(),
         get("/v1/usage", Admin, usage::usage, "How often what was used, summed up").query(USAGE).answers::<usage::UsageList>(),
         get("/v1/seal", Admin, operations::seal_status, "Which data keys seal how much").answers::<operations::SealBody>(),
         post("/v1/seal/rotate", Admin, operations::seal_rotate, "Make a new data key and seal everything anew with it, in the background").answers::<operations::SealBody>(),
@@ -214,6 +215,8 @@ fn pages_of_operation() -> Vec<Route> {
         view("post", "/console/sources/{source}/edit", Manage, sources::save, "Change a data source"),
         view("get", "/console/sources/{source}/remove", Manage, sources::ask_remove, "Whether to remove it"),
         view("post", "/console/sources/{source}/remove", Manage, sources::remove, "Remove a data source"),
+        view("get", "/console/sources/{source}/test", Manage, test::source_page, "Testing a data source"),
+        view("post", "/console/sources/{source}/test", Manage, test::run_source, "Testing a data source"),
         view("get", "/console/sources/{source}/requests", Manage, sources::request::new, "The form for a request"),
         view("post", "/console/sources/{source}/requests", Manage, sources::request::create, "Save a request"),
         view("get", "/console/sources/{source}/requests/{request}", Manage, sources::request::edit, "The form of a request"),

@@ -284,3 +284,27 @@ async fn a_limited_key_finds_its_connection_behind_others() {
     }
     assert_eq!(found, ["d"]);
 }
+
+#[tokio::test]
+async fn advice_is_told_with_its_reason_and_where_it_is_mended() {
+    let app = App::start().await;
+    app.draft("crm", "password").await;
+    let all = app.admin().get("/v1/advice").await.ok(200);
+    let items = all["items"].as_array().unwrap();
+    let of = |rule: &str| items.iter().find(|it| it["rule"] == rule).unwrap_or_else(|| panic!("no {rule}: {all}"));
+    let password = of("password_grant");
+    assert_eq!((&password["severity"], &password["on"]["kind"]), (&json!("medium"), &json!("integration")));
+    assert_eq!(
+        (&password["source"], &password["page"]),
+        (&json!("RFC 9700 §2.4"), &json!("/console/connections/new/oauth2"))
+    );
+    assert!(
+        ["text", "reason", "remedy"].iter().all(|field| !password[field].as_str().unwrap().is_empty()),
+        "{password}"
+    );
+    assert_eq!(of("key_unlimited")["on"]["kind"], json!("key"));
+    // About keys only for who may see them.
+    let seen = app.key(&["read"]).await.get("/v1/advice").await.ok(200);
+    assert!(seen["items"].as_array().unwrap().iter().all(|it| it["on"]["kind"] != "key"), "{seen}");
+    app.key(&["call", "token"]).await.get("/v1/advice").await.problem(403, "forbidden");
+}

@@ -266,6 +266,8 @@ async fn every_success_is_what_the_document_says() {
     on.call("delete", "/v1/keys/{key}", "k", json!(null)).await;
     on.call("post", "/v1/operators/links", "", json!({"scopes": ["read"]})).await;
     on.call("get", "/v1/audit", "", json!(null)).await;
+    let advice = on.call("get", "/v1/advice", "", json!(null)).await;
+    assert!(!advice["items"].as_array().unwrap().is_empty(), "{advice}");
     let used = on.call("get", "/v1/usage", "", json!(null)).await;
     assert!(!used["items"].as_array().unwrap().is_empty(), "{used}");
     on.call("get", "/v1/doctor", "", json!(null)).await;

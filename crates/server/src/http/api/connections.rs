@@ -230,7 +230,8 @@ pub struct StepBody {
     /// What to do, where it didn't hold.
     remedy: Option<String>,
     /// What is probably wrong, where it didn't hold: `invalid_client`, `redirect_mismatch`, `invalid_scope`, `wrong_grant`, `unreachable`, `refused`, `tls`, `clock`,
-    /// `not_json`, `expired`, `audience`, `insufficient_scope`, `header_prefix`, `no_refresh_token`, `grant_dead`, `rate_limited`, `provider_down` or `other`.
+    /// `not_json`, `expired`, `audience`, `insufficient_scope`, `header_prefix`, `no_refresh_token`, `grant_dead`, `rate_limited`, `provider_down`,
+    /// `not_connected`, `not_allowed`, `settings` or `other`.
     cause: Option<&'static str>,
     /// Milliseconds.
     took_ms: i64,
@@ -241,7 +242,7 @@ pub struct StepBody {
 /// A request, and what came of it.
 #[derive(Serialize, JsonSchema)]
 pub struct ExchangeBody {
-    /// `discovery`, `token_endpoint`, `introspection_endpoint`, `revocation_endpoint` or `api`.
+    /// `discovery`, `token_endpoint`, `introspection_endpoint`, `revocation_endpoint`, `lookup` or `api`.
     to: &'static str,
     request: MessageBody,
     reply: Option<MessageBody>,

@@ -1,5 +1,6 @@
 //! The JSON API: one file a group; a handler reads the request, calls one verb of the broker, shapes the reply.
 
+pub(super) mod advice;
 pub(super) mod connections;
 pub(super) mod integrations;
 pub(super) mod keys;

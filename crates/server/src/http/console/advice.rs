@@ -4,12 +4,11 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use keyholder_broker::model::Scope;
+use keyholder_broker::model::{Said, Scope};
 use keyholder_broker::{Advice, Severity};
 
 use super::super::App;
 use super::super::problem::ApiError;
-use super::callers::good;
 use super::forms::Posted;
 use super::session::Person;
 use super::{Frame, Menu, frame, places, render};
@@ -23,18 +22,18 @@ struct Page<'a> {
 }
 
 /// A piece of advice.
-struct Shown {
-    rule: &'static str,
-    severity: &'static str,
-    color: &'static str,
-    what: &'static str,
-    id: String,
-    name: String,
-    text: String,
-    reason: &'static str,
-    source: &'static str,
-    href: String,
-    link: &'static str,
+pub(super) struct Shown {
+    pub(super) rule: &'static str,
+    pub(super) severity: &'static str,
+    pub(super) color: &'static str,
+    pub(super) what: &'static str,
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) text: String,
+    pub(super) reason: &'static str,
+    pub(super) source: &'static str,
+    pub(super) href: String,
+    pub(super) link: &'static str,
 }
 
 /// `GET /console/advice`.
@@ -42,30 +41,32 @@ pub(in crate::http) async fn page(State(app): State<App>, person: Person) -> Res
     let advice = app.broker.advice_now(&person.caller).await?;
     let template = Page {
         page: frame(&app, &person, Menu::Advice).await,
-        advice: advice.into_iter().map(shown).collect(),
+        advice: advice.into_iter().map(Shown::from).collect(),
         may_dismiss: person.may(Scope::Manage),
     };
     Ok(render::page(&person, StatusCode::OK, &template))
 }
 
-fn shown(it: Advice) -> Shown {
-    let (severity, color) = match it.severity {
-        Severity::High => ("high", "red"),
-        Severity::Medium => ("medium", "amber"),
-        Severity::Low => ("low", ""),
-    };
-    Shown {
-        rule: it.rule,
-        severity,
-        color,
-        what: it.on.what(),
-        id: it.on.id().to_owned(),
-        name: it.on.name().to_owned(),
-        text: it.text,
-        reason: it.reason,
-        source: it.source,
-        href: it.href,
-        link: it.link,
+impl From<Advice> for Shown {
+    fn from(it: Advice) -> Self {
+        let (severity, color) = match it.severity {
+            Severity::High => ("high", "red"),
+            Severity::Medium => ("medium", "amber"),
+            Severity::Low => ("low", ""),
+        };
+        Self {
+            rule: it.rule,
+            severity,
+            color,
+            what: it.on.what(),
+            id: it.on.id().to_owned(),
+            name: it.on.name().to_owned(),
+            text: it.text,
+            reason: it.reason,
+            source: it.source,
+            href: it.href,
+            link: it.link,
+        }
     }
 }
 
@@ -76,5 +77,5 @@ pub(in crate::http) async fn dismiss(
     form: Posted,
 ) -> Result<Response, ApiError> {
     app.broker.dismiss_advice(&person.caller, form.one("rule"), form.one("on")).await?;
-    Ok(render::moved(places::ADVICE, good("It is put aside for three months.")))
+    Ok(render::moved(places::ADVICE, Said::good("It is put aside for three months.")))
 }

@@ -67,28 +67,6 @@ struct Made<'a> {
     key: String,
 }
 
-#[derive(Template)]
-#[template(path = "console/confirm.html")]
-struct Confirmation<'a> {
-    page: Frame<'a>,
-    confirm: Confirm,
-}
-
-/// What is to be confirmed.
-pub(super) struct Confirm {
-    pub(super) title: String,
-    pub(super) text: Vec<String>,
-    pub(super) button: &'static str,
-    pub(super) back: String,
-    pub(super) version: Option<i64>,
-}
-
-/// The page that asks before something is done.
-pub(super) async fn confirmation(app: &App, person: &Person, here: Menu, confirm: Confirm) -> Response {
-    let template = Confirmation { page: frame(app, person, here).await, confirm };
-    render::page(person, StatusCode::OK, &template)
-}
-
 /// `GET /console/callers`.
 pub(in crate::http) async fn list(
     State(app): State<App>,
@@ -262,7 +240,7 @@ pub(in crate::http) async fn ask_revoke(
         Some(time) => format!("It was last used at {}.", time.text),
         None => "It was never used.".to_owned(),
     };
-    let confirm = Confirm {
+    let confirm = render::Confirm {
         title: format!("Revoke “{}”?", found.caller.name),
         text: vec![
             used,
@@ -270,9 +248,8 @@ pub(in crate::http) async fn ask_revoke(
         ],
         button: "Revoke it",
         back: places::CALLERS.to_owned(),
-        version: None,
     };
-    Ok(confirmation(&app, &person, Menu::Callers, confirm).await)
+    Ok(render::confirm(&app, &person, Menu::Callers, confirm).await)
 }
 
 /// `POST /console/callers/{key}/revoke`.
@@ -283,10 +260,10 @@ pub(in crate::http) async fn revoke(
     _: Posted,
 ) -> Result<Response, ApiError> {
     let revoked = app.broker.revoke_key(&person.caller, &key).await?;
-    Ok(render::moved(places::CALLERS, good(format!("“{}” is revoked.", revoked.caller.name))))
+    Ok(render::moved(places::CALLERS, Said::good(format!("“{}” is revoked.", revoked.caller.name))))
 }
 
 /// It went well.
 pub(super) fn good(text: impl Into<String>) -> Said {
-    Said { kind: "good", text: text.into(), saved: None }
+    Said::good(text)
 }

@@ -44,11 +44,8 @@ pub(in crate::http) struct Text {
     pub(in crate::http) text: String,
 }
 
-/// What the parts of a bar look like, from the axis up.
-pub(in crate::http) const CLASSES: [&str; 3] = ["a", "b", "c"];
-
-/// Stacked bars, a column each: its label, and its parts from the axis up.
-pub(in crate::http) fn bars(columns: &[(String, Vec<u64>)]) -> Svg {
+/// Stacked bars, a column each: its label, and its parts from the axis up. `colors`: what the parts look like, as the style sheet names it.
+pub(in crate::http) fn bars(columns: &[(String, Vec<u64>)], colors: &[&'static str]) -> Svg {
     let highest = columns.iter().map(|(_, parts)| parts.iter().sum::<u64>()).max().unwrap_or(0);
     let step = step(highest);
     let top = (highest.div_ceil(step) * step).max(step);
@@ -64,7 +61,7 @@ pub(in crate::http) fn bars(columns: &[(String, Vec<u64>)]) -> Svg {
     }
     for (at, (_, parts)) in columns.iter().enumerate() {
         let mut below = 0;
-        for (part, class) in parts.iter().zip(CLASSES).filter(|(part, _)| **part > 0) {
+        for (part, class) in parts.iter().zip(colors).filter(|(part, _)| **part > 0) {
             let height = y(below) - y(below + part);
             below += part;
             svg.rects.push(Rect {
@@ -139,10 +136,10 @@ mod tests {
 
     #[test]
     fn bars_are_as_high_as_their_values() {
-        let svg = bars(&columns(&[&[4, 4], &[0, 0], &[2]]));
+        let svg = bars(&columns(&[&[4, 4], &[0, 0], &[2]]), &["good", "bad"]);
         // The highest line is at 8, 146 units above the axis.
         let heights: Vec<_> = svg.rects.iter().map(|it| (it.class, it.height.as_str())).collect();
-        assert_eq!(heights, [("a", "73"), ("b", "73"), ("a", "36.5")]);
+        assert_eq!(heights, [("good", "73"), ("bad", "73"), ("good", "36.5")]);
         assert_eq!(svg.rects[1].y, "10");
         let texts: Vec<_> = svg.texts.iter().map(|it| it.text.as_str()).collect();
         assert_eq!(texts, ["0", "2", "4", "6", "8", "c0", "c1", "c2"]);
@@ -150,12 +147,12 @@ mod tests {
 
     #[test]
     fn nothing_and_very_much_can_be_drawn() {
-        assert!(bars(&[]).rects.is_empty());
-        let none = bars(&columns(&[&[0]]));
+        assert!(bars(&[], &["accent"]).rects.is_empty());
+        let none = bars(&columns(&[&[0]]), &["accent"]);
         assert!(none.rects.is_empty());
         assert_eq!(none.lines.len(), 2);
         for highest in [1, 3, 4, 5, 99, 12_345, u64::MAX / 8] {
-            let svg = bars(&columns(&[&[highest]]));
+            let svg = bars(&columns(&[&[highest]]), &["accent"]);
             assert!((2..=6).contains(&svg.lines.len()), "{highest}: {}", svg.lines.len());
             assert!(svg.rects[0].y.parse::<f64>().unwrap() >= 9.9, "{highest}");
         }

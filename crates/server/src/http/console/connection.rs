@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use keyholder_broker::model::{Connection, Event, Failure, Said, Scope, Status, Values};
+use keyholder_broker::model::{Connection, Event, Failure, Happened, Said, Scope, Status, Values};
 use keyholder_broker::store::UsageGroup;
 use keyholder_broker::{
     Authorize, Broker, Error, Page, RevocationOutcome, ShownConnection, UsageFilter, redirect_difference,
@@ -15,7 +15,9 @@ use serde::Deserialize;
 use super::super::App;
 use super::super::input::{InPath, InQuery};
 use super::super::problem::ApiError;
+use super::advice::Shown as Advice;
 use super::forms::{Posted, Time};
+use super::render::Confirm;
 use super::session::Person;
 use super::{Frame, Menu, frame, places, render};
 
@@ -42,6 +44,7 @@ struct Shown {
     integration_href: String,
     method: String,
     failure: Option<ShownFailure>,
+    advice: Vec<Advice>,
     waiting: bool,
     may_manage: bool,
     may_refresh: bool,
@@ -77,11 +80,35 @@ struct ShownScope {
     state: &'static str,
 }
 
-struct ShownEvent {
-    id: String,
-    tone: &'static str,
-    at: Time,
-    message: String,
+/// Something that happened to a connection.
+pub(super) struct ShownEvent {
+    pub(super) id: String,
+    pub(super) tone: &'static str,
+    pub(super) at: Time,
+    /// Which connection, where that isn't clear.
+    pub(super) of: Option<String>,
+    pub(super) href: String,
+    pub(super) message: String,
+}
+
+impl From<Event> for ShownEvent {
+    fn from(event: Event) -> Self {
+        let (id, tone, at) = (event.id.to_string(), tone(&event.kind), Time::at(event.at));
+        Self { id, tone, at, of: None, href: String::new(), message: event.message }
+    }
+}
+
+impl From<Happened> for ShownEvent {
+    fn from(event: Happened) -> Self {
+        Self {
+            id: event.id.to_string(),
+            tone: tone(&event.kind),
+            at: Time::at(event.at),
+            of: event.name,
+            href: places::connection(event.connection.as_str()),
+            message: event.message,
+        }
+    }
 }
 
 struct User {
@@ -101,9 +128,11 @@ pub(in crate::http) async fn page(
     let found = Found::of(&app.broker, &person, &name).await?;
     let events = app.broker.history(&person.caller, &found.shown.connection.id.to_string(), EVENTS).await?;
     let users = if person.may(Scope::Admin) { Some(users(&app.broker, &person, &found).await?) } else { None };
+    let advice = app.broker.advice_on(&person.caller, &found.shown.connection.id).await?;
     let live = places::events(Some(found.shown.connection.id.as_str()));
     let page = frame(&app, &person, Menu::Connections).await.live(live);
-    let it = shown(&person, found, events, users);
+    let advice = advice.into_iter().map(Advice::from).collect();
+    let it = Shown { advice, ..shown(&person, found, events, users) };
     Ok(render::page(&person, StatusCode::OK, &ConnectionPage { page, it }))
 }
 
@@ -181,6 +210,7 @@ fn shown(person: &Person, found: Found, events: Vec<Event>, users: Option<Vec<Us
         integration: shown.integration,
         method: shown.method,
         failure: row.state.failure().map(shown_failure),
+        advice: Vec::new(),
         waiting: status == Status::Pending,
         may_manage,
         may_refresh: may_manage && (has_tokens || !needs_a_person && status != Status::Revoked),
@@ -192,7 +222,7 @@ fn shown(person: &Person, found: Found, events: Vec<Event>, users: Option<Vec<Us
         facts: facts(&row),
         scopes,
         tags: pairs(&row.tags),
-        events: events.into_iter().map(shown_event).collect(),
+        events: events.into_iter().map(ShownEvent::from).collect(),
         users,
         name: row.name,
     }
@@ -253,10 +283,6 @@ fn compared(asked: &[String], granted: Option<&str>) -> Vec<ShownScope> {
     let of_asked = asked.iter().map(|name| ShownScope { name: name.clone(), state: state(name) });
     let more = granted.iter().flatten().filter(|name| !asked.iter().any(|it| it == *name));
     of_asked.chain(more.map(|name| ShownScope { name: (*name).to_owned(), state: "more" })).collect()
-}
-
-fn shown_event(event: Event) -> ShownEvent {
-    ShownEvent { id: event.id.to_string(), tone: tone(&event.kind), at: Time::at(event.at), message: event.message }
 }
 
 fn tone(kind: &str) -> &'static str {
@@ -434,44 +460,27 @@ pub(in crate::http) async fn authorize(
     Ok(render::page(&person, StatusCode::OK, &ConsentPage { page, it }))
 }
 
-#[derive(Template)]
-#[template(path = "console/confirm.html")]
-struct ConfirmPage<'a> {
-    page: Frame<'a>,
-    confirm: Confirm,
-}
-
-struct Confirm {
-    title: String,
-    text: Vec<String>,
-    button: &'static str,
-    back: String,
-    version: Option<String>,
-}
-
-async fn confirm(app: &App, person: &Person, confirm: Confirm) -> Response {
-    let page = frame(app, person, Menu::Connections).await;
-    render::page(person, StatusCode::OK, &ConfirmPage { page, confirm })
-}
-
 /// `GET /console/connections/{connection}/disconnect`.
 pub(in crate::http) async fn disconnect_page(
     State(app): State<App>,
     person: Person,
     InPath(name): InPath,
 ) -> Result<Response, ApiError> {
-    let found = Found::of(&app.broker, &person, &name).await?;
-    let asked = Confirm {
-        title: format!("Disconnect {}?", found.row().name),
-        text: vec![
-            format!("Its tokens are deleted here, and {} is told that the grant is over, if it offers a way to be told.", found.provider),
-            "Programs that use it get no token from then on. The connection stays in the list with its history; it can be connected again.".to_owned(),
-        ],
-        button: "Disconnect",
-        back: places::connection(&found.id()),
-        version: None,
+    let after = "Programs that use it get no token from then on. The connection stays in the list with its history; it can be connected again.";
+    ask(&app, &person, &name, "Disconnect", after).await
+}
+
+/// What ending a connection does at its provider, and then here; and one button.
+async fn ask(app: &App, person: &Person, name: &str, button: &'static str, after: &str) -> Result<Response, ApiError> {
+    let it = app.broker.connection(&person.caller, name).await?.connection;
+    let ahead = app.broker.revocation_ahead(&person.caller, name).await?;
+    let confirm = Confirm {
+        title: format!("{button} {}?", it.name),
+        text: vec![ahead.message(), after.to_owned()],
+        button,
+        back: places::connection(it.id.as_str()),
     };
-    Ok(confirm(&app, &person, asked).await)
+    Ok(render::confirm(app, person, Menu::Connections, confirm).await)
 }
 
 /// `POST /console/connections/{connection}/disconnect`.
@@ -496,18 +505,8 @@ pub(in crate::http) async fn remove_page(
     person: Person,
     InPath(name): InPath,
 ) -> Result<Response, ApiError> {
-    let found = Found::of(&app.broker, &person, &name).await?;
-    let asked = Confirm {
-        title: format!("Remove {}?", found.row().name),
-        text: vec![
-            format!("It is disconnected first; {} is told, if it offers a way to be told.", found.provider),
-            "Then it is gone with its history. What it did stays in the audit. This can't be undone.".to_owned(),
-        ],
-        button: "Remove",
-        back: places::connection(&found.id()),
-        version: None,
-    };
-    Ok(confirm(&app, &person, asked).await)
+    let after = "Then it is gone with its history. What it did stays in the audit. This can't be undone.";
+    ask(&app, &person, &name, "Remove", after).await
 }
 
 /// `POST /console/connections/{connection}/remove`.

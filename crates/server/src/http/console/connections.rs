@@ -138,7 +138,7 @@ pub(in crate::http) async fn list(
     let (items, next) = cut(items, &page, |it| it.connection.id.to_string());
     let chosen = |state: Status| (state.as_str(), Pill::from(state).word, narrow.state == state.as_str());
     let template = List {
-        page: frame(&app, &person, Menu::Connections).await.live_if(&app, None),
+        page: frame(&app, &person, Menu::Connections).await.live(places::events(None)),
         states: STATES.into_iter().map(chosen).collect(),
         items: items.iter().map(Listed::from).collect(),
         next: next.map(|after| narrow.next(&after)),

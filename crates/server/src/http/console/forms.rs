@@ -218,11 +218,6 @@ impl Field {
         Self { choices: choices.into_iter().collect(), ..self }
     }
 
-    /// Shown where a switch has one of these words.
-    pub(in crate::http) fn when(self, words: impl Into<String>) -> Self {
-        Self { when: Some(words.into()), ..self }
-    }
-
     /// Another kind of input.
     pub(in crate::http) fn kind(self, kind: &'static str) -> Self {
         Self { kind, ..self }
@@ -236,11 +231,6 @@ impl Field {
     /// Shown in the empty field.
     pub(in crate::http) fn example(self, example: impl Into<String>) -> Self {
         Self { example: Some(example.into()), ..self }
-    }
-
-    /// What browsers and password managers know it by.
-    pub(in crate::http) fn autocomplete(self, word: &'static str) -> Self {
-        Self { autocomplete: word, ..self }
     }
 }
 

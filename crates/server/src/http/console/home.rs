@@ -1,4 +1,4 @@
-//! The first page: where to begin, or how things stand.
+//! The first page: where to begin, or how things stand, what needs a person, advice, and what happened last.
 
 use askama::Template;
 use axum::extract::State;
@@ -6,16 +6,23 @@ use axum::response::Response;
 use http::StatusCode;
 use keyholder_broker::model::{Scope, Status};
 use keyholder_broker::store::Filter;
-use keyholder_broker::{Counts, Page};
+use keyholder_broker::{Counts, Error, Page};
 
 use super::super::App;
 use super::super::problem::ApiError;
+use super::advice::Shown;
+use super::connection::ShownEvent;
 use super::connections::{Listed, Pill, STATES};
 use super::session::Person;
 use super::{Frame, Menu, frame, places, render};
 
 /// So many of those that need a person stand here; the list has all.
 const SHOWN: i64 = 10;
+
+/// As much advice stands here; its page has all.
+const PIECES: usize = 3;
+/// As many of the newest events.
+const EVENTS: i64 = 12;
 
 #[derive(Template)]
 #[template(path = "console/home.html")]
@@ -25,6 +32,9 @@ struct InUse<'a> {
     needing: Vec<Listed>,
     more: i64,
     more_href: String,
+    advice: Vec<Shown>,
+    more_advice: usize,
+    events: Vec<ShownEvent>,
 }
 
 /// How many connections are in a state.
@@ -51,6 +61,24 @@ pub(in crate::http) async fn page(State(app): State<App>, person: Person) -> Res
         let (sandbox, may_manage) = (app.broker.may_open_sandbox(), person.may(Scope::Manage));
         return Ok(render::page(&person, StatusCode::OK, &First { page, sandbox, may_manage }));
     }
+    let needing = needing(&app, &person).await?;
+    let all = counts.of(Status::Reconnect.as_str()) + counts.of(Status::Failing.as_str());
+    let advice = app.broker.advice(&person.caller).await?;
+    let events = app.broker.newest_events(&person.caller, EVENTS).await?;
+    let template = InUse {
+        page: page.live(places::events(None)),
+        tiles: tiles(&counts),
+        more: all - i64::try_from(needing.len()).unwrap_or(0),
+        more_href: places::with(places::CONNECTIONS, &[("state", Status::Reconnect.as_str())]),
+        needing,
+        more_advice: advice.len().saturating_sub(PIECES),
+        advice: advice.into_iter().take(PIECES).map(Shown::from).collect(),
+        events: events.into_iter().map(ShownEvent::from).collect(),
+    };
+    Ok(render::page(&person, StatusCode::OK, &template))
+}
+
+async fn needing(app: &App, person: &Person) -> Result<Vec<Listed>, Error> {
     let mut needing = Vec::new();
     for state in [Status::Reconnect, Status::Failing] {
         let filter = Filter { state: Some(state), ..Filter::default() };
@@ -58,15 +86,7 @@ pub(in crate::http) async fn page(State(app): State<App>, person: Person) -> Res
         needing.extend(app.broker.connections(&person.caller, &filter, &some).await?.iter().map(Listed::from));
     }
     needing.truncate(usize::try_from(SHOWN).unwrap_or(0));
-    let all = counts.of(Status::Reconnect.as_str()) + counts.of(Status::Failing.as_str());
-    let template = InUse {
-        page: page.live_if(&app, None),
-        tiles: tiles(&counts),
-        more: all - i64::try_from(needing.len()).unwrap_or(0),
-        more_href: places::with(places::CONNECTIONS, &[("state", Status::Reconnect.as_str())]),
-        needing,
-    };
-    Ok(render::page(&person, StatusCode::OK, &template))
+    Ok(needing)
 }
 
 fn tiles(counts: &Counts) -> Vec<Tile> {

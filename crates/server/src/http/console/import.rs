@@ -14,7 +14,7 @@ use super::super::App;
 use super::super::problem::ApiError;
 use super::forms::{Field, Pairs, Posted, Wrong, mark};
 use super::session::Person;
-use super::setup::{About, Wish, of_settings};
+use super::setup::{About, Wish, of_settings, run_at_once, told};
 use super::{Frame, Menu, frame, places, render};
 
 /// Longest form with a file.
@@ -68,7 +68,8 @@ pub(in crate::http) async fn bring(
     }
     if let [one] = found.as_slice() {
         return match make(&app, &person, one).await {
-            Ok(item) => Ok(shown(&app, &person, StatusCode::OK, None, &[], vec![item]).await),
+            Ok(made) if one.notes.is_empty() => Ok(onwards(&app, &person, one, &made.id).await),
+            Ok(made) => Ok(shown(&app, &person, StatusCode::OK, None, &[], vec![made.item(one)]).await),
             Err(error) => match of_settings(&error) {
                 Some(wrong) => in_form(&app, &person, one, &wrong).await,
                 None => Err(error.into()),
@@ -78,7 +79,7 @@ pub(in crate::http) async fn bring(
     let mut items = Vec::with_capacity(found.len());
     for one in &found {
         items.push(match make(&app, &person, one).await {
-            Ok(item) => item,
+            Ok(made) => made.item(one),
             Err(error) => Item { failed: Some(render::sentence(&error.to_string())), ..Item::of(one) },
         });
     }
@@ -123,7 +124,7 @@ fn found(posted: &Pairs) -> Result<Vec<Imported>, Vec<FieldError>> {
 }
 
 /// Adds a definition where the file says more than the built-in one can, then integration and connection; nothing stays of what is refused.
-async fn make(app: &App, person: &Person, one: &Imported) -> Result<Item, Error> {
+async fn make(app: &App, person: &Person, one: &Imported) -> Result<Made, Error> {
     let provider = one.provider();
     let added = match one.definition() {
         Some(text) => match app.broker.provider(&person.caller, &provider, None).await {
@@ -160,10 +161,7 @@ async fn make(app: &App, person: &Person, one: &Imported) -> Result<Item, Error>
         Ok((integration, connection)) => {
             let has_code = one.grant == GrantKind::AuthorizationCode;
             let id = connection.map(|it| it.connection.id.to_string()).unwrap_or_default();
-            let needs_person = one.grant.needs_a_person();
-            let place = if needs_person { places::of_connection(&id, "authorize") } else { places::connection(&id) };
-            let redirect_uri = has_code.then(|| app.broker.redirect_uri(&integration.id));
-            Ok(Item { made: Some(place), redirect_uri, ..Item::of(one) })
+            Ok(Made { id, redirect_uri: has_code.then(|| app.broker.redirect_uri(&integration.id)) })
         }
         Err(error) => {
             // The form is filled with a definition's values, so it stays for that.
@@ -172,6 +170,33 @@ async fn make(app: &App, person: &Person, one: &Imported) -> Result<Item, Error>
             }
             Err(error)
         }
+    }
+}
+
+/// The file said everything: on to its connection, which is connected where nobody has to consent.
+async fn onwards(app: &App, person: &Person, one: &Imported, id: &str) -> Response {
+    let connected = run_at_once(app, person, id, one.grant).await;
+    let place = match &connected {
+        None => places::of_connection(id, "authorize"),
+        Some(Ok(())) => places::of_connection(id, "test"),
+        Some(Err(_)) => places::connection(id),
+    };
+    render::moved(place, told(&one.name, connected.as_ref()))
+}
+
+/// A connection that was made of what a file has.
+struct Made {
+    id: String,
+    redirect_uri: Option<String>,
+}
+
+impl Made {
+    fn item(self, one: &Imported) -> Item {
+        let place = match one.grant.needs_a_person() {
+            true => places::of_connection(&self.id, "authorize"),
+            false => places::connection(&self.id),
+        };
+        Item { made: Some(place), redirect_uri: self.redirect_uri, ..Item::of(one) }
     }
 }
 

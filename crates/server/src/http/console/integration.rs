@@ -381,22 +381,6 @@ async fn upgrade_page(
     render::page(person, status, &template)
 }
 
-#[derive(Template)]
-#[template(path = "console/confirm.html")]
-struct ConfirmPage<'a> {
-    page: Frame<'a>,
-    confirm: Confirm,
-}
-
-/// What will happen, and one button.
-struct Confirm {
-    title: String,
-    text: Vec<String>,
-    button: &'static str,
-    back: String,
-    version: Option<String>,
-}
-
 /// `GET /console/integrations/{integration}/remove`.
 pub(in crate::http) async fn remove(
     State(app): State<App>,
@@ -410,15 +394,13 @@ pub(in crate::http) async fn remove(
         1 => "A connection stands under it, so it can't be removed: remove that one first.".to_owned(),
         many => format!("{many} connections stand under it, so it can't be removed: remove those first."),
     };
-    let confirm = Confirm {
+    let confirm = render::Confirm {
         title: format!("Remove the integration “{}”?", it.name),
         text: vec![text],
         button: "Remove it",
         back: places::integration(it.id.as_str()),
-        version: None,
     };
-    let page = frame(&app, &person, Menu::Integrations).await;
-    Ok(render::page(&person, StatusCode::OK, &ConfirmPage { page, confirm }))
+    Ok(render::confirm(&app, &person, Menu::Integrations, confirm).await)
 }
 
 /// `POST /console/integrations/{integration}/remove`.

@@ -2,7 +2,6 @@
 //!
 //! `session` stands in front of every page: who is signed in, what they may do. `forms` reads and shows forms, `render` answers, `places` knows the
 //! addresses, `words` what is said in more than one place. What a template gets is ready: it decides nothing but layout.
-#![allow(dead_code, reason = "the frame stands before all of its pages")]
 
 pub(in crate::http) mod advice;
 mod again;
@@ -59,8 +58,6 @@ pub(in crate::http) struct Frame<'a> {
     pub(in crate::http) fenced: bool,
     /// Where the page hears what happens.
     pub(in crate::http) events: Option<String>,
-    /// Milliseconds after which it looks again, because something is under way.
-    pub(in crate::http) refresh: Option<u32>,
     pub(in crate::http) words: &'static Words,
 }
 
@@ -70,10 +67,6 @@ pub(in crate::http) struct MenuItem {
     pub(in crate::http) label: &'static str,
     /// This page belongs to it.
     pub(in crate::http) here: bool,
-    /// How many of them ask for a person.
-    pub(in crate::http) count: Option<i64>,
-    /// Of what, in words.
-    pub(in crate::http) count_of: &'static str,
 }
 
 /// The parts of the console.
@@ -143,8 +136,7 @@ pub(in crate::http) type Pages = BTreeMap<&'static str, Scope>;
 pub(in crate::http) async fn frame<'a>(app: &App, person: &'a Person, here: Menu) -> Frame<'a> {
     let (style, script) = assets::console_paths();
     let may = |menu: &Menu| app.pages.get(menu.href()).is_some_and(|scope| person.may(*scope));
-    let shown =
-        |menu: Menu| MenuItem { href: menu.href(), label: menu.label(), here: menu == here, count: None, count_of: "" };
+    let shown = |menu: Menu| MenuItem { href: menu.href(), label: menu.label(), here: menu == here };
     Frame {
         style,
         script,
@@ -158,7 +150,6 @@ pub(in crate::http) async fn frame<'a>(app: &App, person: &'a Person, here: Menu
         said: person.take_said(app).await,
         fenced: app.broker.fenced().is_some(),
         events: None,
-        refresh: None,
         words: &words::ENGLISH,
     }
 }
@@ -167,15 +158,5 @@ impl Frame<'_> {
     /// Its parts follow what happens, told at this address.
     pub(in crate::http) fn live(self, url: impl Into<String>) -> Self {
         Self { events: Some(url.into()), ..self }
-    }
-
-    /// As [`Self::live`], where events are told: of one connection, or of all.
-    pub(in crate::http) fn live_if(self, app: &App, connection: Option<&str>) -> Self {
-        if app.pages.contains_key(places::EVENTS) { self.live(places::events(connection)) } else { self }
-    }
-
-    /// Something is under way: it looks again after so many milliseconds.
-    pub(in crate::http) fn refresh(self, ms: u32) -> Self {
-        Self { refresh: Some(ms), ..self }
     }
 }

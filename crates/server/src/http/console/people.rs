@@ -12,7 +12,7 @@ use keyholder_broker::{OperatorEdit, OperatorLink};
 use super::super::App;
 use super::super::input::InPath;
 use super::super::problem::ApiError;
-use super::callers::{Confirm, confirmation, good};
+use super::callers::good;
 use super::forms::{Field, Posted, Time, Wrong};
 use super::session::Person;
 use super::{Frame, Menu, frame, places, render};
@@ -189,7 +189,7 @@ pub(in crate::http) async fn ask_link(
     InPath(who): InPath,
 ) -> Result<Response, ApiError> {
     let found = app.broker.operator(&person.caller, &who).await?;
-    let confirm = Confirm {
+    let confirm = render::Confirm {
         title: format!("Make a link for “{}”?", found.name),
         text: vec![
             "For who can't sign in any more, or whose way of signing in somebody else has. With the link they choose a new one; what they had is good for nothing from then on, and all their sessions end."
@@ -198,9 +198,8 @@ pub(in crate::http) async fn ask_link(
         ],
         button: "Make the link",
         back: places::PEOPLE.to_owned(),
-        version: None,
     };
-    Ok(confirmation(&app, &person, Menu::Settings, confirm).await)
+    Ok(render::confirm(&app, &person, Menu::Settings, confirm).await)
 }
 
 /// `POST /console/settings/people/{person}/link`: the link is shown in the answer, and never again.
@@ -222,7 +221,7 @@ pub(in crate::http) async fn ask_remove(
     InPath(who): InPath,
 ) -> Result<Response, ApiError> {
     let found = app.broker.operator(&person.caller, &who).await?;
-    let confirm = Confirm {
+    let confirm = render::Confirm {
         title: format!("Remove “{}”?", found.name),
         text: vec![
             "They are signed out everywhere and can't sign in any more. That can't be taken back; a new link makes a new person.".to_owned(),
@@ -230,9 +229,8 @@ pub(in crate::http) async fn ask_remove(
         ],
         button: "Remove",
         back: places::PEOPLE.to_owned(),
-        version: None,
     };
-    Ok(confirmation(&app, &person, Menu::Settings, confirm).await)
+    Ok(render::confirm(&app, &person, Menu::Settings, confirm).await)
 }
 
 /// `POST /console/settings/people/{person}/remove`.

@@ -37,6 +37,11 @@ pub(in crate::http) fn integration(name: &str) -> String {
     below(INTEGRATIONS, name)
 }
 
+/// A page below an integration's: `edit`, `upgrade`, `remove`.
+pub(in crate::http) fn of_integration(name: &str, what: &str) -> String {
+    format!("{}/{what}", integration(name))
+}
+
 /// A provider's page.
 pub(in crate::http) fn provider(id: &str) -> String {
     below(PROVIDERS, id)

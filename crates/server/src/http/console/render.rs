@@ -7,7 +7,6 @@ use http::header::{
     RETRY_AFTER, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, StatusCode};
-use keyholder_broker::Error;
 use keyholder_broker::model::Said;
 
 use super::super::problem::Problem;
@@ -73,9 +72,24 @@ pub(in crate::http) fn to(place: impl AsRef<str>) -> Response {
         .into_response()
 }
 
-/// The page of a failure. Handlers may return an `ApiError` just as well: the layer in front makes the same page of it.
-pub(in crate::http) fn failed(_: &Person, error: &Error) -> Response {
-    Problem::of(error).into_response()
+/// Before something that can't be undone: what will happen, and one button.
+pub(in crate::http) struct Confirm {
+    pub(in crate::http) title: String,
+    pub(in crate::http) text: Vec<String>,
+    pub(in crate::http) button: &'static str,
+    pub(in crate::http) back: String,
+}
+
+#[derive(Template)]
+#[template(path = "console/confirm.html")]
+struct ConfirmPage<'a> {
+    page: Frame<'a>,
+    confirm: Confirm,
+}
+
+/// The page that asks before something is done.
+pub(in crate::http) async fn confirm(app: &App, person: &Person, here: Menu, confirm: Confirm) -> Response {
+    page(person, StatusCode::OK, &ConfirmPage { page: frame(app, person, here).await, confirm })
 }
 
 #[derive(Template)]

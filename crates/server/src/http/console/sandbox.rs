@@ -48,8 +48,8 @@ pub(in crate::http) async fn start(State(app): State<App>, person: Person, _: Po
     let machine = set_up(&app, &person, base, "sandbox-app", "client_credentials").await?;
     app.broker.authorize(&person.caller, &machine, None, None).await?;
     set_up(&app, &person, base, "sandbox-user", "authorization_code").await?;
-    let text = "The sandbox runs, and two connections were made: sandbox-app has its token already; sandbox-user waits for a person, who signs in as alice (password wonderland).";
-    Ok(render::moved(places::CONNECTIONS, Said::good(text)))
+    let text = "The sandbox runs, and two connections were made. This one has its token already: test it. The other, sandbox-user, waits for a person, who signs in as alice (password wonderland).";
+    Ok(render::moved(places::connection(&machine), Said::good(text)))
 }
 
 /// Integration and connection of this name, or with a number behind it where that is taken; answers the connection's id.

@@ -58,6 +58,8 @@ pub(in crate::http) struct Form {
     pub(in crate::http) redirect: Option<Redirect>,
     /// The integration that is there, in words.
     pub(in crate::http) client: Vec<(&'static str, String)>,
+    /// Where that is changed.
+    pub(in crate::http) client_edit: Option<String>,
     pub(in crate::http) guide: Guide,
     /// Label of the button that saves and goes on; none where saving is all.
     pub(in crate::http) connect: Option<&'static str>,
@@ -244,21 +246,13 @@ impl About {
         };
         let (id, name) = (connection.id.to_string(), connection.name);
         let wants_person = method.grant.needs_a_person() && refresh_token.is_none();
-        let connected = match (refresh_token, posted.one("then") == "connect") {
-            (Some(token), _) => Some(app.broker.bring_refresh_token(&person.caller, &id, &token).await),
-            (None, true) if acts_for_itself(method.grant) || method.grant == GrantKind::Password => {
-                let done = app.broker.authorize(&person.caller, &id, None, None).await;
-                Some(done.map(|done: Authorize| drop(done)))
-            }
-            _ => None,
+        let connects = posted.one("then") == "connect";
+        let connected = match refresh_token {
+            Some(token) => Some(app.broker.bring_refresh_token(&person.caller, &id, &token).await),
+            None if connects => run_at_once(app, person, &id, method.grant).await,
+            None => None,
         };
-        let told = match &connected {
-            Some(Ok(())) => Said::good(format!("“{name}” is connected.")),
-            Some(Err(error)) => {
-                Said::bad(format!("“{name}” is saved, but not connected: {}", sentence(&error.to_string())))
-            }
-            None => Said::good(format!("“{name}” is saved.")),
-        };
+        let told = told(&name, connected.as_ref());
         if in_panel {
             return attached(&id, &name, told);
         }
@@ -268,7 +262,7 @@ impl About {
             return render::moved(format!("{back}{joint}connection={id}"), said(told));
         }
         let place = match connected {
-            None if wants_person && posted.one("then") == "connect" => places::of_connection(&id, "authorize"),
+            None if wants_person && connects => places::of_connection(&id, "authorize"),
             Some(Ok(())) => places::of_connection(&id, "test"),
             _ => places::connection(&id),
         };
@@ -325,6 +319,31 @@ impl About {
     }
 }
 
+/// Connects what needs nobody's consent; `None`: this needs it.
+pub(in crate::http) async fn run_at_once(
+    app: &App,
+    person: &Person,
+    id: &str,
+    grant: GrantKind,
+) -> Option<Result<(), Error>> {
+    if !acts_for_itself(grant) && grant != GrantKind::Password {
+        return None;
+    }
+    let done = app.broker.authorize(&person.caller, id, None, None).await;
+    Some(done.map(|done: Authorize| drop(done)))
+}
+
+/// How it went, once it was saved; `None`: nobody tried to connect it.
+pub(in crate::http) fn told(name: &str, connected: Option<&Result<(), Error>>) -> Said {
+    match connected {
+        Some(Ok(())) => Said::good(format!("“{name}” is connected.")),
+        Some(Err(error)) => {
+            Said::bad(format!("“{name}” is saved, but not connected: {}", sentence(&error.to_string())))
+        }
+        None => Said::good(format!("“{name}” is saved.")),
+    }
+}
+
 impl Form {
     /// What all forms have; title, address and buttons are the page's.
     pub(in crate::http) fn of(
@@ -373,6 +392,7 @@ impl Form {
                         .then_some("authorization_code"),
                 }),
             client: Vec::new(),
+            client_edit: None,
             guide: Guide {
                 register_url: link(&setup.register_url),
                 text: setup.text.clone(),
@@ -555,6 +575,7 @@ impl Edited {
             draft: self.draft(),
             version: Some(self.version()),
             client: facts(&self.integration),
+            client_edit: Some(places::of_integration(self.integration.id.as_str(), "edit")),
             shared: Some(shared),
             stored: labelled(&source, stored),
             back: place,

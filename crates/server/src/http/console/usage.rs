@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::super::App;
 use super::super::input::{InQuery, PageQuery, cut};
 use super::super::problem::ApiError;
-use super::chart::{CLASSES, Svg, bars};
+use super::chart::{Svg, bars};
 use super::forms::{Field, Time};
 use super::session::Person;
 use super::{Frame, Menu, frame, places, render};
@@ -77,6 +77,7 @@ struct Chart {
     title: &'static str,
     /// What it shows, in a sentence.
     sum: String,
+    /// Colours, and what they mean.
     keys: Vec<(&'static str, &'static str)>,
     svg: Svg,
     rows: Vec<(Time, Vec<String>)>,
@@ -229,28 +230,30 @@ fn charts(columns: &[(i64, Figures)]) -> Vec<Chart> {
     columns.iter().for_each(|(_, figures)| add(&mut all, figures));
     let times = [50, 90, 99].map(|percent| took(&all, percent));
     vec![
-        chart("calls", "Calls", format!("{} calls.", total(|it| it.calls)), &["calls"], columns, |it| vec![it.calls]),
+        chart("calls", "Calls", format!("{} calls.", total(|it| it.calls)), &[("accent", "calls")], columns, |it| {
+            vec![it.calls]
+        }),
         chart(
             "tokens",
             "Tokens handed out",
             format!("{} tokens.", total(|it| it.hand_outs)),
-            &["tokens"],
+            &[("accent", "tokens")],
             columns,
             |it| vec![it.hand_outs],
         ),
         chart(
             "renewals",
             "Renewals",
-            format!("{} renewals, {} of them failed.", total(|it| it.renewals), total(|it| it.failed_renewals)),
-            &["good", "failed"],
+            format!("{} renewals, and {} that failed.", total(|it| it.renewals), total(|it| it.failed_renewals)),
+            &[("good", "good"), ("bad", "failed")],
             columns,
-            |it| vec![it.renewals - it.failed_renewals, it.failed_renewals],
+            |it| vec![it.renewals, it.failed_renewals],
         ),
         chart(
             "errors",
             "Errors",
             format!("{} calls came to nothing.", total(|it| it.client_errors + it.server_errors + it.own_errors)),
-            &["API said 4xx", "API said 5xx", "no answer"],
+            &[("warn", "API said 4xx"), ("bad", "API said 5xx"), ("quiet", "no answer")],
             columns,
             |it| vec![it.client_errors, it.server_errors, it.own_errors],
         ),
@@ -262,7 +265,7 @@ fn chart(
     id: &'static str,
     title: &'static str,
     sum: String,
-    names: &[&'static str],
+    keys: &[(&'static str, &'static str)],
     columns: &[(i64, Figures)],
     parts: fn(&Figures) -> Vec<i64>,
 ) -> Chart {
@@ -270,14 +273,7 @@ fn chart(
         |figures: &Figures| parts(figures).into_iter().map(|part| part.max(0).cast_unsigned()).collect::<Vec<u64>>();
     let drawn: Vec<_> = columns.iter().map(|(at, figures)| (label(*at), values(figures))).collect();
     let rows = columns.iter().map(|(at, figures)| (Time::at(*at), parts(figures).iter().map(i64::to_string).collect()));
-    Chart {
-        id,
-        title,
-        sum,
-        keys: zip(CLASSES, names.iter().copied()).collect(),
-        svg: bars(&drawn),
-        rows: rows.collect(),
-    }
+    Chart { id, title, sum, keys: keys.to_vec(), svg: bars(&drawn, &colors(keys)), rows: rows.collect() }
 }
 
 /// Each bar's steps are at the median, at 90 and at 99 of 100.
@@ -298,8 +294,13 @@ fn latency(sum: String, columns: &[(i64, Figures)]) -> Chart {
         .collect();
     let rows =
         columns.iter().map(|(at, figures)| (Time::at(*at), percents.map(|percent| took(figures, percent)).to_vec()));
-    let keys = zip(CLASSES, ["half", "90 of 100", "99 of 100"]).collect();
-    Chart { id: "latency", title: "Time until the reply, ms", sum, keys, svg: bars(&drawn), rows: rows.collect() }
+    let keys = vec![("accent", "half"), ("warn", "90 of 100"), ("bad", "99 of 100")];
+    let svg = bars(&drawn, &colors(&keys));
+    Chart { id: "latency", title: "Time until the reply, ms", sum, keys, svg, rows: rows.collect() }
+}
+
+fn colors(keys: &[(&'static str, &'static str)]) -> Vec<&'static str> {
+    keys.iter().map(|(color, _)| *color).collect()
 }
 
 /// `22 Nov, 19:00`

@@ -16,7 +16,6 @@ pub(in crate::http) struct Words {
     pub(in crate::http) leave: &'static str,
     pub(in crate::http) attached: &'static str,
     // What forms say.
-    pub(in crate::http) mistakes: &'static str,
     pub(in crate::http) secrets_lost: &'static str,
     pub(in crate::http) unsaved: &'static str,
     pub(in crate::http) password_help: &'static str,
@@ -36,7 +35,6 @@ pub(in crate::http) const ENGLISH: Words = Words {
     close: "Close",
     leave: "What you typed here isn't saved. Close it all the same?",
     attached: "“{name}” was made and chosen.",
-    mistakes: "This can't be saved yet",
     secrets_lost: "Secrets are never sent back to the browser: please type them again.",
     unsaved: "Not saved yet",
     password_help: "At least 12 characters; a few words that don't belong together are easy to keep in mind.",

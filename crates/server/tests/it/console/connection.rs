@@ -62,15 +62,45 @@ async fn a_connection_is_renewed_compared_ended_and_removed() {
         browser.goto(&page(&app, "crm"));
         browser.click("link", "Disconnect…");
         browser.see("Disconnect crm?");
+        browser.see(&format!("the provider is told at {}/revoke", app.sandbox.base_url()));
         browser.click_selector("dialog button.sure");
         browser.see("The provider confirmed that the grant is revoked.");
         assert_eq!(browser.text_of(".head .pill"), "revoked");
+        assert!(browser.text_of(".timeline").contains("The provider confirmed"));
         browser.click("link", "Remove…");
         browser.see("This can't be undone.");
+        browser.see("It holds no tokens");
         browser.click_selector("dialog button.sure");
         browser.see("The connection is gone.");
     });
     assert_eq!(app.admin().get("/v1/connections/crm").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_page_has_its_advice_its_users_and_what_a_provider_without_revocation_is_not_told() {
+    let app = App::start().await;
+    let mut integration = app.integration_body("shared", "password");
+    integration["variables"].as_object_mut().unwrap().remove("revocation_url");
+    app.admin().post("/v1/integrations", integration).await.ok(201);
+    let connection = json!({"name": "crm", "integration": "shared", "username": "alice", "password": "wonderland"});
+    app.admin().post("/v1/connections", connection).await.ok(201);
+    app.admin().post("/v1/connections/crm/authorize", json!({})).await.ok(200);
+    app.admin().get("/v1/connections/crm/token").await.ok(200);
+    let browser = Browser::start();
+    tokio::task::block_in_place(|| {
+        owner(&app, &browser);
+        browser.goto(&page(&app, "crm"));
+        let advice = browser.text_of("section[aria-labelledby=advice]");
+        assert!(advice.contains("user names and passwords") && advice.contains("RFC 9700 §2.4"), "{advice}");
+        let users = browser.text_of("section[aria-labelledby=users]");
+        assert!(users.contains("admin"), "{users}");
+        sound(&browser);
+        browser.goto(&format!("{}/disconnect", page(&app, "crm")));
+        browser.see("No revocation endpoint of the provider is known");
+        sound(&browser);
+        browser.click("button", "Disconnect");
+        browser.see("The provider offers no revocation");
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

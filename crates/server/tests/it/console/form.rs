@@ -49,6 +49,12 @@ async fn a_machine_is_connected_by_hand() {
         browser.click("button", "Save and connect");
         browser.wait_url("/console/connections/con_");
         no_errors(&browser);
+        // What it shares with others is changed in the integration's form, which its own leads to.
+        browser.goto(&format!("{}/console/connections/crm/edit", app.url));
+        sound(&browser);
+        browser.click("link", "Change them in the integration's form");
+        browser.wait_url("/console/integrations/int_");
+        assert_eq!(value_of(&browser, "#f-client_id"), "sandbox-basic");
     });
     assert_eq!(app.state("crm").await, "connected");
     called(&app).await;
@@ -80,6 +86,8 @@ async fn a_person_consents_and_the_redirect_uri_stays_what_it_was() {
         owner(&app, &browser);
         by_hand(&app, &browser, "authorization_code");
         browser.fill("Authorization URL (required)", &format!("{}/authorize", app.sandbox.base_url()));
+        // A person's grant asks for no account here, so the card of it isn't there.
+        assert!(!is_shown(&browser, "fieldset:has(#f-username)"));
         let redirect = value_of(&browser, "#f-redirect");
         assert!(redirect.starts_with(&format!("{}/callback/int_", app.url)), "{redirect}");
         browser.click("button", "Save and connect");

@@ -15,7 +15,10 @@ async fn the_sandbox_card_ends_with_a_connection_that_works() {
         owner(&app, &browser);
         browser.click("button", "Try the sandbox");
         browser.see("The sandbox runs, and two connections were made");
+        assert_eq!(browser.text_of("h1"), "sandbox-app");
         sound(&browser);
+        browser.click("button", "Test");
+        browser.see("All steps held.");
     });
     assert_eq!((app.state("sandbox-app").await, app.state("sandbox-user").await), ("connected".into(), "draft".into()));
     // The API behind it answers.
@@ -112,5 +115,32 @@ async fn lists_are_searched_narrowed_and_paged() {
         bob.see("How things stand");
         assert_eq!(bob.count("a.button"), 1, "the menu's button alone");
         sound(&bob);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_page_has_advice_and_what_happened_last() {
+    let app = App::start().await;
+    app.machine("crm").await;
+    let browser = Browser::start();
+    tokio::task::block_in_place(|| {
+        owner(&app, &browser);
+        browser.goto(&format!("{}/console/", app.url));
+        browser.see("What happened last");
+        assert!(browser.text_of(".timeline").contains("crm"), "{}", browser.text_of(".timeline"));
+        let advice = browser.text_of("section[aria-labelledby=advice]");
+        assert!(advice.contains("This key") && advice.contains("NIST SP 800-53 AC-6"), "{advice}");
+        sound(&browser);
+        browser.click_selector("section[aria-labelledby=advice] a[href='/console/callers/new']");
+        browser.wait_url("/console/callers/new");
+    });
+    // What happens stands there without a reload.
+    tokio::task::block_in_place(|| {
+        browser.goto(&format!("{}/console/", app.url));
+        browser.see("● live");
+    });
+    app.admin().post("/v1/connections/crm/revoke", json!({})).await.ok(200);
+    tokio::task::block_in_place(|| {
+        browser.see("The connection was ended on purpose.");
     });
 }

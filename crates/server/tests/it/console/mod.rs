@@ -84,7 +84,6 @@ pub fn sound(browser: &Browser) {
 
 /// The name and role of what has the focus.
 #[track_caller]
-#[allow(dead_code, reason = "for the parts")]
 pub fn focused(browser: &Browser) -> (String, String) {
     let Value::Object(focused) = browser.focused() else { return (String::new(), String::new()) };
     let text = |name: &str| focused[name].as_str().unwrap_or_default().to_owned();

@@ -80,7 +80,10 @@ async fn charts_show_what_the_api_counts() {
             ))
         };
         assert_eq!((sum("calls"), sum("tokens")), (json!(5), json!(3)));
-        assert!(browser.count("section[aria-labelledby=calls] rect.a") >= 1);
+        assert!(browser.count("section[aria-labelledby=calls] rect.accent") >= 1);
+        // A square stands beside its word.
+        let apart = "[...document.querySelectorAll('.key span')].map((it) => it.getBoundingClientRect().height).filter((it) => it > 30).length";
+        assert_eq!((browser.eval(apart), browser.count(".key span") >= 8), (json!(0), true));
         browser.select("Summed up by", "caller");
         browser.select("Time", "7 days");
         browser.click("button", "Show");
@@ -91,5 +94,30 @@ async fn charts_show_what_the_api_counts() {
         browser.see("Nothing was used in that time");
         sound(&browser);
         no_errors(&browser);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renewals_that_failed_are_not_among_the_good() {
+    let app = App::start().await;
+    app.machine("crm").await;
+    app.admin().post("/v1/connections/crm/refresh", json!({})).await.ok(200);
+    app.fault("error:invalid_client");
+    app.admin().post("/v1/connections/crm/refresh", json!({})).await;
+    let counted = app.admin().get("/v1/usage").await.ok(200)["items"][0].clone();
+    let (good, failed) = (counted["renewals"].as_i64().unwrap(), counted["failed_renewals"].as_i64().unwrap());
+    assert!(good >= 1 && failed >= 1, "{counted}");
+    let browser = Browser::start();
+    tokio::task::block_in_place(|| {
+        owner(&app, &browser);
+        browser.goto(&format!("{}/console/usage", app.url));
+        browser.see(&format!("{good} renewals, and {failed} that failed."));
+        let fill = |class: &str| {
+            browser.eval(&format!(
+                "getComputedStyle(document.querySelector('section[aria-labelledby=renewals] rect.{class}')).fill"
+            ))
+        };
+        assert_ne!(fill("good"), fill("bad"));
+        sound(&browser);
     });
 }

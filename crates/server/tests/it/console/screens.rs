@@ -8,7 +8,7 @@ use super::owner;
 use crate::app::App;
 use crate::browser::{Browser, Look};
 
-/// Every page that needs nothing typed, with something on it: in light and dark, and some on a phone.
+/// Every page that needs nothing typed, with something on it: in light and dark, and on a phone.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "makes docs/screens: make screenshots"]
 async fn all() {
@@ -22,7 +22,11 @@ async fn all() {
         "name": "contacts", "description": "People of the CRM", "connection": "crm",
         "base_url": format!("{}/api/echo", app.sandbox.base_url()),
         "allow": [{"methods": ["GET"], "path": "/people/**"}],
-        "requests": {"one": {"description": "A person by number", "path": "/people/7", "extract": "$.path"}},
+        "health": {"path": "/people/7"},
+        "requests": {
+            "one": {"description": "A person by number", "path": "/people/7", "extract": "$.path"},
+            "other": {"description": "Anything", "path": "/{{where}}"},
+        },
     });
     app.admin().post("/v1/data-sources", source).await.ok(201);
     for path in ["me", "me", "nothing", "me"] {
@@ -44,6 +48,10 @@ async fn all() {
         ("source-form", "/console/sources/contacts/edit"),
         ("request", "/console/sources/contacts/requests/one"),
         ("runner", "/console/sources/contacts/requests/one/run"),
+        ("failed-run", "/console/sources/contacts/requests/other/run"),
+        ("source-test", "/console/sources/contacts/test"),
+        ("disconnect", "/console/connections/calendar/disconnect"),
+        ("connection-edit", "/console/connections/people/edit"),
         ("callers", "/console/callers"),
         ("caller-form", "/console/callers/new"),
         ("audit", "/console/audit"),
@@ -66,6 +74,15 @@ async fn all() {
                 browser.click("button", "Run it");
                 browser.see("The reply");
             }
+            if name == "failed-run" {
+                browser.fill("where", "elsewhere");
+                browser.click("button", "Run it");
+                browser.see("the data source's own rules");
+            }
+            if name == "source-test" {
+                browser.click("button", "Run the test");
+                browser.see("All steps held.");
+            }
             if name == "failed-test" {
                 app.fault("error:invalid_client");
                 browser.click("button", "Run the test");
@@ -74,9 +91,7 @@ async fn all() {
             let shoot = |file: String, look| browser.screenshot(&folder.join(file), look);
             shoot(format!("{name}.png"), Look::default());
             shoot(format!("{name}-dark.png"), Look { dark: true, ..Look::default() });
-            if ["home", "form", "usage"].contains(&name) {
-                shoot(format!("{name}-phone.png"), Look { width: 390, height: 844, dark: false });
-            }
+            shoot(format!("{name}-phone.png"), Look { width: 390, height: 844, dark: false });
         }
     });
 }

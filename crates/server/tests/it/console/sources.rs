@@ -145,3 +145,70 @@ async fn a_source_is_changed_and_removed() {
     });
     app.admin().get("/v1/data-sources/api").await.problem(404, "not_found");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_is_tested_as_a_connection_is() {
+    let app = App::start().await;
+    app.machine("crm").await;
+    let base = format!("{}/api/echo", app.sandbox.base_url());
+    let health = json!({"path": "/up"});
+    let shared = json!({"name": "shared", "base_url": base, "connection": "crm", "health": health});
+    app.admin().post("/v1/data-sources", shared).await.ok(201);
+    let integration = app.admin().get("/v1/connections/crm").await.ok(200)["integration"].clone();
+    let own = json!({"name": "own", "base_url": base, "integration": integration, "health": health});
+    app.admin().post("/v1/data-sources", own).await.ok(201);
+    let browser = Browser::start();
+    tokio::task::block_in_place(|| {
+        owner(&app, &browser);
+        browser.goto(&format!("{}/console/sources/shared", app.url));
+        browser.click("button", "Test");
+        browser.see("All steps held.");
+        browser.see("GET /up answered 200");
+        sound(&browser);
+        app.fault("error:invalid_client");
+        browser.click("button", "Let it expire now");
+        browser.see("The last step failed.");
+        let failed = browser.text_of("li.bad");
+        assert!(failed.contains("client id, secret, or how") && failed.contains("What to do:"), "{failed}");
+        app.sandbox.clear_faults();
+        browser.goto(&format!("{}/console/sources/own", app.url));
+        browser.click("link", "Test");
+        sound(&browser);
+        browser.fill("Whose connection", "nobody");
+        browser.click("button", "Run the test");
+        browser.see("there is no connection that is connected");
+        browser.click("button", "Test again");
+        browser.see("of the owner `nobody`");
+        sound(&browser);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_fails_says_why_as_a_test_does() {
+    let app = App::start().await;
+    app.machine("crm").await;
+    let source = json!({
+        "name": "api", "base_url": format!("{}/api", app.sandbox.base_url()), "connection": "crm",
+        "allow": [{"methods": ["GET"], "path": "/echo/**"}],
+        "requests": {"one": {"path": "/{{where}}"}},
+    });
+    app.admin().post("/v1/data-sources", source).await.ok(201);
+    let browser = Browser::start();
+    tokio::task::block_in_place(|| {
+        owner(&app, &browser);
+        browser.goto(&format!("{}/console/sources/api/requests/one/run", app.url));
+        browser.fill("where", "me");
+        browser.click("button", "Run it");
+        browser.see("the data source's own rules");
+        browser.see("Add a rule for it");
+        sound(&browser);
+    });
+    app.admin().post("/v1/connections/crm/revoke", json!({})).await;
+    tokio::task::block_in_place(|| {
+        browser.fill("where", "echo");
+        browser.click("button", "Run it");
+        browser.see("there is no connection that is connected");
+        browser.see("Connect it on its page");
+        no_errors(&browser);
+    });
+}

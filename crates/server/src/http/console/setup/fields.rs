@@ -33,11 +33,6 @@ impl Purpose {
     pub(in crate::http) fn has_connection(self) -> bool {
         matches!(self, Self::Both | Self::Connection | Self::EditConnection)
     }
-
-    /// Something that is there is changed.
-    pub(in crate::http) fn is_edit(self) -> bool {
-        matches!(self, Self::EditIntegration | Self::EditConnection)
-    }
 }
 
 /// What the rows are made of.
@@ -158,10 +153,27 @@ impl Rows {
         all
     }
 
+    /// The switch's words for the card of the addresses; `None`: it is always there.
+    pub(in crate::http) fn places_when(&self) -> Option<String> {
+        together(&self.places)
+    }
+
+    /// The same for the card of the account: a grant that needs nothing of it has none.
+    pub(in crate::http) fn account_when(&self) -> Option<String> {
+        together(&self.account)
+    }
+
     /// Whether something below “More” wants attention.
     pub(in crate::http) fn more_wrong(&self) -> bool {
         self.more.iter().any(|field| field.wrong.is_some()) || self.extra.iter().any(|rows| rows.wrong.is_some())
     }
+}
+
+/// The switch's words where any of these rows is shown; `None`: one of them always is.
+fn together(fields: &[Field]) -> Option<String> {
+    let words: Option<Vec<&str>> = fields.iter().map(|field| field.when.as_deref()).collect();
+    let words: BTreeSet<&str> = words?.into_iter().flat_map(str::split_whitespace).collect();
+    Some(words.into_iter().collect::<Vec<_>>().join(" "))
 }
 
 impl Source<'_> {
@@ -511,5 +523,78 @@ fn in_words(auth: ClientAuth) -> &'static str {
         ClientAuth::PrivateKeyJwt => "A JWT signed with the private key (private_key_jwt)",
         ClientAuth::Tls => "By certificate (tls)",
         ClientAuth::None => "Not at all: a public client (none)",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
+mod tests {
+    use keyholder_provider::Catalogue;
+
+    use super::*;
+
+    #[test]
+    fn every_setting_of_the_usual_grants_has_a_row_and_its_help() {
+        let definition = Catalogue::built_in().definition("oauth2").unwrap();
+        let of_all = [
+            "name",
+            "description",
+            "owner",
+            "tags",
+            "client_id",
+            "client_secret",
+            "client_secret_expires_at",
+            "variables.token_url",
+            "variables.refresh_url",
+            "variables.api_base_url",
+            "scopes",
+            "audience",
+            "client_auth",
+            "header_prefix",
+            "grant_type",
+            "content_type",
+            "token_key",
+            "renewal.token_lifetime",
+            "renewal.ahead",
+            "renewal.by_itself",
+            "limits.per_second",
+            "limits.concurrent",
+        ];
+        for (grant, own, phases) in [
+            ("authorization_code", &["variables.authorization_url"][..], &["authorize", "token", "refresh"][..]),
+            ("client_credentials", &[], &["token", "refresh"]),
+            ("password", &["username", "password"], &["token", "refresh"]),
+        ] {
+            let chosen = definition.method(Some(grant)).unwrap();
+            let (methods, kept) = (vec![chosen], BTreeSet::new());
+            let source = Source { definition: &definition, methods, chosen, purpose: Purpose::Both, typed: None, kept };
+            let rows = Rows::of(&source);
+            assert_eq!(rows.methods[0].grant, grant);
+            let given: Vec<_> = rows.extra.iter().map(|rows| rows.name).collect();
+            assert_eq!(given, phases);
+            let fields: Vec<Field> = [rows.about, rows.client, rows.places, rows.may, rows.account, rows.more]
+                .into_iter()
+                .flatten()
+                .collect();
+            for name in of_all.iter().chain(own) {
+                assert!(fields.iter().any(|field| field.name == *name), "{grant} has no {name}");
+            }
+            for field in &fields {
+                assert!(!field.label.is_empty() && !field.help.is_empty(), "{grant}: {} has no help", field.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_card_without_a_row_for_the_chosen_grant_is_not_shown() {
+        let definition = Catalogue::built_in().definition("oauth2").unwrap();
+        let (methods, kept) = (definition.methods.iter().collect(), BTreeSet::new());
+        let chosen = &definition.methods[0];
+        let rows =
+            Rows::of(&Source { definition: &definition, methods, chosen, purpose: Purpose::Both, typed: None, kept });
+        let when = rows.account_when().unwrap();
+        assert!(when.split(' ').any(|word| word == "password"), "{when}");
+        assert!(when.split(' ').all(|word| word != "authorization_code"), "{when}");
+        assert_eq!(rows.places_when(), None, "every grant has a token endpoint");
     }
 }

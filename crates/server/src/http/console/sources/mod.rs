@@ -8,13 +8,12 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use keyholder_broker::model::{AllowRule, SavedRequest, Scope, SourceVariable};
+use keyholder_broker::model::{AllowRule, Said, SavedRequest, Scope, SourceVariable};
 use keyholder_broker::{Error, ShownSource};
 
 use super::super::App;
 use super::super::input::{InPath, InQuery, PageQuery, cut};
 use super::super::problem::ApiError;
-use super::callers::{Confirm, confirmation, good};
 use super::forms::{Posted, wrongs};
 use super::session::Person;
 use super::{Frame, Menu, frame, places, render};
@@ -190,8 +189,8 @@ pub(in crate::http) async fn create(
     match made {
         Ok(made) => {
             let source = made.source.source;
-            let said = good(format!("“{}” is there. Save a request, and run it.", source.name));
-            let said = keyholder_broker::model::Said { saved: Some("source new".to_owned()), ..said };
+            let said =
+                Said::good(format!("“{}” is there. Save a request, and run it.", source.name)).saved("source new");
             Ok(render::moved(places::source(source.id.as_str()), said))
         }
         Err(error) => match wrongs(&error) {
@@ -228,8 +227,7 @@ pub(in crate::http) async fn save(
     };
     match saved {
         Ok(saved) => {
-            let said =
-                keyholder_broker::model::Said { saved: Some(format!("source {}", it.source.id)), ..good("Saved.") };
+            let said = Said::good("Saved.").saved(format!("source {}", it.source.id));
             Ok(render::moved(places::source(saved.source.id.as_str()), said))
         }
         Err(error) => match wrongs(&error) {
@@ -250,7 +248,7 @@ pub(in crate::http) async fn ask_remove(
 ) -> Result<Response, ApiError> {
     let it = app.broker.source(&person.caller, &name).await?;
     let requests = it.source.spec.requests.len();
-    let confirm = Confirm {
+    let confirm = render::Confirm {
         title: format!("Remove “{}”?", it.source.name),
         text: vec![
             format!("Its {requests} saved requests go with it, and whoever calls it by this name is refused."),
@@ -258,9 +256,8 @@ pub(in crate::http) async fn ask_remove(
         ],
         button: "Remove it",
         back: places::source(it.source.id.as_str()),
-        version: None,
     };
-    Ok(confirmation(&app, &person, Menu::Sources, confirm).await)
+    Ok(render::confirm(&app, &person, Menu::Sources, confirm).await)
 }
 
 /// `POST /console/sources/{source}/remove`.
@@ -271,5 +268,5 @@ pub(in crate::http) async fn remove(
     _: Posted,
 ) -> Result<Response, ApiError> {
     app.broker.remove_source(&person.caller, &name).await?;
-    Ok(render::moved(places::SOURCES, good("The data source is removed.")))
+    Ok(render::moved(places::SOURCES, Said::good("The data source is removed.")))
 }

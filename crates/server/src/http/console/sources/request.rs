@@ -13,7 +13,6 @@ use serde_json::Value;
 use super::super::super::App;
 use super::super::super::input::{InPath, InPaths};
 use super::super::super::problem::ApiError;
-use super::super::callers::good;
 use super::super::forms::{Field, Pairs, Posted, Wrong, mark, wrongs};
 use super::super::session::Person;
 use super::super::{Frame, Menu, frame, places, render};
@@ -98,7 +97,10 @@ pub(in crate::http) async fn save(
     if posted.one("then") == "remove" {
         let edit = SourceEdit { requests: BTreeMap::from([(request.clone(), None)]), ..SourceEdit::default() };
         app.broker.edit_source(&person.caller, it.source.id.as_str(), edit).await?;
-        return Ok(render::moved(places::source(it.source.id.as_str()), good(format!("“{request}” is removed."))));
+        return Ok(render::moved(
+            places::source(it.source.id.as_str()),
+            Said::good(format!("“{request}” is removed.")),
+        ));
     }
     put(&app, &person, &it, Some(&request), &request, &posted).await
 }
@@ -127,7 +129,7 @@ async fn put(
     };
     match saved {
         Ok(_) => {
-            let said = Said { saved: Some(key(it, there)), ..good(format!("“{name}” is saved.")) };
+            let said = Said::good(format!("“{name}” is saved.")).saved(key(it, there));
             Ok(render::moved(format!("{}/run", place(it.source.id.as_str(), name)), said))
         }
         Err(error) => match wrongs(&error) {

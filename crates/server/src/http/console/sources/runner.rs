@@ -7,15 +7,15 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use keyholder_broker::model::{SavedRequest, SourceSpec};
-use keyholder_broker::{Error, Preview, RunReply, ShownSource, SourceRun};
+use keyholder_broker::{FieldError, Preview, RunReply, ShownSource, SourceRun, Tried};
 use serde_json::Value;
 
 use super::super::super::App;
 use super::super::super::input::InPaths;
-use super::super::super::problem::{ApiError, Problem};
+use super::super::super::problem::ApiError;
 use super::super::forms::{Field, Pairs, Posted, Wrong, mark, wrongs};
-use super::super::render::sentence;
 use super::super::session::Person;
+use super::super::test::Step;
 use super::super::{Frame, Menu, frame, places, render};
 use super::request::{of, place};
 
@@ -33,7 +33,7 @@ struct Runner<'a> {
     wrong: Vec<Wrong>,
     fields: Vec<Field>,
     reply: Option<Reply>,
-    failed: Option<Failed>,
+    failed: Option<Step>,
 }
 
 /// What came back.
@@ -51,12 +51,6 @@ struct Reply {
     problem: Option<String>,
 }
 
-/// Why nothing came back.
-struct Failed {
-    text: String,
-    remedy: String,
-}
-
 /// `GET /console/sources/{source}/requests/{request}/run`.
 pub(in crate::http) async fn page(
     State(app): State<App>,
@@ -65,7 +59,7 @@ pub(in crate::http) async fn page(
 ) -> Result<Response, ApiError> {
     let it = app.broker.source(&person.caller, &source).await?;
     of(&it, &request)?;
-    Ok(show(&app, &person, &it, &request, &Pairs::read(b""), None).await)
+    Ok(show(&app, &person, &it, &request, &Pairs::read(b""), Came::Nothing).await)
 }
 
 /// `POST /console/sources/{source}/requests/{request}/run`.
@@ -78,18 +72,23 @@ pub(in crate::http) async fn run(
     let it = app.broker.source(&person.caller, &source).await?;
     of(&it, &request)?;
     let wish = SourceRun { variables: posted.below("variables."), owner: posted.opt("owner"), limit: None };
-    let came = app.broker.run_source(&person.caller, it.source.id.as_str(), &request, wish).await;
-    Ok(show(&app, &person, &it, &request, &posted, Some(came)).await)
+    match app.broker.try_request(&person.caller, it.source.id.as_str(), &request, wish).await {
+        Ok(tried) => Ok(show(&app, &person, &it, &request, &posted, Came::Back(Box::new(tried))).await),
+        Err(error) => {
+            let wrong = wrongs(&error).ok_or(error)?;
+            Ok(show(&app, &person, &it, &request, &posted, Came::Wrong(wrong)).await)
+        }
+    }
 }
 
-async fn show(
-    app: &App,
-    person: &Person,
-    it: &ShownSource,
-    name: &str,
-    form: &Pairs,
-    came: Option<Result<RunReply, Error>>,
-) -> Response {
+/// What came of it.
+enum Came {
+    Nothing,
+    Back(Box<Tried>),
+    Wrong(Vec<FieldError>),
+}
+
+async fn show(app: &App, person: &Person, it: &ShownSource, name: &str, form: &Pairs, came: Came) -> Response {
     let spec = &it.source.spec;
     let request = spec.requests.get(name).cloned().unwrap_or_default();
     let mut fields = fields(spec, &request, form);
@@ -97,23 +96,13 @@ async fn show(
         let help = "Each caller has a connection of their own here: say whose is used.";
         fields.push(Field::text("owner", "Whose connection", help).value(form.one("owner")));
     }
-    let (mut status, mut wrong, mut failed, mut reply) = (StatusCode::OK, Vec::new(), None, None);
-    match came {
-        None => {}
-        Some(Ok(run)) => reply = Some(shown(run)),
-        Some(Err(error)) => match wrongs(&error) {
-            Some(errors) => {
-                status = StatusCode::UNPROCESSABLE_ENTITY;
-                wrong = mark(&mut fields.iter_mut().collect::<Vec<_>>(), &errors);
-            }
-            None => {
-                let problem = Problem::of(&error);
-                problem.log();
-                status = StatusCode::from_u16(problem.status).unwrap_or(status);
-                failed = Some(why(&problem));
-            }
-        },
-    }
+    let (status, wrong, tried) = match came {
+        Came::Nothing => (StatusCode::OK, Vec::new(), None),
+        Came::Back(tried) => (StatusCode::OK, Vec::new(), Some(tried)),
+        Came::Wrong(wrong) => (StatusCode::UNPROCESSABLE_ENTITY, wrong, None),
+    };
+    let wrong = mark(&mut fields.iter_mut().collect::<Vec<_>>(), &wrong);
+    let (reply, failed) = tried.map_or((None, None), |it| (it.reply, it.failed));
     let edit = place(it.source.id.as_str(), name);
     let template = Runner {
         page: frame(app, person, Menu::Sources).await,
@@ -126,17 +115,10 @@ async fn show(
         edit,
         wrong,
         fields,
-        reply,
-        failed,
+        reply: reply.map(shown),
+        failed: failed.map(|step| Step::of(1, &step)),
     };
     render::page(person, status, &template)
-}
-
-fn why(problem: &Problem) -> Failed {
-    match &problem.failure {
-        Some(failure) => Failed { text: failure.message.clone(), remedy: failure.remedy.clone() },
-        None => Failed { text: sentence(&problem.detail), remedy: String::new() },
-    }
 }
 
 /// A row for each placeholder of this request. Values of secret variables stay where they are.
