@@ -6,7 +6,7 @@ use keyholder_oauth::ClientAuth;
 use keyholder_provider::{AskedOf, Definition, GrantKind, Method, Presence, ScopeRules, Variable};
 
 use super::super::forms::{Field, Pairs, Wrong, mark};
-use keyholder_broker::FieldError;
+use keyholder_broker::{FieldError, writes};
 
 /// What the form is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,7 +307,7 @@ impl Source<'_> {
             let items = named.chain(rest).filter(|scope| seen.insert((*scope).to_owned())).map(|scope| ScopeRow {
                 name: scope.to_owned(),
                 meaning: rules.known.iter().find(|(name, _)| name == scope).map_or(String::new(), |(_, it)| it.clone()),
-                writes: writes(scope),
+                writes: writes(scope, &rules.known),
                 always: rules.always.iter().any(|always| always == scope),
                 chosen: chosen.contains(scope),
             });
@@ -454,25 +454,6 @@ fn asks_for_scopes(method: &Method) -> bool {
     method.inputs.iter().any(|input| input.name == "scope" && input.presence != Presence::Fixed)
 }
 
-/// Whether a scope's name says that something can be changed with it.
-fn writes(scope: &str) -> bool {
-    const WORDS: [&str; 12] = [
-        "write",
-        "readwrite",
-        "manage",
-        "admin",
-        "full",
-        "delete",
-        "modify",
-        "edit",
-        "create",
-        "send",
-        "all",
-        "update",
-    ];
-    scope.to_ascii_lowercase().split(|c: char| !c.is_ascii_alphabetic()).any(|word| WORDS.contains(&word))
-}
-
 /// The row of a standard input that the definition says nothing of.
 fn standard(name: &str) -> Field {
     let label = match name {
@@ -583,6 +564,23 @@ mod tests {
                 assert!(!field.label.is_empty() && !field.help.is_empty(), "{grant}: {} has no help", field.name);
             }
         }
+    }
+
+    #[test]
+    fn what_may_change_data_is_marked_by_the_words_of_advice() {
+        let definition = Catalogue::built_in().definition("github").unwrap();
+        let (chosen, kept) = (&definition.methods[0], BTreeSet::new());
+        let source = Source {
+            definition: &definition,
+            methods: vec![chosen],
+            chosen,
+            purpose: Purpose::Both,
+            typed: None,
+            kept,
+        };
+        let rows: Vec<ScopeRow> = Rows::of(&source).scopes.into_iter().flat_map(|group| group.items).collect();
+        let marked = |name: &str| rows.iter().find(|row| row.name == name).map(|row| row.writes);
+        assert_eq!((marked("repo"), marked("read:user")), (Some(true), Some(false)));
     }
 
     #[test]
