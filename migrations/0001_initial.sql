@@ -312,11 +312,36 @@ CREATE TABLE operator_links (
     expires_at BIGINT NOT NULL
 );
 
+-- What operators sign in with beside a password, or instead.
+CREATE TABLE passkeys (
+    operator TEXT NOT NULL REFERENCES operators (id),
+    name TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    credential BYTEA NOT NULL,  -- the id that the device gave it
+    algorithm BIGINT NOT NULL,  -- as COSE numbers them
+    public_key BYTEA NOT NULL,  -- SubjectPublicKeyInfo
+    counter BIGINT NOT NULL,    -- goes up with each use; 0: the device doesn't count
+    created_at BIGINT NOT NULL,
+    used_at BIGINT,
+    PRIMARY KEY (operator, name),
+    UNIQUE (tenant, credential)
+);
+
+-- Questions to browsers for a passkey; taken away with the first answer.
+CREATE TABLE passkey_challenges (
+    challenge_hash BYTEA PRIMARY KEY,
+    purpose TEXT NOT NULL,
+    operator TEXT NOT NULL,     -- who was asked; empty: whoever signs in
+    expires_at BIGINT NOT NULL
+);
+CREATE INDEX passkey_challenges_end ON passkey_challenges (expires_at);
+
 CREATE TABLE console_sessions (
     token_hash BYTEA PRIMARY KEY,
     tenant TEXT NOT NULL,
     operator TEXT NOT NULL REFERENCES operators (id),
     said TEXT NOT NULL,         -- what the next page shall say, as JSON
+    proved_at BIGINT NOT NULL,  -- when the person last showed who they are
     created_at BIGINT NOT NULL,
     seen_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL

@@ -84,13 +84,28 @@ const COMMANDS = {
     traffic.bytes = 0;
     return seen;
   },
-  /** a device for passkeys, that says yes by itself */
+  /** a new device for passkeys, that says yes by itself, in place of the one before */
   authenticator: async (person) => {
     const wire = await debuggerOf(person);
     await wire.send('WebAuthn.enable');
-    await wire.send('WebAuthn.addVirtualAuthenticator', {
-      options: { protocol: 'ctap2', transport: 'internal', hasResidentKey: true, hasUserVerification: true, isUserVerified: true },
+    const { authenticatorId } = person;
+    if (authenticatorId) await wire.send('WebAuthn.removeVirtualAuthenticator', { authenticatorId });
+    const added = await wire.send('WebAuthn.addVirtualAuthenticator', {
+      options: { protocol: 'ctap2', transport: 'internal', hasResidentKey: true, hasUserVerification: true, isUserVerified: true, automaticPresenceSimulation: true },
     });
+    person.authenticatorId = added.authenticatorId;
+  },
+  /** → what it holds, private keys and all */
+  passkeys: async (person) => {
+    const wire = await debuggerOf(person);
+    return (await wire.send('WebAuthn.getCredentials', { authenticatorId: person.authenticatorId })).credentials;
+  },
+  /** {passkeys}: in place of what it holds */
+  put_passkeys: async (person, { passkeys }) => {
+    const wire = await debuggerOf(person);
+    const { authenticatorId } = person;
+    await wire.send('WebAuthn.clearCredentials', { authenticatorId });
+    for (const credential of passkeys) await wire.send('WebAuthn.addCredential', { authenticatorId, credential });
   },
   /** {scripts?: false} → the number of a new person */
   new_context: async (_, { scripts = true }) => people.push(await newPerson(scripts)) - 1,

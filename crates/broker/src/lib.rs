@@ -82,11 +82,11 @@ pub use gateway::{ProxyRequest, Reply};
 pub use idempotency::{Idempotency, KeptReply};
 pub use manage::{
     ConnectionEdit, Counts, IntegrationEdit, MadeSource, Meaning, NewConnection, NewIntegration, NewSource, NewVersion,
-    Page, ProviderVersion, SetUp, ShownConnection, ShownProvider, ShownSource, SourceEdit, Upgrade, VariableEdit,
-    Wanted,
+    Page, ProviderVersion, SetUp, ShownConnection, ShownProvider, ShownSource, SourceEdit, Tallies, Upgrade,
+    VariableEdit, Wanted,
 };
 pub use open::{Broker, Opened, Retention, Settings};
-pub use operator::{OperatorEdit, OperatorLink, SignedIn};
+pub use operator::{OperatorEdit, OperatorLink, PasskeyQuestion, Proof, SignedIn};
 pub use renew::RenewalNote;
 pub use revoke::{RevocationAhead, RevocationOutcome};
 pub use seal::SealStatus;

@@ -26,7 +26,27 @@ impl Counts {
     }
 }
 
+/// How much there is of what, counted to 1,000 at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tallies {
+    /// Connections.
+    pub connections: i64,
+    /// Integrations.
+    pub integrations: i64,
+    /// Data sources.
+    pub sources: i64,
+    /// Live API keys.
+    pub keys: i64,
+}
+
 impl Broker {
+    /// How much there is of what, in the caller's tenant, for a menu: it looks at a thousand of each at most.
+    pub async fn tallies(&self, caller: &Caller) -> Result<Tallies> {
+        let tenant = caller.tenant.clone();
+        let [connections, integrations, sources, keys] = self.store.read(move |tx| tx.tallies(&tenant)).await?;
+        Ok(Tallies { connections, integrations, sources, keys })
+    }
+
     /// How much there is of what, in the caller's tenant.
     pub async fn counts(&self, caller: &Caller) -> Result<Counts> {
         let tenant = caller.tenant.clone();

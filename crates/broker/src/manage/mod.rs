@@ -20,7 +20,7 @@ use crate::store::StoreError;
 
 pub use connections::{ConnectionEdit, NewConnection, ShownConnection};
 pub(crate) use connections::{choose, shown};
-pub use counts::Counts;
+pub use counts::{Counts, Tallies};
 pub use integrations::{IntegrationEdit, NewIntegration};
 pub use providers::{ProviderVersion, ShownProvider};
 pub use setup::SetUp;

@@ -19,7 +19,7 @@ pub use id::{
 pub(crate) use id::{base32, from_base32};
 pub use instance::{FenceReason, Fenced};
 pub use integration::{Integration, RenewalPolicy};
-pub use operator::{For, Operator, Said, Theme};
+pub use operator::{For, Operator, Passkey, PasskeyKey, Said, Theme};
 pub use session::{ConnectSession, Consent, DeviceGrant, PendingGrant};
 
 /// The wall between customers. One binary serves one tenant until tenants can be made; the column is there from the first day.

@@ -39,12 +39,38 @@ pub struct Operator {
     pub scopes: BTreeSet<Scope>,
     /// Whether a password was chosen.
     pub has_password: bool,
+    /// How many passkeys there are.
+    pub passkeys: i64,
     /// Chosen colours.
     pub theme: Option<Theme>,
     /// When they last used the console, Unix milliseconds; a minute behind at most.
     pub seen_at: Option<i64>,
     /// Unix milliseconds.
     pub created_at: i64,
+}
+
+/// A passkey, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passkey {
+    /// Unique among its operator's.
+    pub name: String,
+    /// Unix milliseconds.
+    pub created_at: i64,
+    /// Unix milliseconds.
+    pub used_at: Option<i64>,
+}
+
+/// What is verified of a passkey.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PasskeyKey {
+    /// The id that the device gave it.
+    pub credential: Vec<u8>,
+    /// COSE's number: -7 (ES256), -8 (EdDSA), -257 (RS256).
+    pub algorithm: i64,
+    /// SubjectPublicKeyInfo.
+    pub public_key: Vec<u8>,
+    /// Goes up with each use; 0 where the device doesn't count.
+    pub counter: i64,
 }
 
 /// Whom a link of [`crate::Broker::operator_link`] is for.
@@ -55,7 +81,7 @@ pub enum For {
         /// What they may do.
         scopes: BTreeSet<Scope>,
     },
-    /// An operator who chooses a new password.
+    /// An operator who chooses a new way to sign in.
     Reset(KeyId),
 }
 

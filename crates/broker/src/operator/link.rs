@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use keyholder_oauth::{Secret, random_token, sha256};
 
-use super::caller_of;
+use super::{Proof, caller_of};
 use crate::clock::millis;
 use crate::error::{Error, Result};
 use crate::manage::{check_name, taken};
-use crate::model::{For, KeyId, Operator, Scope, Tenant};
+use crate::model::{For, KeyId, Operator, Passkey, Scope, Tenant};
 use crate::open::Broker;
-use crate::store::{StoredLink, StoredOperator};
+use crate::store::{StoredLink, StoredOperator, StoredPasskey};
 
 /// How long a link can be used.
 pub(super) const LINK_LIFE: Duration = Duration::from_secs(60 * 60);
@@ -23,6 +23,9 @@ pub struct OperatorLink {
     /// Unix milliseconds.
     pub expires_at: i64,
 }
+
+/// What a passkey is called that was made at a link.
+const FIRST_PASSKEY: &str = "First passkey";
 
 const GONE: Error = Error::Gone(
     "this link is unknown, already used, or older than an hour; restart `keyholder serve` while nobody has set up the console, or run `keyholder operator link`",
@@ -61,17 +64,18 @@ impl Broker {
         Ok(if link.scopes.is_empty() { For::Reset(link.operator) } else { For::New { scopes: link.scopes } })
     }
 
-    async fn link_of(&self, token: &str) -> Result<StoredLink> {
+    pub(super) async fn link_of(&self, token: &str) -> Result<StoredLink> {
         let hash = sha256(token.as_bytes());
         let found = self.store.read(move |tx| tx.operator_link(&hash)).await?;
         found.filter(|link| link.expires_at > self.now_ms()).ok_or(GONE)
     }
 
-    /// Uses a link up: somebody new becomes an operator of this name, or the operator it is for has a new password. Signs in: answers the session's token.
+    /// Uses a link up: somebody new becomes an operator of this name, or the operator it is for signs in so from then on, and no other way. Signs in:
+    /// answers the session's token.
     ///
     /// # Errors
-    /// [`Error::Gone`]; a name or password that can't be used.
-    pub async fn join(&self, token: &str, name: &str, password: &Secret) -> Result<Secret> {
+    /// [`Error::Gone`]; a name, password or passkey that can't be used.
+    pub async fn join(&self, token: &str, name: &str, proof: &Proof) -> Result<Secret> {
         let link = self.link_of(token).await?;
         let is_new = !link.scopes.is_empty();
         let name = match is_new {
@@ -79,9 +83,19 @@ impl Broker {
             false => self.operator_of(&link.tenant, link.operator.as_str()).await?.ok_or(GONE)?.operator.name,
         };
         check_name(&name)?;
-        super::password::check(password, &name)?;
-        let password_hash = self.hash_password(password).await?;
-        let (hash, now) = (sha256(token.as_bytes()), self.now_ms());
+        let now = self.now_ms();
+        let (password_hash, passkey) = match proof {
+            Proof::Password(password) => {
+                super::password::check(password, &name)?;
+                (Some(self.hash_password(password).await?), None)
+            }
+            Proof::Passkey(sent) => {
+                let key = self.registered(sent, &link.operator).await?;
+                let shown = Passkey { name: FIRST_PASSKEY.to_owned(), created_at: now, used_at: None };
+                (None, Some(StoredPasskey { operator: link.operator.clone(), shown, key }))
+            }
+        };
+        let hash = sha256(token.as_bytes());
         let (session, session_hash) = self.new_session_token();
         let ends_at = super::session::ends_at(now);
         let wanted = name.clone();
@@ -94,24 +108,28 @@ impl Broker {
                 if first && !tx.operators(&tenant)?.is_empty() {
                     return Ok(None);
                 }
+                let has_password = password_hash.is_some();
                 let operator = Operator {
                     id: id.clone(),
                     name,
                     scopes,
-                    has_password: true,
+                    has_password,
+                    passkeys: 0,
                     theme: None,
                     seen_at: None,
                     created_at: now,
                 };
-                let new = StoredOperator { tenant: tenant.clone(), operator, password_hash: Some(password_hash) };
-                tx.add_operator(&new)?;
+                tx.add_operator(&StoredOperator { tenant: tenant.clone(), operator, password_hash })?;
             } else {
-                tx.put_operator_password(&id, &password_hash)?;
+                tx.put_operator_password(&id, password_hash.as_deref())?;
+                tx.remove_passkeys(&id)?;
                 tx.end_console_sessions(&id, None)?;
             }
-            let Some(stored) = tx.operator(&tenant, id.as_str())? else { return Ok(None) };
-            tx.add_console_session(&session_hash, &stored.tenant, &stored.operator.id, now, ends_at)?;
-            Ok(Some(stored))
+            if let Some(passkey) = passkey {
+                tx.add_passkey(&tenant, &passkey)?;
+            }
+            tx.add_console_session(&session_hash, &tenant, &id, now, ends_at)?;
+            tx.operator(&tenant, id.as_str())
         });
         let stored = joined.await.map_err(|error| taken(error, "operator", &wanted))?.ok_or(GONE)?;
         self.record(&caller_of(&stored), "operator.join", stored.operator.id.as_str(), "ok", None)?;

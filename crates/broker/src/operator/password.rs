@@ -58,14 +58,14 @@ impl Broker {
         Ok(written(COST, &salt, &hash))
     }
 
-    /// The operator of this name and password. A name that nobody has costs the same work, gets the same answers, and waits the same; a right password
+    /// The operator of this name and password; `None` where they don't belong together. A name that nobody has costs the same work, gets the same answers, and waits the same; a right password
     /// ends no wait either, or it would tell that there is somebody.
     pub(super) async fn operator_by_password(
         &self,
         tenant: &Tenant,
         name: &str,
         password: &Secret,
-    ) -> Result<StoredOperator> {
+    ) -> Result<Option<StoredOperator>> {
         let _turn = self.password_turn().await?;
         // Behind the queue: whoever waited there sees what those before have done.
         let (now, slot) = (self.now_ms(), slot_of(tenant, name));
@@ -83,14 +83,12 @@ impl Broker {
         let (cost, salt, expected) = hash.and_then(read).unwrap_or((COST, vec![0; 16], Vec::new()));
         let right = Secret::new(STANDARD_NO_PAD.encode(expected));
         let shown = STANDARD_NO_PAD.encode(work(password, salt, cost).await?);
-        match found.filter(|_| right.is(&shown)) {
-            Some(found) => Ok(found),
-            None => {
-                let forgotten = now - millis(FORGOTTEN);
-                self.store.write(move |tx| tx.sign_in_failed(slot, now, forgotten)).await?;
-                Err(invalid("password", "name and password don't belong together", "check both, and capital letters"))
-            }
+        let found = found.filter(|_| right.is(&shown));
+        if found.is_none() {
+            let forgotten = now - millis(FORGOTTEN);
+            self.store.write(move |tx| tx.sign_in_failed(slot, now, forgotten)).await?;
         }
+        Ok(found)
     }
 
     async fn password_turn(&self) -> Result<(tokio::sync::SemaphorePermit<'_>, tokio::sync::SemaphorePermit<'_>)> {

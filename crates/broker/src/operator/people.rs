@@ -35,7 +35,7 @@ impl Broker {
         Ok(found.into_iter().map(|it| it.operator).collect())
     }
 
-    /// Makes a link by which somebody becomes an operator, or an operator chooses a new password.
+    /// Makes a link by which somebody becomes an operator, or an operator chooses anew how to sign in.
     pub async fn operator_link(&self, caller: &Caller, for_whom: For) -> Result<OperatorLink> {
         self.require(caller, Scope::Admin)?;
         let (operator, scopes) = match for_whom {
@@ -58,7 +58,7 @@ impl Broker {
         Ok(self.known_operator(caller, id_or_name).await?.operator)
     }
 
-    async fn known_operator(&self, caller: &Caller, id_or_name: &str) -> Result<StoredOperator> {
+    pub(super) async fn known_operator(&self, caller: &Caller, id_or_name: &str) -> Result<StoredOperator> {
         let found = self.operator_of(&caller.tenant, id_or_name).await?;
         found.ok_or_else(|| Error::not_found("operator", id_or_name))
     }
@@ -104,7 +104,7 @@ impl Broker {
                 tx.put_operator_theme(&id, theme)?;
             }
             if let Some(hash) = hash {
-                tx.put_operator_password(&id, &hash)?;
+                tx.put_operator_password(&id, Some(&hash))?;
             }
             if ends {
                 tx.end_console_sessions(&id, kept.as_ref())?;
@@ -145,12 +145,6 @@ impl Broker {
         let (id, but) = (id.clone(), but.map(|token| sha256(token.as_bytes())));
         self.store.write(move |tx| tx.end_console_sessions(&id, but.as_ref())).await?;
         self.record(caller, "operator.sign_out", of_audit.as_str(), "ok", Some(which.to_owned()))
-    }
-
-    /// Whether this is the password of the operator behind a caller; a wrong one counts like one at the door.
-    pub async fn confirm_password(&self, caller: &Caller, password: &Secret) -> Result<()> {
-        let name = self.known_operator(caller, caller.key.as_str()).await?.operator.name;
-        self.operator_by_password(&caller.tenant, &name, password).await.map(drop)
     }
 }
 

@@ -7,12 +7,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keyholder_oauth::{Secret, random_token, sha256};
 
-use super::caller_of;
+use super::{Proof, caller_of};
 use crate::clock::millis;
-use crate::error::Result;
+use crate::error::{Result, invalid};
 use crate::model::{Caller, Operator, Said, Tenant, Theme};
 use crate::open::Broker;
-use crate::store::StoredConsoleSession;
+use crate::store::{StoredConsoleSession, StoredOperator};
 
 /// A session that isn't used ends after this.
 pub(crate) const IDLE: Duration = Duration::from_secs(12 * 60 * 60);
@@ -21,7 +21,9 @@ const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Use is noted at most this often, in milliseconds.
 const NOTED_EVERY: i64 = 60_000;
 /// Names that nobody can have are cut off in the audit behind this many characters.
-const LONGEST_NAME: usize = 100;
+pub(super) const LONGEST_NAME: usize = 100;
+/// So long after somebody has shown who they are, dangerous things are done without asking again.
+const PROOF_HOLDS: Duration = Duration::from_secs(10 * 60);
 
 /// Who is behind a session.
 pub struct SignedIn {
@@ -35,6 +37,8 @@ pub struct SignedIn {
     pub has_said: bool,
     /// When the person signed in, Unix milliseconds.
     pub since: i64,
+    /// They have shown who they are in the last ten minutes.
+    pub proved: bool,
 }
 
 impl Broker {
@@ -44,14 +48,20 @@ impl Broker {
     /// A wrong password, on the record; the same for a name that nobody has.
     pub async fn sign_in(&self, name: &str, password: &Secret) -> Result<Secret> {
         let tenant = Tenant::default_tenant();
-        let stored = match self.operator_by_password(&tenant, name, password).await {
-            Ok(stored) => stored,
-            Err(error) => {
-                let shown: String = name.chars().take(LONGEST_NAME).collect();
-                self.record_person(&tenant, "operator.sign_in", &shown, "refused")?;
-                return Err(error);
+        let found = match self.operator_by_password(&tenant, name, password).await {
+            Ok(Some(stored)) => return self.begin_session(stored).await,
+            Ok(None) => {
+                invalid("password", "name and password don't belong together", "check both, and capital letters")
             }
+            Err(error) => error,
         };
+        let shown: String = name.chars().take(LONGEST_NAME).collect();
+        self.record_person(&tenant, "operator.sign_in", &shown, "refused")?;
+        Err(found)
+    }
+
+    /// Begins a session of who has shown who they are.
+    pub(super) async fn begin_session(&self, stored: StoredOperator) -> Result<Secret> {
         self.record(&caller_of(&stored), "operator.sign_in", stored.operator.id.as_str(), "ok", None)?;
         let (token, hash) = self.new_session_token();
         let now = self.now_ms();
@@ -60,6 +70,31 @@ impl Broker {
             .write(move |tx| tx.add_console_session(&hash, &stored.tenant, &stored.operator.id, now, ends_at(now)));
         begun.await?;
         Ok(token)
+    }
+
+    /// Whether it is still the operator behind a caller who sits at this session: a password or passkey again. A wrong password counts like one at the
+    /// door.
+    pub async fn prove(&self, caller: &Caller, session: &str, proof: &Proof) -> Result<()> {
+        let shown = match proof {
+            Proof::Password(password) => {
+                let name = self.known_operator(caller, caller.key.as_str()).await?.operator.name;
+                let found = self.operator_by_password(&caller.tenant, &name, password).await;
+                found.and_then(|found| {
+                    found
+                        .ok_or_else(|| invalid("password", "this isn't your password", "check capital letters"))
+                        .map(drop)
+                })
+            }
+            Proof::Passkey(sent) => {
+                let found = self.operator_by_passkey(&caller.tenant, sent, Some(&caller.key)).await;
+                found.map(drop).map_err(|(_, error)| error)
+            }
+        };
+        let outcome = if shown.is_ok() { "ok" } else { "refused" };
+        self.record(caller, "operator.prove", caller.key.as_str(), outcome, None)?;
+        shown?;
+        let (hash, now) = (sha256(session.as_bytes()), self.now_ms());
+        Ok(self.store.write(move |tx| tx.console_session_proved(&hash, now)).await?)
     }
 
     pub(super) fn new_session_token(&self) -> (Secret, [u8; 32]) {
@@ -72,7 +107,7 @@ impl Broker {
     pub async fn session(&self, token: &str) -> Result<Option<SignedIn>> {
         let (hash, now) = (sha256(token.as_bytes()), self.now_ms());
         let Some(found) = self.store.read(move |tx| tx.console_session(&hash)).await? else { return Ok(None) };
-        let StoredConsoleSession { stored, said, seen_at, expires_at, created_at } = found;
+        let StoredConsoleSession { stored, said, seen_at, expires_at, created_at, proved_at } = found;
         if expires_at <= now || now - seen_at >= millis(IDLE) {
             return Ok(None);
         }
@@ -86,6 +121,7 @@ impl Broker {
             csrf: csrf_of(token),
             has_said: !said.is_empty(),
             since: created_at,
+            proved: now - proved_at < millis(PROOF_HOLDS),
         }))
     }
 

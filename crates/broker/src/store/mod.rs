@@ -40,7 +40,7 @@ pub use engine::{Row, Sql, Tx, Val};
 pub use history::{Found, Segment, Stretch};
 pub use instances::{Identity, Place};
 pub use location::Location;
-pub use operators::{StoredConsoleSession, StoredLink, StoredOperator};
+pub use operators::{Purpose, StoredConsoleSession, StoredLink, StoredOperator, StoredPasskey};
 pub use postgres::Server;
 pub use providers::StoredDefinition;
 pub use sealed::SealedRow;

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::{Row, StoreError, StoreResult, Tx, Val, from_json, sql, to_json};
-use crate::model::{KeyId, Operator, Said, Scope, Tenant, Theme};
+use crate::model::{KeyId, Operator, Passkey, PasskeyKey, Said, Scope, Tenant, Theme};
 
 macro_rules! columns {
     () => {
-        "o.id, o.tenant, o.name, o.scopes, o.password, o.theme, o.seen_at, o.created_at"
+        "o.id, o.tenant, o.name, o.scopes, o.password, o.theme, o.seen_at, o.created_at, (SELECT count(*) FROM passkeys p WHERE p.operator = o.id)"
     };
 }
 
@@ -18,6 +18,7 @@ sql! {
     PUT_PASSWORD = "UPDATE operators SET password = ?2 WHERE id = ?1";
     PUT_OPERATOR = "UPDATE operators SET name = ?2, scopes = ?3 WHERE id = ?1";
     REMOVE_OPERATOR = "DELETE FROM operators WHERE id = ?1";
+    REMOVE_PASSKEYS = "DELETE FROM passkeys WHERE operator = ?1";
     REMOVE_LINKS = "DELETE FROM operator_links WHERE operator = ?1";
     REMOVE_SESSIONS = "DELETE FROM console_sessions WHERE operator = ?1";
     OPERATOR_NAME = "SELECT name FROM operators WHERE tenant = ?1 AND id = ?2";
@@ -31,12 +32,23 @@ sql! {
     LINK = "SELECT tenant, operator, scopes, first, expires_at FROM operator_links WHERE token_hash = ?1";
     TAKE_LINK = "DELETE FROM operator_links WHERE token_hash = ?1";
     DROP_FIRST_LINKS = "DELETE FROM operator_links WHERE tenant = ?1 AND first = 1";
-    ADD_CONSOLE_SESSION = "INSERT INTO console_sessions (token_hash, tenant, operator, said, created_at, seen_at, expires_at) VALUES (?1, ?2, ?3, '[]', ?4, ?4, ?5)";
-    CONSOLE_SESSION = concat!("SELECT ", columns!(), ", s.said, s.seen_at, s.expires_at, s.created_at FROM console_sessions s JOIN operators o ON o.id = s.operator WHERE s.token_hash = ?1");
+    ADD_CONSOLE_SESSION = "INSERT INTO console_sessions (token_hash, tenant, operator, said, proved_at, created_at, seen_at, expires_at) VALUES (?1, ?2, ?3, '[]', ?4, ?4, ?4, ?5)";
+    CONSOLE_SESSION = concat!("SELECT ", columns!(), ", s.said, s.seen_at, s.expires_at, s.created_at, s.proved_at FROM console_sessions s JOIN operators o ON o.id = s.operator WHERE s.token_hash = ?1");
     SEEN = "UPDATE console_sessions SET seen_at = ?2 WHERE token_hash = ?1";
+    PROVED = "UPDATE console_sessions SET proved_at = ?2 WHERE token_hash = ?1";
     PUT_SAID = "UPDATE console_sessions SET said = ?2 WHERE token_hash = ?1";
     END_SESSION = "DELETE FROM console_sessions WHERE token_hash = ?1";
     END_SESSIONS = "DELETE FROM console_sessions WHERE operator = ?1 AND token_hash <> ?2";
+    PASSKEYS = "SELECT operator, name, credential, algorithm, public_key, counter, created_at, used_at FROM passkeys WHERE operator = ?1 ORDER BY created_at, name";
+    PASSKEY = "SELECT operator, name, credential, algorithm, public_key, counter, created_at, used_at FROM passkeys WHERE tenant = ?1 AND credential = ?2";
+    ADD_PASSKEY = "INSERT INTO passkeys (operator, name, tenant, credential, algorithm, public_key, counter, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    PASSKEY_USED = "UPDATE passkeys SET counter = ?3, used_at = ?4 WHERE tenant = ?1 AND credential = ?2 AND (counter < ?3 OR (counter = 0 AND ?3 = 0))";
+    REMOVE_PASSKEY = "DELETE FROM passkeys WHERE operator = ?1 AND name = ?2";
+    ADD_CHALLENGE = "INSERT INTO passkey_challenges (challenge_hash, purpose, operator, expires_at) VALUES (?1, ?2, ?3, ?4)";
+    TAKE_CHALLENGE = "DELETE FROM passkey_challenges WHERE challenge_hash = ?1 AND purpose = ?2 AND operator = ?3 AND expires_at > ?4";
+    TRIM_CHALLENGES = "DELETE FROM passkey_challenges WHERE challenge_hash IN \
+        (SELECT challenge_hash FROM passkey_challenges ORDER BY expires_at DESC, challenge_hash LIMIT 100 OFFSET 10000)";
+    SWEEP_CHALLENGES = "DELETE FROM passkey_challenges WHERE expires_at <= ?1";
     SWEEP_LINKS = "DELETE FROM operator_links WHERE expires_at <= ?1";
     SWEEP_CONSOLE = "DELETE FROM console_sessions WHERE expires_at <= ?1 OR seen_at <= ?2";
 }
@@ -50,6 +62,17 @@ pub struct StoredOperator {
     pub operator: Operator,
     /// Hash of the password, with its scheme.
     pub password_hash: Option<String>,
+}
+
+/// A passkey, as it is stored.
+#[derive(Clone, Debug)]
+pub struct StoredPasskey {
+    /// Whose.
+    pub operator: KeyId,
+    /// What people see of it.
+    pub shown: Passkey,
+    /// What is verified.
+    pub key: PasskeyKey,
 }
 
 /// A link, as it is stored.
@@ -80,6 +103,29 @@ pub struct StoredConsoleSession {
     pub expires_at: i64,
     /// When the person signed in, Unix milliseconds.
     pub created_at: i64,
+    /// When the person last showed who they are, Unix milliseconds.
+    pub proved_at: i64,
+}
+
+/// What a browser is asked a passkey for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To sign in, whoever it is.
+    SignIn,
+    /// To add one.
+    Add,
+    /// To show that it is still the same person.
+    Prove,
+}
+
+impl Purpose {
+    fn as_str(self) -> &'static str {
+        match self {
+            Purpose::SignIn => "sign_in",
+            Purpose::Add => "add",
+            Purpose::Prove => "prove",
+        }
+    }
 }
 
 impl Tx<'_> {
@@ -108,9 +154,77 @@ impl Tx<'_> {
         self.rows(&OPERATORS, &[Val::T(tenant.as_str())], read_operator)
     }
 
-    /// Sets an operator's password, by its hash.
-    pub fn put_operator_password(&self, id: &KeyId, hash: &str) -> StoreResult<()> {
-        self.execute(&PUT_PASSWORD, &[Val::T(id.as_str()), Val::T(hash)]).map(drop)
+    /// Sets an operator's password, by its hash, or takes it away.
+    pub fn put_operator_password(&self, id: &KeyId, hash: Option<&str>) -> StoreResult<()> {
+        self.execute(&PUT_PASSWORD, &[Val::T(id.as_str()), Val::opt_t(hash)]).map(drop)
+    }
+
+    /// An operator's passkeys, oldest first.
+    pub fn passkeys(&self, operator: &KeyId) -> StoreResult<Vec<StoredPasskey>> {
+        self.rows(&PASSKEYS, &[Val::T(operator.as_str())], read_passkey)
+    }
+
+    /// The passkey of this credential id.
+    pub fn passkey(&self, tenant: &Tenant, credential: &[u8]) -> StoreResult<Option<StoredPasskey>> {
+        self.row(&PASSKEY, &[Val::T(tenant.as_str()), Val::B(credential)], read_passkey)
+    }
+
+    /// Stores a passkey.
+    pub fn add_passkey(&self, tenant: &Tenant, new: &StoredPasskey) -> StoreResult<()> {
+        let values = [
+            Val::T(new.operator.as_str()),
+            Val::T(&new.shown.name),
+            Val::T(tenant.as_str()),
+            Val::B(&new.key.credential),
+            Val::I(new.key.algorithm),
+            Val::B(&new.key.public_key),
+            Val::I(new.key.counter),
+            Val::I(new.shown.created_at),
+        ];
+        self.execute(&ADD_PASSKEY, &values).map(drop)
+    }
+
+    /// Notes a use of a passkey; `false` where its counter has come as far already, or it is gone.
+    pub fn passkey_used(&self, tenant: &Tenant, credential: &[u8], counter: i64, now: i64) -> StoreResult<bool> {
+        let values = [Val::T(tenant.as_str()), Val::B(credential), Val::I(counter), Val::I(now)];
+        Ok(self.execute(&PASSKEY_USED, &values)? == 1)
+    }
+
+    /// Removes one passkey of an operator.
+    pub fn remove_passkey(&self, operator: &KeyId, name: &str) -> StoreResult<()> {
+        self.execute(&REMOVE_PASSKEY, &[Val::T(operator.as_str()), Val::T(name)]).map(drop)
+    }
+
+    /// Removes all passkeys of an operator.
+    pub fn remove_passkeys(&self, operator: &KeyId) -> StoreResult<()> {
+        self.execute(&REMOVE_PASSKEYS, &[Val::T(operator.as_str())]).map(drop)
+    }
+
+    /// Stores a question for a passkey. There are ten thousand at most: whoever asks for more loses the oldest.
+    pub fn add_passkey_challenge(
+        &self,
+        hash: &[u8; 32],
+        purpose: Purpose,
+        whose: Option<&KeyId>,
+        expires_at: i64,
+    ) -> StoreResult<()> {
+        let whose = whose.map_or("", KeyId::as_str);
+        let values = [Val::B(hash), Val::T(purpose.as_str()), Val::T(whose), Val::I(expires_at)];
+        self.execute(&ADD_CHALLENGE, &values)?;
+        self.execute(&TRIM_CHALLENGES, &[]).map(drop)
+    }
+
+    /// Uses a question up; `false` where there is none of this purpose for them, or somebody else did.
+    pub fn take_passkey_challenge(
+        &self,
+        hash: &[u8; 32],
+        purpose: Purpose,
+        whose: Option<&KeyId>,
+        now: i64,
+    ) -> StoreResult<bool> {
+        let whose = whose.map_or("", KeyId::as_str);
+        let values = [Val::B(hash), Val::T(purpose.as_str()), Val::T(whose), Val::I(now)];
+        Ok(self.execute(&TAKE_CHALLENGE, &values)? == 1)
     }
 
     /// Sets an operator's name and role.
@@ -118,8 +232,9 @@ impl Tx<'_> {
         self.execute(&PUT_OPERATOR, &[Val::T(id.as_str()), Val::T(name), Val::T(&to_json(scopes))]).map(drop)
     }
 
-    /// Removes an operator, with links and sessions.
+    /// Removes an operator, with passkeys, links and sessions.
     pub fn remove_operator(&self, id: &KeyId) -> StoreResult<()> {
+        self.remove_passkeys(id)?;
         self.execute(&REMOVE_SESSIONS, &[Val::T(id.as_str())])?;
         self.execute(&REMOVE_LINKS, &[Val::T(id.as_str())])?;
         self.execute(&REMOVE_OPERATOR, &[Val::T(id.as_str())]).map(drop)
@@ -198,10 +313,11 @@ impl Tx<'_> {
         self.row(&CONSOLE_SESSION, &[Val::B(token_hash)], |row| {
             Ok(StoredConsoleSession {
                 stored: read_operator(row)?,
-                said: read_said(&row.t(8)?)?,
-                seen_at: row.i(9)?,
-                expires_at: row.i(10)?,
-                created_at: row.i(11)?,
+                said: read_said(&row.t(9)?)?,
+                seen_at: row.i(10)?,
+                expires_at: row.i(11)?,
+                created_at: row.i(12)?,
+                proved_at: row.i(13)?,
             })
         })
     }
@@ -210,6 +326,11 @@ impl Tx<'_> {
     pub fn console_session_seen(&self, token_hash: &[u8; 32], operator: &KeyId, now: i64) -> StoreResult<()> {
         self.execute(&SEEN, &[Val::B(token_hash), Val::I(now)])?;
         self.execute(&OPERATOR_SEEN, &[Val::T(operator.as_str()), Val::I(now)]).map(drop)
+    }
+
+    /// Notes that the person behind a session has shown who they are.
+    pub fn console_session_proved(&self, token_hash: &[u8; 32], now: i64) -> StoreResult<()> {
+        self.execute(&PROVED, &[Val::B(token_hash), Val::I(now)]).map(drop)
     }
 
     /// What the next page of a session shall say.
@@ -229,9 +350,10 @@ impl Tx<'_> {
         self.execute(&END_SESSIONS, &[Val::T(operator.as_str()), Val::B(but)]).map(drop)
     }
 
-    /// Takes away links that have expired by `now`, and sessions that have or were not used since `idle_since`.
+    /// Takes away links and questions for passkeys that have expired by `now`, and sessions that have or were not used since `idle_since`.
     pub fn sweep_console(&self, now: i64, idle_since: i64) -> StoreResult<()> {
         self.execute(&SWEEP_LINKS, &[Val::I(now)])?;
+        self.execute(&SWEEP_CHALLENGES, &[Val::I(now)])?;
         self.execute(&SWEEP_CONSOLE, &[Val::I(now), Val::I(idle_since)]).map(drop)
     }
 }
@@ -245,11 +367,20 @@ fn read_operator(row: &Row<'_>) -> StoreResult<StoredOperator> {
             name: row.t(2)?,
             scopes: from_json("operators", "scopes", &row.t(3)?)?,
             has_password: password_hash.is_some(),
+            passkeys: row.i(8)?,
             theme: row.opt_t(5)?.and_then(|word| Theme::of(&word)),
             seen_at: row.opt_i(6)?,
             created_at: row.i(7)?,
         },
         password_hash,
+    })
+}
+
+fn read_passkey(row: &Row<'_>) -> StoreResult<StoredPasskey> {
+    Ok(StoredPasskey {
+        operator: id(row.t(0)?, "passkeys", "operator")?,
+        shown: Passkey { name: row.t(1)?, created_at: row.i(6)?, used_at: row.opt_i(7)? },
+        key: PasskeyKey { credential: row.b(2)?, algorithm: row.i(3)?, public_key: row.b(4)?, counter: row.i(5)? },
     })
 }
 

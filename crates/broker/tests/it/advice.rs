@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 use keyholder_broker::model::{Caller, Limits, Scope};
-use keyholder_broker::{Advice, Branding, Error, IntegrationEdit, Logo, ProxyRequest, Severity};
+use keyholder_broker::{Advice, Branding, Error, IntegrationEdit, Logo, Proof, ProxyRequest, Severity};
 use keyholder_oauth::Secret;
 
 use crate::app::App;
@@ -121,7 +121,7 @@ async fn use_that_is_not_as_it_was() {
     // A person of the console is named too.
     let link = app.broker.first_link().await.unwrap().unwrap();
     let token = link.rsplit('/').next().unwrap();
-    let password = Secret::new("correct horse battery");
+    let password = Proof::Password(Secret::new("correct horse battery"));
     let session = app.broker.join(token, "Anna", &password).await.unwrap();
     let anna = app.broker.session(session.expose()).await.unwrap().unwrap();
     counted(&app, anna.caller.key.as_str(), morning, 1).await;

@@ -60,12 +60,24 @@ impl App {
         Self::with_points(options, &ManualClock::starting_at(START), Points::default()).await
     }
 
+    /// As [`Self::start`], where people reach it at another address.
+    pub async fn at(public_url: &str) -> Self {
+        let public_url = public_url.parse().unwrap();
+        Self::set(Options::default(), &ManualClock::starting_at(START), |settings| settings.public_url = public_url)
+            .await
+    }
+
     /// As [`Self::with`], with something that happens at the points of a renewal.
     pub async fn with_points(options: Options, clock: &ManualClock, points: Points) -> Self {
+        Self::set(options, clock, |settings| settings.points = points).await
+    }
+
+    async fn set(options: Options, clock: &ManualClock, set: impl FnOnce(&mut Settings)) -> Self {
         let clock = clock.clone();
         let sandbox = serve_sandbox(options, &clock).await;
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        let settings = Settings { points, ..settings(folder.path()) };
+        let mut settings = settings(folder.path());
+        set(&mut settings);
         let broker = open_with(settings, &clock, 1).await.unwrap().broker;
         let admin = admin(&broker).await;
         Self { sandbox, broker, admin, clock, database: Database::of(folder.path()), folder }

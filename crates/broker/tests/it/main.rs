@@ -21,6 +21,7 @@ mod language;
 mod learning;
 mod logs;
 mod operators;
+mod passkeys;
 mod postgres;
 mod recovery;
 mod renewal;

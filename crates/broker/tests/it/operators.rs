@@ -2,7 +2,7 @@
 
 use keyholder_broker::model::{For, KeyId, Said, Scope};
 use keyholder_broker::store::Filter;
-use keyholder_broker::{Error, NewConnection, OperatorEdit, Page};
+use keyholder_broker::{Error, NewConnection, OperatorEdit, Page, Proof};
 use keyholder_oauth::Secret;
 
 use crate::app::{App, values};
@@ -13,6 +13,10 @@ fn password() -> Secret {
     Secret::new(PASSWORD)
 }
 
+fn proof(password: &str) -> Proof {
+    Proof::Password(Secret::new(password))
+}
+
 /// The token of a link.
 fn token(url: &str) -> String {
     url.rsplit_once("/console/welcome/").unwrap().1.to_owned()
@@ -20,7 +24,7 @@ fn token(url: &str) -> String {
 
 async fn owner(app: &App) -> Secret {
     let link = app.broker.first_link().await.unwrap().unwrap();
-    app.broker.join(&token(&link), "Anna", &password()).await.unwrap()
+    app.broker.join(&token(&link), "Anna", &proof(PASSWORD)).await.unwrap()
 }
 
 fn field_of(error: Error) -> String {
@@ -35,15 +39,15 @@ async fn a_link_makes_one_owner_once() {
     let link = app.broker.first_link().await.unwrap().unwrap();
     let gone = |link: &str| {
         let (broker, token) = (app.broker.clone(), token(link));
-        async move { matches!(broker.join(&token, "Anna", &password()).await.err(), Some(Error::Gone(_))) }
+        async move { matches!(broker.join(&token, "Anna", &proof(PASSWORD)).await.err(), Some(Error::Gone(_))) }
     };
     assert!(gone(&old).await, "an earlier start's link has ended");
     assert_eq!(app.broker.read_operator_link(&token(&link)).await.unwrap(), For::New { scopes: [Scope::Admin].into() });
     for (name, chosen, field) in [("", PASSWORD, "name"), ("Anna", "short", "password"), ("Anna/", PASSWORD, "name")] {
-        let error = app.broker.join(&token(&link), name, &Secret::new(chosen)).await.err().unwrap();
+        let error = app.broker.join(&token(&link), name, &proof(chosen)).await.err().unwrap();
         assert_eq!(field_of(error), field);
     }
-    let session = app.broker.join(&token(&link), "Anna", &password()).await.unwrap();
+    let session = app.broker.join(&token(&link), "Anna", &proof(PASSWORD)).await.unwrap();
     let anna = app.broker.session(session.expose()).await.unwrap().unwrap();
     assert_eq!((anna.operator.name.as_str(), anna.caller.may(Scope::Admin)), ("Anna", true));
     assert!(gone(&link).await, "used");
@@ -133,7 +137,7 @@ async fn only_administrators_change_others_and_one_always_stays() {
     let app = App::start().await;
     owner(&app).await;
     let link = app.broker.operator_link(&app.admin, For::New { scopes: [Scope::Read].into() }).await.unwrap();
-    let bob = app.broker.join(&token(&link.url), "Bob", &password()).await.unwrap();
+    let bob = app.broker.join(&token(&link.url), "Bob", &proof(PASSWORD)).await.unwrap();
     let bob = app.broker.session(bob.expose()).await.unwrap().unwrap();
     let anna: KeyId = app.broker.operator(&app.admin, "Anna").await.unwrap().id;
     let refused = |result: Result<(), Error>| matches!(result, Err(Error::Forbidden(Scope::Admin)));
@@ -165,7 +169,7 @@ async fn only_administrators_change_others_and_one_always_stays() {
     app.broker.end_sessions(&again.caller, &anna, None).await.unwrap();
     assert_eq!(app.count("SELECT count(*) FROM console_sessions"), 0, "Bob's ended when he was promoted");
     let reset = app.broker.operator_link(&app.admin, For::Reset(anna.clone())).await.unwrap();
-    app.broker.join(&token(&reset.url), "ignored", &Secret::new("another horse battery")).await.unwrap();
+    app.broker.join(&token(&reset.url), "ignored", &proof("another horse battery")).await.unwrap();
     app.broker.sign_in("Anna", &Secret::new("another horse battery")).await.unwrap();
     app.broker.remove_operator(&app.admin, &anna).await.unwrap();
     assert_eq!(app.count("SELECT count(*) FROM console_sessions"), 0, "Anna's ended with her");
@@ -222,4 +226,6 @@ async fn a_list_is_narrowed_by_provider_tag_and_text() {
         (counts.of("draft"), counts.of("connected"), counts.integrations, counts.sources, counts.keys),
         (3, 0, 1, 0, 1)
     );
+    let tallies = app.broker.tallies(&app.admin).await.unwrap();
+    assert_eq!((tallies.connections, tallies.integrations, tallies.sources, tallies.keys), (3, 1, 0, 1));
 }

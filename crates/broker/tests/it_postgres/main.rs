@@ -37,6 +37,8 @@ mod learning;
 mod logs;
 #[path = "../it/operators.rs"]
 mod operators;
+#[path = "../it/passkeys.rs"]
+mod passkeys;
 #[path = "../it/postgres.rs"]
 mod postgres;
 #[path = "../it/recovery.rs"]

@@ -7,7 +7,7 @@
 //   data-dialog[="panel"]   link: its <main> in a dialog       data-part="NAME"    replaced when the page changes on the server
 //   data-events="URL"       body: server-sent events           data-submit         its form is sent on change
 //   data-file="#id"         file: its text goes there          data-as="url"       of it: as a data URL
-//   data-stay               link in a dialog: stays in it
+//   data-stay               link in a dialog: stays in it      data-again          this answer asks who it is: a page of its own
 
 const $ = (selector, within = document) => within.querySelector(selector);
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -258,6 +258,8 @@ function show(link, main, url) {
     button?.removeAttribute('aria-busy');
     const next = got?.status >= 400 && got.document && $('main', got.document);
     if (!got?.document) tell(words.offline, 'bad');
+    // Who it is must be shown again: on a page of its own, which can ask for a passkey.
+    else if (next && $('[data-again]', next)) { form.action = form.getAttribute('action') || from; form.submit(); }
     else if (next) put(next, from);
     else if (got.made) { dialog.close(); choose(link, got.made); }
     else { dialog.remove(); location.href = got.url; }

@@ -19,7 +19,7 @@ pub(crate) enum Operator {
         /// What somebody new may do: read, manage, call, admin; may be repeated [default: admin]
         #[arg(long = "scope", value_name = "SCOPE", conflicts_with = "reset")]
         scopes: Vec<String>,
-        /// For this operator, by name or id, who chooses a new password
+        /// For this operator, by name or id, who chooses anew how to sign in
         #[arg(long, value_name = "OPERATOR")]
         reset: Option<String>,
     },

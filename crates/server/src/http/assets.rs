@@ -19,10 +19,11 @@ const FOR_EVER: &str = "public, max-age=31536000, immutable";
 const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
-const ASSETS: [Asset; 3] = [
+const ASSETS: [Asset; 4] = [
     Asset { stem: "keyholder", ending: "css", text: include_str!("../assets/keyholder.css"), kind: CSS },
     Asset { stem: "console", ending: "css", text: include_str!("../assets/console.css"), kind: CSS },
     Asset { stem: "console", ending: "js", text: include_str!("../assets/console.js"), kind: JS },
+    Asset { stem: "passkey", ending: "js", text: include_str!("../assets/passkey.js"), kind: JS },
 ];
 
 impl Asset {
@@ -42,6 +43,11 @@ pub(super) fn style_path() -> String {
 /// Paths of the console's style and script.
 pub(super) fn console_paths() -> (String, String) {
     (ASSETS[1].path(), ASSETS[2].path())
+}
+
+/// Path of the script that asks browsers for passkeys.
+pub(super) fn passkey_path() -> String {
+    ASSETS[3].path()
 }
 
 pub(super) async fn file(InPath(file): InPath) -> Result<Response, ApiError> {

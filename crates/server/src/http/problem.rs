@@ -110,6 +110,8 @@ pub enum Refusal {
     SignedOut,
     /// A form of the console from another session.
     StaleForm,
+    /// A dangerous form of the console from somebody who hasn't shown for a while who they are.
+    ProveAgain,
 }
 
 impl Problem {
@@ -186,6 +188,12 @@ impl Problem {
                 "stale_form",
                 "This form is out of date",
                 "nothing was done: somebody signed out or in since it was opened; open its page again",
+            ),
+            Refusal::ProveAgain => Self::new(
+                StatusCode::FORBIDDEN,
+                "prove_again",
+                "Confirm that it is you",
+                "nothing was done: give your password or passkey again",
             ),
         }
     }

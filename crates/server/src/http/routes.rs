@@ -27,6 +27,8 @@ pub struct Route {
     pub scope: Option<Scope>,
     /// A page of the console: what whoever is signed in must be allowed.
     pub person: Option<Scope>,
+    /// A form that asks for the password or passkey again, where that is more than ten minutes ago.
+    pub dangerous: bool,
     /// Stands in the OpenAPI document.
     pub documented: bool,
     /// One line for the documentation.
@@ -106,7 +108,7 @@ pub fn table() -> Vec<Route> {
         post("/v1/keys", Admin, keys::create, "Make an API key; it is shown this once").takes::<keys::NewKeyBody>().creates::<keys::KeyBody>(),
         delete("/v1/keys/{key}", Admin, keys::revoke, "Revoke an API key").answers::<keys::KeyBody>(),
 
-        post("/v1/operators/links", Admin, operators::link, "Make a link by which a person becomes an operator of the console, or chooses a new password").takes::<operators::OperatorLinkRequest>().creates::<operators::OperatorLinkBody>(),
+        post("/v1/operators/links", Admin, operators::link, "Make a link by which a person becomes an operator of the console, or chooses anew how to sign in").takes::<operators::OperatorLinkRequest>().creates::<operators::OperatorLinkBody>(),
 
         get("/v1/audit", Admin, operations::audit, "Read the audit").query(AUDIT).answers::<operations::AuditList>(),
         get("/v1/advice", Read, advice::advice, "What security recommendations say about what is set up here").answers::<advice::AdviceList>(),
@@ -142,7 +144,9 @@ fn pages_of_frame() -> Vec<Route> {
         public("get", "/", sign_in::root, "To the console"),
         public("get", "/console/welcome/{token}", sign_in::welcome, "Becoming an operator"),
         public("post", "/console/welcome/{token}", sign_in::join, "Becoming an operator"),
+        public("post", "/console/welcome/{token}/passkey", console::passkeys::to_join, "The question for a passkey"),
         public("get", "/console/sign-in", sign_in::page, "Signing in"),
+        public("post", "/console/sign-in/passkey", console::passkeys::to_sign_in, "The question for a passkey"),
         public("post", "/console/sign-in", sign_in::sign_in, "Signing in"),
         view("post", "/console/sign-out", Read, sign_in::sign_out, "Signing out"),
         view("post", "/console/theme", Read, sign_in::theme, "Light or dark"),
@@ -176,7 +180,7 @@ fn pages_of_setup() -> Vec<Route> {
         view("get", "/console/integrations/{integration}/upgrade", Manage, integration::upgrade, "What a newer definition changes"),
         view("post", "/console/integrations/{integration}/upgrade", Manage, integration::upgrade_now, "Putting an integration on it"),
         view("get", "/console/integrations/{integration}/remove", Manage, integration::remove, "Before an integration is removed"),
-        view("post", "/console/integrations/{integration}/remove", Manage, integration::remove_now, "Removing an integration"),
+        dangerous("/console/integrations/{integration}/remove", Manage, integration::remove_now, "Removing an integration"),
     ]
 }
 
@@ -191,9 +195,9 @@ fn pages_of_use() -> Vec<Route> {
         view("get", "/console/connections/{connection}/authorize", Manage, connection::authorize_page, "Consent"),
         view("post", "/console/connections/{connection}/authorize", Manage, connection::authorize, "Consent"),
         view("get", "/console/connections/{connection}/disconnect", Manage, connection::disconnect_page, "Disconnecting"),
-        view("post", "/console/connections/{connection}/disconnect", Manage, connection::disconnect, "Disconnecting"),
+        dangerous("/console/connections/{connection}/disconnect", Manage, connection::disconnect, "Disconnecting"),
         view("get", "/console/connections/{connection}/remove", Manage, connection::remove_page, "Removing"),
-        view("post", "/console/connections/{connection}/remove", Manage, connection::remove, "Removing"),
+        dangerous("/console/connections/{connection}/remove", Manage, connection::remove, "Removing"),
         view("get", "/console/connections/{connection}/redirect", Read, connection::redirect, "Comparing redirect URIs"),
         view("get", "/console/connections/{connection}/test", Manage, test::page, "Testing"),
         view("post", "/console/connections/{connection}/test", Manage, test::run, "Testing"),
@@ -205,7 +209,7 @@ fn pages_of_use() -> Vec<Route> {
 #[rustfmt::skip]
 fn pages_of_operation() -> Vec<Route> {
     use Scope::{Admin, Call, Manage, Read};
-    use console::{advice, audit, callers, people, settings, sources, usage, you};
+    use console::{advice, audit, callers, passkeys, people, settings, sources, usage, you};
     vec![
         view("get", "/console/sources", Read, sources::list, "Data sources"),
         view("get", "/console/sources/new", Manage, sources::new, "The form for a data source"),
@@ -225,9 +229,9 @@ fn pages_of_operation() -> Vec<Route> {
         view("post", "/console/sources/{source}/requests/{request}/run", Call, sources::runner::run, "Run a request"),
         view("get", "/console/callers", Admin, callers::list, "Keys"),
         view("get", "/console/callers/new", Admin, callers::new, "The form for a key"),
-        view("post", "/console/callers/new", Admin, callers::create, "Make a key"),
+        dangerous("/console/callers/new", Admin, callers::create, "Make a key"),
         view("get", "/console/callers/{key}/revoke", Admin, callers::ask_revoke, "Whether to revoke it"),
-        view("post", "/console/callers/{key}/revoke", Admin, callers::revoke, "Revoke a key"),
+        dangerous("/console/callers/{key}/revoke", Admin, callers::revoke, "Revoke a key"),
         view("get", "/console/audit", Admin, audit::page, "The audit"),
         view("get", "/console/audit.csv", Admin, audit::csv, "The audit as CSV"),
         view("get", "/console/audit.jsonl", Admin, audit::json, "The audit as JSON lines"),
@@ -236,16 +240,21 @@ fn pages_of_operation() -> Vec<Route> {
         view("post", "/console/advice/dismiss", Manage, advice::dismiss, "Put advice aside"),
         view("get", "/console/settings", Read, settings::page, "Settings"),
         view("get", "/console/settings/password", Read, you::password_form, "The form for one's own password"),
-        view("post", "/console/settings/password", Read, you::password, "Change one's own password"),
+        dangerous("/console/settings/password", Read, you::password, "Change one's own password"),
+        view("post", "/console/settings/passkey", Read, passkeys::to_add_or_prove, "The question for a passkey"),
+        view("get", "/console/settings/passkeys/new", Read, passkeys::form, "The form for a passkey"),
+        dangerous("/console/settings/passkeys/new", Read, passkeys::add, "Add a passkey"),
+        view("get", "/console/settings/passkeys/{passkey}/remove", Read, passkeys::ask_remove, "Whether to remove a passkey"),
+        dangerous("/console/settings/passkeys/{passkey}/remove", Read, passkeys::remove, "Remove a passkey"),
         view("post", "/console/settings/sessions", Read, you::sign_out_everywhere, "Sign out everywhere"),
         view("get", "/console/settings/people/new", Admin, people::invite_form, "The form to invite somebody"),
-        view("post", "/console/settings/people/new", Admin, people::invite, "Invite somebody"),
+        dangerous("/console/settings/people/new", Admin, people::invite, "Invite somebody"),
         view("get", "/console/settings/people/{person}/role", Admin, people::role_form, "The form of somebody's role"),
-        view("post", "/console/settings/people/{person}/role", Admin, people::role, "Change somebody's role"),
+        dangerous("/console/settings/people/{person}/role", Admin, people::role, "Change somebody's role"),
         view("get", "/console/settings/people/{person}/link", Admin, people::ask_link, "Whether to make a link for somebody"),
-        view("post", "/console/settings/people/{person}/link", Admin, people::link, "Make a link for somebody"),
+        dangerous("/console/settings/people/{person}/link", Admin, people::link, "Make a link for somebody"),
         view("get", "/console/settings/people/{person}/remove", Admin, people::ask_remove, "Whether to remove somebody"),
-        view("post", "/console/settings/people/{person}/remove", Admin, people::remove, "Remove somebody"),
+        dangerous("/console/settings/people/{person}/remove", Admin, people::remove, "Remove somebody"),
         view("post", "/console/settings/{section}", Admin, settings::change, "Change settings"),
     ]
 }
@@ -332,7 +341,8 @@ pub(super) fn router(app: App) -> Router {
                 if route.method == "any" { handler.layer(asks_for_key) } else { handler.route_layer(asks_for_key) };
         }
         if let Some(scope) = route.person {
-            handler = handler.route_layer(from_fn_with_state((app.clone(), scope), session::layer));
+            let guard = session::Guard { scope, dangerous: route.dangerous };
+            handler = handler.route_layer(from_fn_with_state((app.clone(), guard), session::layer));
         }
         router = router.route(route.path, handler);
     }
@@ -428,6 +438,15 @@ where
     Route { person: Some(person), ..public(method, path, handler, summary) }
 }
 
+/// A form of the console that could do harm in other hands.
+fn dangerous<H, T>(path: &'static str, person: Scope, handler: H, summary: &'static str) -> Route
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    Route { dangerous: true, ..view("post", path, person, handler, summary) }
+}
+
 /// A page of the console for whoever isn't signed in yet.
 fn public<H, T>(method: &'static str, path: &'static str, handler: H, summary: &'static str) -> Route
 where
@@ -449,6 +468,7 @@ fn route(
         path,
         scope,
         person: None,
+        dangerous: false,
         documented: true,
         summary,
         input: None,

@@ -87,6 +87,17 @@ impl App {
         (Self::on(auto_approving(), Clock::Manual(clock.clone()), |_| ()).await, clock)
     }
 
+    /// A server under a name, as passkeys need it: its URL has `localhost`.
+    pub async fn named() -> Self {
+        Self::configured(by_name).await
+    }
+
+    /// The same, on a clock that moves only when the test moves it.
+    pub async fn named_on_a_clock() -> (Self, ManualClock) {
+        let clock = ManualClock::starting_at(Clock::System.now_ms());
+        (Self::on(auto_approving(), Clock::Manual(clock.clone()), by_name).await, clock)
+    }
+
     /// A server that judges slow and silent clients by a clock that moves only when the test moves it.
     pub async fn watching_clients() -> (Self, ManualClock) {
         let clock = ManualClock::starting_at(0);
@@ -261,8 +272,13 @@ pub async fn serve(config: Config, clock: Clock) -> (String, String) {
 async fn serve_by(config: Config, clock: Clock, clients: Clock) -> (String, String, Broker) {
     let listener = TcpListener::bind(config.listen).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let config = config.bound(address);
-    assert_eq!(config.public_url.as_str(), format!("http://{address}/"), "the public URL follows the bound port");
+    let mut config = config.bound(address);
+    if config.public_url.host_str() == Some("localhost") {
+        config.public_url.set_port(Some(address.port())).unwrap();
+    } else {
+        assert_eq!(config.public_url.as_str(), format!("http://{address}/"), "the public URL follows the bound port");
+    }
+    let url = config.public_url.as_str().trim_end_matches('/').to_owned();
     let opened = match clock {
         Clock::System => config.open_broker().await.unwrap(),
         Clock::Manual(_) => {
@@ -282,7 +298,11 @@ async fn serve_by(config: Config, clock: Clock, clients: Clock) -> (String, Stri
     let key_file = opened.broker.ensure_admin_key().await.unwrap();
     let broker = opened.broker.clone();
     tokio::spawn(keyholder::http::run_by(clients, opened.broker, listener, std::future::pending()));
-    (format!("http://{address}"), std::fs::read_to_string(key_file).unwrap().trim().to_owned(), broker)
+    (url, std::fs::read_to_string(key_file).unwrap().trim().to_owned(), broker)
+}
+
+fn by_name(config: &mut Config) {
+    config.public_url = "http://localhost/".parse().unwrap();
 }
 
 /// Any redirect URI, and alice allows everything at once.

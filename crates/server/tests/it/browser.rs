@@ -207,10 +207,22 @@ impl Browser {
         (hosts.collect(), seen["bytes"].as_u64().unwrap_or(0))
     }
 
-    /// A device of this person that can hold passkeys, and says yes by itself.
+    /// A new device of this person that can hold passkeys, and says yes by itself; the one before is gone.
     #[track_caller]
     pub fn authenticator(&self) {
         self.ask(json!({ "do": "authenticator" }));
+    }
+
+    /// The passkeys that the newest device holds, with their private keys.
+    #[track_caller]
+    pub fn passkeys(&self) -> Value {
+        self.ask(json!({ "do": "passkeys" }))
+    }
+
+    /// Puts these in place of the passkeys that the newest device holds.
+    #[track_caller]
+    pub fn put_passkeys(&self, passkeys: &Value) {
+        self.ask(json!({ "do": "put_passkeys", "passkeys": passkeys }));
     }
 
     /// Somebody whose browser runs no scripts.

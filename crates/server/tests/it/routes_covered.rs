@@ -161,3 +161,49 @@ async fn each_page_lets_in_whoever_may_and_nobody_else() {
         assert!(!matches!(status, 401 | 403 | 405 | 500), "{place}: {status} for whoever may {scope}");
     }
 }
+
+/// What a session that somebody left open can't do: every form that gives access away or ends it, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn dangerous_forms_ask_again_after_ten_minutes() {
+    const DANGEROUS: [&str; 12] = [
+        "/console/callers/new",
+        "/console/callers/{key}/revoke",
+        "/console/connections/{connection}/disconnect",
+        "/console/connections/{connection}/remove",
+        "/console/integrations/{integration}/remove",
+        "/console/settings/passkeys/new",
+        "/console/settings/passkeys/{passkey}/remove",
+        "/console/settings/password",
+        "/console/settings/people/new",
+        "/console/settings/people/{person}/link",
+        "/console/settings/people/{person}/remove",
+        "/console/settings/people/{person}/role",
+    ];
+    let (app, clock) = App::on_a_clock().await;
+    let (person, csrf) = signed_in(&app, &["admin"]).await;
+    clock.advance(std::time::Duration::from_secs(601));
+    let mut asking = Vec::new();
+    for route in table().iter().filter(|route| route.person.is_some() && route.method == "post") {
+        // These end the session, or its server's peace.
+        if ["/console/sign-out", "/console/settings/sessions"].contains(&route.path) {
+            continue;
+        }
+        let path = path(route);
+        let asked = person.post(&path, &[("csrf", &csrf), ("name", "kept")]).await;
+        let asks = asked.text().contains("Confirm that it is you");
+        assert_eq!(asks, route.dangerous, "{path}");
+        if asks {
+            assert_eq!(asked.status, 403, "{path}");
+            assert!(asked.text().contains("<input type=\"hidden\" name=\"name\" value=\"kept\">"), "{path}");
+            let guess = [("csrf", "x"), ("again.password", "correct horse battery")];
+            assert_eq!(person.post(&path, &guess).await.status, 403, "{path}: another page's form tries no password");
+            asking.push(route.path);
+        }
+    }
+    asking.sort_unstable();
+    assert_eq!(asking, DANGEROUS);
+    let form = [("csrf", csrf.as_str()), ("again.password", "correct horse battery"), ("role", "viewer")];
+    assert_eq!(person.post("/console/settings/people/new", &form).await.status, 200);
+    let refused = app.audit().await.iter().filter(|row| row["action"] == "operator.prove").count();
+    assert_eq!(refused, 1, "the right one alone was looked at");
+}

@@ -22,7 +22,7 @@ pub struct OperatorLinkRequest {
     /// What somebody new may do: `read`, `manage`, `call`, `admin`; everything when not given.
     #[serde(default)]
     scopes: Vec<String>,
-    /// Name or id of an operator who shall choose a new password.
+    /// Name or id of an operator who shall choose anew how to sign in.
     reset: Option<String>,
 }
 

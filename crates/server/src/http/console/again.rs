@@ -41,14 +41,15 @@ pub(super) struct Kept {
 
 impl Kept {
     /// Of a form as it was posted.
-    fn of_posted(form: &Pairs) -> Self {
+    pub(super) fn of_posted(form: &Pairs) -> Self {
         let said = form.all("secrets");
         let is_secret = |name: &str| {
             let lower = name.to_lowercase();
             said.iter().any(|it| it == name) || SECRET.iter().any(|word| lower.ends_with(word))
         };
         let mut kept = Self::default();
-        for (name, value) in form.iter().filter(|(name, _)| !matches!(*name, "csrf" | "secrets")) {
+        let ours = |name: &str| matches!(name, "csrf" | "secrets") || name.starts_with(super::proof::FIELDS);
+        for (name, value) in form.iter().filter(|(name, _)| !ours(name)) {
             match is_secret(name) {
                 false => kept.pairs.push((name.to_owned(), value.to_owned())),
                 true if value.is_empty() => {}
@@ -71,7 +72,7 @@ impl Kept {
 }
 
 /// The page for a form that came too late.
-pub(super) async fn signed_out(path: String, request: Request) -> Response {
+pub(super) async fn signed_out(app: &App, path: String, request: Request) -> Response {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
     let is_form = kind.starts_with("application/x-www-form-urlencoded");
     let body = match is_form {
@@ -85,7 +86,7 @@ pub(super) async fn signed_out(path: String, request: Request) -> Response {
         Err(ApiError(_)) => return render::problem_alone(&problem),
     };
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::OK);
-    super::sign_in::sign_in_page(status, "", places::within(&path), None, kept)
+    super::sign_in::sign_in_page(app, status, "", places::within(&path), None, kept)
 }
 
 #[derive(Template)]
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     fn secrets_are_not_kept() {
-        let form = Pairs::read(b"csrf=x&name=crm&client_secret=hush&variables.door=1234&secrets=variables.door&password=&scopes=a&scopes=b&Api-Key=z");
+        let form = Pairs::read(b"csrf=x&again.password=hush&name=crm&client_secret=hush&variables.door=1234&secrets=variables.door&password=&scopes=a&scopes=b&Api-Key=z");
         let kept = Kept::of_posted(&form);
         let names: Vec<_> = kept.pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(names, ["name=crm", "scopes=a", "scopes=b"]);

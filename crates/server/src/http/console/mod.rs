@@ -1,6 +1,6 @@
 //! The console: pages for people. A page is a handler: it reads the request, calls the broker once, shapes what its template gets, and renders it.
 //!
-//! `session` stands in front of every page: who is signed in, what they may do. `forms` reads and shows forms, `render` answers, `places` knows the
+//! `session` stands in front of every page: who is signed in, what they may do; `proof` in front of dangerous forms. `forms` reads and shows forms, `render` answers, `places` knows the
 //! addresses, `words` what is said in more than one place. What a template gets is ready: it decides nothing but layout.
 
 pub(in crate::http) mod advice;
@@ -17,8 +17,10 @@ pub(in crate::http) mod home;
 pub(in crate::http) mod import;
 pub(in crate::http) mod integration;
 pub(in crate::http) mod integrations;
+pub(in crate::http) mod passkeys;
 pub(in crate::http) mod people;
 pub(in crate::http) mod places;
+mod proof;
 pub(in crate::http) mod render;
 pub(in crate::http) mod sandbox;
 pub(in crate::http) mod session;
@@ -33,8 +35,10 @@ pub(in crate::http) mod you;
 
 use std::collections::BTreeMap;
 
+use keyholder_broker::Tallies;
 use keyholder_broker::model::{Said, Scope, Theme};
 
+use super::problem::Problem;
 use super::{App, assets};
 use session::Person;
 use words::Words;
@@ -67,6 +71,8 @@ pub(in crate::http) struct MenuItem {
     pub(in crate::http) label: &'static str,
     /// This page belongs to it.
     pub(in crate::http) here: bool,
+    /// How many there are, where there are some; of a thousand on it says no more.
+    pub(in crate::http) count: Option<String>,
 }
 
 /// The parts of the console.
@@ -113,6 +119,21 @@ impl Menu {
         }
     }
 
+    fn count(self, of: &Tallies) -> Option<String> {
+        let count = match self {
+            Menu::Connections => of.connections,
+            Menu::Integrations => of.integrations,
+            Menu::Sources => of.sources,
+            Menu::Callers => of.keys,
+            _ => 0,
+        };
+        match count {
+            0 => None,
+            1..1000 => Some(count.to_string()),
+            _ => Some("1000+".to_owned()),
+        }
+    }
+
     fn href(self) -> &'static str {
         match self {
             Menu::Home => places::HOME,
@@ -136,7 +157,16 @@ pub(in crate::http) type Pages = BTreeMap<&'static str, Scope>;
 pub(in crate::http) async fn frame<'a>(app: &App, person: &'a Person, here: Menu) -> Frame<'a> {
     let (style, script) = assets::console_paths();
     let may = |menu: &Menu| app.pages.get(menu.href()).is_some_and(|scope| person.may(*scope));
-    let shown = |menu: Menu| MenuItem { href: menu.href(), label: menu.label(), here: menu == here };
+    let tallies = app.broker.tallies(&person.caller).await.unwrap_or_else(|error| {
+        Problem::of(&error).log();
+        Tallies::default()
+    });
+    let shown = |menu: Menu| MenuItem {
+        href: menu.href(),
+        label: menu.label(),
+        here: menu == here,
+        count: menu.count(&tallies),
+    };
     Frame {
         style,
         script,

@@ -14,6 +14,7 @@ use super::super::input::InPath;
 use super::super::problem::ApiError;
 use super::callers::good;
 use super::forms::{Field, Posted, Time, Wrong};
+use super::passkeys::PasskeyButton;
 use super::session::Person;
 use super::{Frame, Menu, frame, places, render};
 
@@ -56,8 +57,9 @@ pub(super) fn role_of(scopes: &BTreeSet<Scope>) -> String {
 /// A field to choose a role in; `other`: scopes that no role has, which may stay.
 fn role_field(chosen: &str, other: Option<String>) -> Field {
     let other = other.map(|words| (String::new(), format!("As it is: {words}")));
-    let roles = ROLES.iter().map(|role| (role.word.to_owned(), format!("{}: {}", role.label, role.meaning)));
-    Field::text("role", "Role", "").value(chosen).choices(other.into_iter().chain(roles))
+    let roles = ROLES.iter().map(|role| (role.word.to_owned(), role.label.to_owned()));
+    let help: Vec<_> = ROLES.iter().map(|role| format!("{}: {}.", role.label, role.meaning)).collect();
+    Field::text("role", "Role", help.join(" ")).value(chosen).choices(other.into_iter().chain(roles))
 }
 
 /// Somebody in the list.
@@ -87,7 +89,13 @@ pub(super) async fn list(app: &App, person: &Person) -> Result<Vec<Listed>, ApiE
 
 /// How somebody signs in, in words.
 pub(super) fn ways(operator: &Operator) -> String {
-    if operator.has_password { "password".to_owned() } else { "nothing yet".to_owned() }
+    let passkeys = match operator.passkeys {
+        0 => None,
+        1 => Some("a passkey".to_owned()),
+        many => Some(format!("{many} passkeys")),
+    };
+    let all: Vec<_> = operator.has_password.then(|| "password".to_owned()).into_iter().chain(passkeys).collect();
+    all.join(", ")
 }
 
 /// A form of a few rows.
@@ -100,6 +108,8 @@ pub(super) struct SmallForm<'a> {
     pub(super) fields: Vec<Field>,
     pub(super) wrong: Vec<Wrong>,
     pub(super) button: &'static str,
+    /// In place of the button.
+    pub(super) passkey: Option<PasskeyButton>,
 }
 
 #[derive(Template)]
@@ -123,6 +133,7 @@ pub(in crate::http) async fn invite_form(State(app): State<App>, person: Person)
         fields: vec![role_field("viewer", None)],
         wrong: Vec::new(),
         button: "Make the link",
+        passkey: None,
     };
     render::page(&person, StatusCode::OK, &form)
 }
@@ -161,6 +172,7 @@ pub(in crate::http) async fn role_form(
         fields: vec![role_field(role.map_or("", |role| role.word), other)],
         wrong: Vec::new(),
         button: "Change the role",
+        passkey: None,
     };
     Ok(render::page(&person, StatusCode::OK, &form))
 }

@@ -16,6 +16,10 @@ pub(in crate::http) const AUDIT_JSON: &str = "/console/audit.jsonl";
 pub(in crate::http) const USAGE: &str = "/console/usage";
 pub(in crate::http) const ADVICE: &str = "/console/advice";
 pub(in crate::http) const SETTINGS: &str = "/console/settings";
+pub(in crate::http) const PASSKEYS: &str = "/console/settings/passkeys";
+/// Where `passkey.js` gets its questions: of who signs in, of who is signed in.
+pub(in crate::http) const SIGN_IN_QUESTION: &str = "/console/sign-in/passkey";
+pub(in crate::http) const PASSKEY_QUESTION: &str = "/console/settings/passkey";
 /// Where settings speak of whoever reads them.
 pub(in crate::http) const YOU: &str = "/console/settings#you";
 /// And of all.
@@ -65,6 +69,11 @@ pub(in crate::http) fn events(connection: Option<&str>) -> String {
 /// Where somebody becomes an operator.
 pub(in crate::http) fn welcome(token: &str) -> String {
     below("/console/welcome", token)
+}
+
+/// And where `passkey.js` gets its question there.
+pub(in crate::http) fn welcome_question(token: &str) -> String {
+    format!("{}/passkey", welcome(token))
 }
 
 /// Where to sign in, and go on from there.

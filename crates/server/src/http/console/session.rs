@@ -14,7 +14,7 @@ use keyholder_oauth::Secret;
 use super::super::App;
 use super::super::origin::{Cookie, canonical, is_cross_site};
 use super::super::problem::{ApiError, Problem, Refusal};
-use super::{again, places, render};
+use super::{again, places, proof, render};
 
 /// The session's cookie. Strict: nothing that another site begins is done as somebody who is signed in here.
 pub(in crate::http) const COOKIE: Cookie =
@@ -34,6 +34,8 @@ pub(in crate::http) struct Person {
     pub(in crate::http) path: String,
     /// When they signed in, Unix milliseconds.
     pub(in crate::http) since: i64,
+    /// They have shown who they are in the last ten minutes.
+    pub(in crate::http) proved: bool,
     token: Secret,
     /// There is something to be said on this page.
     has_said: bool,
@@ -67,12 +69,17 @@ impl Person {
     }
 }
 
+/// What is asked of whoever opens a page or sends a form.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct Guard {
+    /// What they must be allowed.
+    pub(in crate::http) scope: Scope,
+    /// It is dangerous: they must have shown who they are in the last ten minutes.
+    pub(in crate::http) dangerous: bool,
+}
+
 /// Lets nobody through who isn't signed in or may not; turns problems into pages, and keeps what the next page shall say.
-pub(in crate::http) async fn layer(
-    State((app, scope)): State<(App, Scope)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub(in crate::http) async fn layer(State((app, guard)): State<(App, Guard)>, request: Request, next: Next) -> Response {
     let path = request.uri().path_and_query().map_or(places::HOME, |it| it.as_str()).to_owned();
     let posted = request.method() == Method::POST;
     if !posted && let Some(elsewhere) = canonical(&app, request.headers(), &path) {
@@ -81,17 +88,27 @@ pub(in crate::http) async fn layer(
     if posted && is_cross_site(&app, request.headers()) {
         return refused_alone(&Refusal::CrossSite);
     }
-    let person = match person(&app, request.headers(), path.clone()).await {
+    let mut person = match person(&app, request.headers(), path.clone()).await {
         Ok(Some(person)) => person,
-        Ok(None) if posted => return again::signed_out(path, request).await,
+        Ok(None) if posted => return again::signed_out(&app, path, request).await,
         Ok(None) => return render::to(places::sign_in(places::within(&path))),
         Err(error) => return refused_by(&error),
     };
-    if let Err(error) = app.broker.require(&person.caller, scope) {
+    if let Err(error) = app.broker.require(&person.caller, guard.scope) {
         return paged(&app, &person, ApiError::from(error)).await;
     }
-    request.extensions_mut().insert(person.clone());
-    let mut response = next.run(request).await;
+    let passed = match guard.dangerous && !person.proved {
+        true => proof::pass(&app, &person, request).await,
+        false => Ok(request),
+    };
+    let mut response = match passed {
+        Ok(mut request) => {
+            person.proved |= guard.dangerous;
+            request.extensions_mut().insert(person.clone());
+            next.run(request).await
+        }
+        Err(asking) => asking,
+    };
     if let Some(said) = response.extensions_mut().remove::<Said>() {
         person.said(&app, said).await;
     }
@@ -122,7 +139,7 @@ fn refused_by(error: &Error) -> Response {
 pub(super) async fn person(app: &App, headers: &HeaderMap, path: String) -> Result<Option<Person>, Error> {
     let Some(token) = COOKIE.read(app, headers) else { return Ok(None) };
     let Some(found) = app.broker.session(&token).await? else { return Ok(None) };
-    let SignedIn { operator, caller, csrf, has_said, since } = found;
+    let SignedIn { operator, caller, csrf, has_said, since, proved } = found;
     let has_said = has_said && !headers.contains_key(PART);
     Ok(Some(Person {
         caller,
@@ -131,6 +148,7 @@ pub(super) async fn person(app: &App, headers: &HeaderMap, path: String) -> Resu
         theme: operator.theme,
         path,
         since,
+        proved,
         token: Secret::new(token),
         has_said,
     }))

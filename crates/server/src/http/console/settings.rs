@@ -15,14 +15,17 @@ use super::super::problem::{ApiError, Refusal};
 use super::callers::good;
 use super::forms::{Field, Pairs, Posted, Time, Wrong, mark, wrongs};
 use super::session::Person;
-use super::{Frame, Menu, frame, people, places, render};
+use super::{Frame, Menu, frame, passkeys, people, places, render};
 
 #[derive(Template)]
 #[template(path = "console/settings.html")]
 struct Settings<'a> {
     page: Frame<'a>,
     role: String,
-    ways: String,
+    has_password: bool,
+    passkeys: Vec<passkeys::Shown>,
+    /// Why there can be none.
+    no_passkeys: Option<String>,
     since: Time,
     admin: Option<Admin>,
 }
@@ -137,7 +140,9 @@ async fn show(
     let template = Settings {
         page: frame(app, person, Menu::Settings).await,
         role: people::role_of(&person.caller.scopes),
-        ways: people::ways(&app.broker.operator(&person.caller, person.caller.key.as_str()).await?),
+        has_password: app.broker.operator(&person.caller, person.caller.key.as_str()).await?.has_password,
+        passkeys: app.broker.passkeys(&person.caller).await?.into_iter().map(Into::into).collect(),
+        no_passkeys: app.broker.passkeys_possible().err(),
         since: Time::at(person.since),
         admin,
     };

@@ -4,8 +4,8 @@ use askama::Template;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{HeaderMap, StatusCode, header};
-use keyholder_broker::Error;
 use keyholder_broker::model::{For, Theme};
+use keyholder_broker::{Error, Proof};
 use keyholder_oauth::Secret;
 use serde::Deserialize;
 
@@ -15,6 +15,7 @@ use super::super::problem::{ApiError, Problem, Refusal};
 use super::super::{App, assets};
 use super::again::{self, Kept};
 use super::forms::{Field, Pairs, Posted, Wrong, mark, wrongs};
+use super::passkeys::PasskeyButton;
 use super::session::{COOKIE, Person, person, signed_in};
 use super::words::ENGLISH;
 use super::{places, render};
@@ -26,9 +27,10 @@ const MOST_POSTED: usize = 4 * again::MOST;
 #[template(path = "console/welcome.html")]
 struct Welcome {
     style: String,
-    /// Somebody who chooses a new password has a name.
+    /// Somebody who chooses anew how to sign in has a name.
     name: Option<Field>,
     password: Field,
+    passkey: PasskeyButton,
     wrong: Vec<Wrong>,
 }
 
@@ -38,6 +40,7 @@ struct SignIn {
     style: String,
     name: Field,
     password: Field,
+    passkey: PasskeyButton,
     next: String,
     wrong: Vec<Wrong>,
     kept: Kept,
@@ -50,7 +53,7 @@ pub(in crate::http) async fn welcome(State(app): State<App>, InPath(token): InPa
         return elsewhere;
     }
     match app.broker.read_operator_link(&token).await {
-        Ok(for_whom) => welcome_page(&for_whom, StatusCode::OK, "Owner", None),
+        Ok(for_whom) => welcome_page(&app, &token, &for_whom, StatusCode::OK, "Owner", None),
         Err(error) => refused(&Problem::of(&error)),
     }
 }
@@ -71,24 +74,36 @@ pub(in crate::http) async fn join(
         Err(response) => return response,
     };
     let password = form.secret("password").unwrap_or_else(|| Secret::new(""));
-    match app.broker.join(&token, form.one("name"), &password).await {
+    let proof = form.secret("passkey").map_or(Proof::Password(password), Proof::Passkey);
+    match app.broker.join(&token, form.one("name"), &proof).await {
         Ok(session) => signed_in(&app, &session, render::to(places::HOME)),
         Err(error) => match wrongs(&error) {
-            Some(_) => welcome_page(&for_whom, StatusCode::UNPROCESSABLE_ENTITY, form.one("name"), Some(&error)),
+            Some(_) => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                welcome_page(&app, &token, &for_whom, status, form.one("name"), Some(&error))
+            }
             None => refused(&Problem::of(&error)),
         },
     }
 }
 
-fn welcome_page(for_whom: &For, status: StatusCode, name: &str, error: Option<&Error>) -> Response {
+fn welcome_page(
+    app: &App,
+    token: &str,
+    for_whom: &For,
+    status: StatusCode,
+    name: &str,
+    error: Option<&Error>,
+) -> Response {
     let mut password = Field::text("password", "Password", ENGLISH.password_help).required().secret(false);
     let mut name =
         Field::text("name", "Your name", "Shown to the others here, and in the audit.").value(name).required();
     name.autocomplete = "username";
     let wrong = error.and_then(wrongs).unwrap_or_default();
-    let wrong = mark(&mut [&mut name, &mut password], &wrong);
+    let wrong = mark(&mut [&mut name, &mut password, &mut Field::text("passkey", "Passkey", "")], &wrong);
+    let passkey = PasskeyButton::join(app, token);
     let name = matches!(for_whom, For::New { .. }).then_some(name);
-    render::alone(status, &Welcome { style: assets::console_paths().0, name, password, wrong })
+    render::alone(status, &Welcome { style: assets::console_paths().0, name, password, passkey, wrong })
 }
 
 /// Where to go on after signing in.
@@ -110,7 +125,7 @@ pub(in crate::http) async fn page(
     }
     match person(&app, &headers, String::new()).await {
         Ok(Some(_)) => render::to(next),
-        Ok(None) => sign_in_page(StatusCode::OK, "", next, None, Kept::default()),
+        Ok(None) => sign_in_page(&app, StatusCode::OK, "", next, None, Kept::default()),
         Err(error) => refused(&Problem::of(&error)),
     }
 }
@@ -123,7 +138,11 @@ pub(in crate::http) async fn sign_in(State(app): State<App>, headers: HeaderMap,
     };
     let (name, next) = (form.one("name"), places::within(form.one("next")));
     let password = form.secret("password").unwrap_or_else(|| Secret::new(""));
-    match app.broker.sign_in(name, &password).await {
+    let session = match form.secret("passkey") {
+        Some(sent) => app.broker.sign_in_by_passkey(&sent).await,
+        None => app.broker.sign_in(name, &password).await,
+    };
+    match session {
         Ok(session) => {
             // Whoever was signed in here before isn't any more.
             if let Some(before) = COOKIE.read(&app, &headers)
@@ -138,22 +157,33 @@ pub(in crate::http) async fn sign_in(State(app): State<App>, headers: HeaderMap,
             }
         }
         Err(error) => match wrongs(&error) {
-            Some(_) => sign_in_page(StatusCode::UNPROCESSABLE_ENTITY, name, next, Some(&error), Kept::of_form(&form)),
+            Some(_) => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                sign_in_page(&app, status, name, next, Some(&error), Kept::of_form(&form))
+            }
             None => refused(&Problem::of(&error)),
         },
     }
 }
 
 /// The page to sign in on; `kept` is what somebody had posted who was signed out.
-pub(super) fn sign_in_page(status: StatusCode, name: &str, next: &str, error: Option<&Error>, kept: Kept) -> Response {
+pub(super) fn sign_in_page(
+    app: &App,
+    status: StatusCode,
+    name: &str,
+    next: &str,
+    error: Option<&Error>,
+    kept: Kept,
+) -> Response {
     let mut name = Field::text("name", "Name", "").value(name).required();
     name.autocomplete = "username";
     let mut password = Field::text("password", "Password", "").required().secret(false);
     password.autocomplete = "current-password";
     let wrong = error.and_then(wrongs).unwrap_or_default();
-    let wrong = mark(&mut [&mut name, &mut password], &wrong);
+    let wrong = mark(&mut [&mut name, &mut password, &mut Field::text("passkey", "Passkey", "")], &wrong);
+    let passkey = PasskeyButton::sign_in(app);
     let style = assets::console_paths().0;
-    render::alone(status, &SignIn { style, name, password, next: next.to_owned(), wrong, kept })
+    render::alone(status, &SignIn { style, name, password, passkey, next: next.to_owned(), wrong, kept })
 }
 
 /// A form of whoever isn't signed in: it must come from here.

@@ -19,6 +19,10 @@ pub(in crate::http) struct Words {
     pub(in crate::http) secrets_lost: &'static str,
     pub(in crate::http) unsaved: &'static str,
     pub(in crate::http) password_help: &'static str,
+    // What passkey.js says.
+    pub(in crate::http) passkey_failed: &'static str,
+    pub(in crate::http) passkey_none: &'static str,
+    pub(in crate::http) passkey_known: &'static str,
 }
 
 /// English.
@@ -38,4 +42,7 @@ pub(in crate::http) const ENGLISH: Words = Words {
     secrets_lost: "Secrets are never sent back to the browser: please type them again.",
     unsaved: "Not saved yet",
     password_help: "At least 12 characters; a few words that don't belong together are easy to keep in mind.",
+    passkey_failed: "That didn't work. Load the page again, and look whether this browser knows passkeys.",
+    passkey_none: "No passkey came: it was cancelled, or took too long, or there is none here. Try again, or choose another way.",
+    passkey_known: "This device has a passkey of yours already.",
 };

@@ -12,10 +12,11 @@ use super::callers::good;
 use super::forms::{Field, Posted, mark, wrongs};
 use super::people::SmallForm;
 use super::session::{COOKIE, Person};
-use super::{Menu, frame, places, render};
+use super::words::ENGLISH;
+use super::{Menu, frame, places, proof, render};
 
 /// `GET /console/settings/password`.
-pub(in crate::http) async fn password_form(State(app): State<App>, person: Person) -> Response {
+pub(in crate::http) async fn password_form(State(app): State<App>, person: Person) -> Result<Response, ApiError> {
     show_password(&app, &person, StatusCode::OK, &[]).await
 }
 
@@ -28,30 +29,38 @@ pub(in crate::http) async fn password(
     let password = Some(form.secret("password").unwrap_or_else(|| Secret::new("")));
     let edit = OperatorEdit { password, ..OperatorEdit::default() };
     match app.broker.edit_operator(&person.caller, &person.caller.key, edit, Some(person.token().expose())).await {
-        Ok(()) => Ok(render::moved(
-            places::YOU,
-            good("Your new password counts from now on; your other sessions have ended."),
-        )),
+        Ok(()) => {
+            let said = "Your new password counts from now on; your other sessions have ended.";
+            Ok(render::moved(places::YOU, good(said)))
+        }
         Err(error) => match wrongs(&error) {
-            Some(wrong) => Ok(show_password(&app, &person, StatusCode::UNPROCESSABLE_ENTITY, &wrong).await),
+            Some(wrong) => show_password(&app, &person, StatusCode::UNPROCESSABLE_ENTITY, &wrong).await,
             None => Err(error.into()),
         },
     }
 }
 
-async fn show_password(app: &App, person: &Person, status: StatusCode, wrong: &[FieldError]) -> Response {
-    let mut password =
-        Field::text("password", "New password", super::words::ENGLISH.password_help).required().secret(false);
+async fn show_password(
+    app: &App,
+    person: &Person,
+    status: StatusCode,
+    wrong: &[FieldError],
+) -> Result<Response, ApiError> {
+    let has_password = app.broker.operator(&person.caller, person.caller.key.as_str()).await?.has_password;
+    let mut password = Field::text("password", "New password", ENGLISH.password_help).required().secret(false);
     let wrong = mark(&mut [&mut password], wrong);
+    // Asked for at once, where it would be afterwards: the new one need not be typed twice then.
+    let now = if person.proved { None } else { proof::password_field(has_password) };
     let form = SmallForm {
         page: frame(app, person, Menu::Settings).await,
         title: "Your password".to_owned(),
         text: vec!["Your other sessions end; this one goes on.".to_owned()],
-        fields: vec![password],
+        fields: now.into_iter().chain([password]).collect(),
         wrong,
         button: "Save",
+        passkey: None,
     };
-    render::page(person, status, &form)
+    Ok(render::page(person, status, &form))
 }
 
 /// `POST /console/settings/sessions`: this one ends with the others.

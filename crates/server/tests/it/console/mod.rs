@@ -7,6 +7,7 @@ mod connection;
 mod form;
 mod import;
 mod lists;
+mod passkeys;
 mod records;
 mod screens;
 mod settings;

@@ -60,6 +60,7 @@ async fn all() {
         ("settings", "/console/settings"),
         ("invitation", "/console/settings/people/new"),
         ("password", "/console/settings/password"),
+        ("passkey-form", "/console/settings/passkeys/new"),
         // Last: from here on the provider refuses the client.
         ("failed-test", "/console/connections/crm/test"),
     ];
