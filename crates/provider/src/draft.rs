@@ -60,6 +60,10 @@ pub fn draft(metadata: &Metadata, api: Option<&ResourceMetadata>, id: &str) -> S
         let _ = writeln!(out, "nonce = {}", issuer.is_some());
         indicator(&mut out);
     }
+    if let Some(url) = device_url(metadata).filter(|_| grants(metadata).contains(&GrantKind::DeviceCode)) {
+        let _ = write!(out, "\n[device]\nurl = {}\n", quote(&url));
+        indicator(&mut out);
+    }
     out.push_str("\n[token]\n");
     endpoint(&mut out, metadata.token_endpoint.as_ref(), fallback);
     if let Some(client_auth) = client_auth(metadata) {
@@ -86,12 +90,19 @@ pub fn draft(metadata: &Metadata, api: Option<&ResourceMetadata>, id: &str) -> S
 
 /// RFC 8414 §2: a document without the list means authorization_code and implicit.
 fn grants(metadata: &Metadata) -> Vec<GrantKind> {
-    let all = [GrantKind::AuthorizationCode, GrantKind::ClientCredentials, GrantKind::Password];
+    use GrantKind::{AuthorizationCode, ClientCredentials, DeviceCode, Password};
     let listed = |grant: &GrantKind| {
-        metadata.grant_types_supported.as_ref().is_some_and(|types| types.iter().any(|name| name == grant.as_str()))
+        let types = metadata.grant_types_supported.as_deref().unwrap_or_default();
+        types.iter().any(|name| name == grant.grant_type())
     };
-    let grants: Vec<_> = all.into_iter().filter(listed).collect();
-    if grants.is_empty() { vec![GrantKind::AuthorizationCode] } else { grants }
+    let usable = |grant: &GrantKind| *grant != DeviceCode || device_url(metadata).is_some();
+    let all = [AuthorizationCode, ClientCredentials, Password, DeviceCode];
+    let grants: Vec<_> = all.into_iter().filter(listed).filter(usable).collect();
+    if grants.is_empty() { vec![AuthorizationCode] } else { grants }
+}
+
+fn device_url(metadata: &Metadata) -> Option<String> {
+    metadata.device_authorization_endpoint.as_ref().and_then(usable)
 }
 
 fn scopes(out: &mut String, metadata: &Metadata, api: Option<&ResourceMetadata>) {
@@ -219,6 +230,23 @@ mod tests {
         }));
         let definition = parse("draft.toml", &draft(&document, None, "id")).unwrap();
         assert_eq!(definition.methods[0].name, "client_credentials");
+    }
+
+    #[test]
+    fn a_server_for_devices() {
+        let grants = ["authorization_code", "urn:ietf:params:oauth:grant-type:device_code"];
+        let document = |device: &str| {
+            metadata(serde_json::json!({
+                "issuer": "https://id.example", "authorization_endpoint": "https://id.example/auth", "token_endpoint": "https://id.example/token",
+                "device_authorization_endpoint": device, "grant_types_supported": grants,
+            }))
+        };
+        let methods = |device: &str| {
+            let definition = parse("draft.toml", &draft(&document(device), None, "id")).unwrap();
+            definition.methods.iter().map(|method| method.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(methods("https://id.example/device"), ["authorization_code", "device_code"]);
+        assert_eq!(methods("http://id.example/device"), ["authorization_code"], "codes are not asked for in the clear");
     }
 
     #[test]
