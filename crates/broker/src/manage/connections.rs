@@ -168,6 +168,10 @@ impl Broker {
 
     /// A page of connections; those beyond the caller's limits are passed over.
     pub async fn connections(&self, caller: &Caller, filter: &Filter, page: &Page) -> Result<Vec<ShownConnection>> {
+        let tag = filter.tag.iter().map(|(name, value)| name.len() + value.as_deref().map_or(0, str::len));
+        if filter.search.iter().map(String::len).chain(tag).any(|length| length > LONGEST_SEARCH) {
+            return Ok(Vec::new());
+        }
         let (caller, filter, page) = (caller.clone(), filter.clone(), page.clone());
         let wanted = usize::try_from(page.limit).unwrap_or(0);
         let read = move |tx: &Tx<'_>| {
@@ -349,6 +353,8 @@ fn learnt_name(choice: &str) -> String {
 
 /// Longest choice, in bytes.
 const MAX_CHOICE: usize = 8192;
+/// Nothing that is searched is as long, in bytes; and SQLite takes no pattern of more than 50,000.
+const LONGEST_SEARCH: usize = 10_000;
 
 pub(crate) fn shown(connection: Connection, integration: &Integration) -> ShownConnection {
     ShownConnection {

@@ -184,9 +184,7 @@ impl Reader {
 
     fn source(&mut self, source: DataSource) -> ReadSource {
         let spec = &source.spec;
-        if source.description.len() > LONG || source.description.chars().any(|c| c.is_control() && c != '\n') {
-            self.wrong("description", "it is too long or holds control characters", "write a few sentences");
-        }
+        self.description("description", &source.description);
         let base = source.base_url.as_deref().and_then(|text| self.base(text));
         let headers = self.headers("headers", &spec.headers);
         let query = self.params("query", &spec.query);
@@ -209,6 +207,12 @@ impl Reader {
         }
         let health = spec.health.as_ref().and_then(|health| self.request("health", health, source_type, &rules));
         ReadSource { base, headers, query, variables, rules, requests, health, source }
+    }
+
+    fn description(&mut self, field: &str, text: &str) {
+        if text.len() > LONG || text.chars().any(|c| c.is_control() && c != '\n') {
+            self.wrong(field, "it is too long or holds control characters", "write a few sentences");
+        }
     }
 
     fn count(&mut self, field: &str, count: usize) {
@@ -394,6 +398,7 @@ impl Reader {
         rules: &[Rule],
     ) -> Option<ReadRequest> {
         let before = self.errors.len();
+        self.description(&format!("{field}.description"), &request.description);
         let has_body = request.body.is_some() || !request.form.is_empty();
         let word = match request.method.as_str() {
             "" if has_body => "POST",

@@ -212,6 +212,8 @@ async fn a_list_is_narrowed_by_provider_tag_and_text() {
         (search("%"), "beXta"),
         (search("con_"), "alpha be_ta beXta"),
         (search("'; DROP TABLE connections"), ""),
+        (search(&"%".repeat(100_000)), ""),
+        (tag("env", Some(&"x".repeat(100_000))), ""),
         (tag("env", None), "alpha be_ta"),
         (tag("env", Some("prod")), "alpha"),
         (tag("team", Some("a\"b")), "alpha"),

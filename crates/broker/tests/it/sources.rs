@@ -255,10 +255,16 @@ async fn every_mistake_is_named_and_nothing_is_stored() {
     fn declared(new: &mut NewSource, it: SourceVariable) {
         new.spec.variables = one("v", it);
     }
-    let table: [(&str, Break); 33] = [
+    let table: [(&str, Break); 34] = [
         ("name", |new| new.name = "a/b".to_owned()),
         ("name", |new| new.name = String::new()),
         ("description", |new| new.description = "a\u{7}".to_owned()),
+        ("requests.r.description", |new| {
+            request(
+                new,
+                SavedRequest { description: "x".repeat(10_000), path: "/x".to_owned(), ..SavedRequest::default() },
+            )
+        }),
         ("connection", |new| new.connection = None),
         ("connection", |new| new.connection = named("nothing")),
         ("integration", |new| new.integration = named("client_credentials")),
