@@ -8,6 +8,7 @@
 //   data-events="URL"       body: server-sent events           data-submit         its form is sent on change
 //   data-file="#id"         file: its text goes there          data-as="url"       of it: as a data URL
 //   data-stay               link in a dialog: stays in it      data-again          this answer asks who it is: a page of its own
+//   data-cancel             link in a dialog: closes it
 
 const $ = (selector, within = document) => within.querySelector(selector);
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -90,13 +91,16 @@ function away(at) {
 
 setInterval(() => all('time[data-as=distance]').forEach(local), 10_000);
 
+/** `form.method` may be a field of that name. */
+const isPosted = (form) => form.getAttribute('method') === 'post';
+
 function onlyOnce(form) {
   form.addEventListener('submit', (event) => {
     if (event.defaultPrevented) return;
-    if (!navigator.onLine || form.dataset.sent && form.method === 'post') {
+    if (!navigator.onLine || form.dataset.sent && isPosted(form)) {
       event.preventDefault();
       if (!form.dataset.sent) tell(words.offline, 'bad');
-    } else {
+    } else if (form.target !== '_blank') { // else this page stays as it is
       form.dataset.sent = '1';
       event.submitter?.setAttribute('aria-busy', 'true');
     }
@@ -144,7 +148,11 @@ function guard(form) {
     if (mark) mark.hidden = !now.length && !('came' in form.dataset);
     const kept = {};
     for (const field of now.filter(isOpen)) (kept[keyOf(field)] ??= []).push(valueOf(field));
-    if (Object.keys(kept).length) sessionStorage.setItem(place, JSON.stringify(kept)); else sessionStorage.removeItem(place);
+    try {
+      if (Object.keys(kept).length) sessionStorage.setItem(place, JSON.stringify(kept)); else sessionStorage.removeItem(place);
+    } catch { // larger than a browser keeps
+      sessionStorage.removeItem(place);
+    }
   };
   form.addEventListener('input', note);
   form.addEventListener('change', note);
@@ -232,15 +240,34 @@ function opens(link) {
   });
 }
 
+/** Ids that the page behind has too. */
+function apart(root) {
+  for (const it of all('[id]', root)) it.id = `in-${it.id}`;
+  for (const name of ['for', 'aria-describedby', 'aria-labelledby']) {
+    for (const it of all(`[${name}]`, root)) it.setAttribute(name, it.getAttribute(name).replace(/\S+/g, 'in-$&'));
+  }
+  for (const name of ['href', 'data-copy', 'data-add', 'data-filter', 'data-file']) {
+    for (const it of all(`[${name}^="#"]`, root)) it.setAttribute(name, `#in-${it.getAttribute(name).slice(1)}`);
+  }
+}
+
 function show(link, main, url) {
   const close = make('button', { type: 'button', class: 'plain close' }, words.close);
   const dialog = make('dialog', { class: link.dataset.dialog, 'aria-label': $('h1', main)?.textContent ?? '' }, close);
   const put = (inside, from) => {
     const adopted = document.adoptNode(inside);
     adopted.removeAttribute('id');
+    apart(adopted);
     $('main', dialog)?.remove();
     dialog.append(adopted);
+    // Who has signed in again here goes on with the page behind, too.
+    const csrf = $('input[name="csrf"]', adopted)?.value;
+    if (csrf) for (const field of all('input[name="csrf"]')) field.value = csrf;
     for (const form of all('form', adopted)) sends(form, from);
+    for (const cancel of all('a[data-cancel]', adopted)) cancel.addEventListener('click', (event) => {
+      event.preventDefault();
+      if (may()) dialog.close();
+    });
     for (const step of all('a[data-stay]', adopted)) step.addEventListener('click', async (event) => {
       event.preventDefault();
       const got = await page(step.href);
@@ -254,14 +281,22 @@ function show(link, main, url) {
     const button = event.submitter;
     if (button?.ariaBusy) return;
     button?.setAttribute('aria-busy', 'true');
-    const got = await page(form.getAttribute('action') || from, new URLSearchParams(new FormData(form, button)));
+    const to = new URL(form.getAttribute('action') || from, location.href);
+    const data = new URLSearchParams(new FormData(form, button));
+    if (!isPosted(form)) to.search = data;
+    const got = await page(to.href, isPosted(form) ? data : undefined);
     button?.removeAttribute('aria-busy');
-    const next = got?.status >= 400 && got.document && $('main', got.document);
+    const isDone = got?.status < 400 && isPosted(form) && new URL(got.url).pathname !== '/console/sign-in';
+    const next = !isDone && got?.document && $('main', got.document);
     if (!got?.document) tell(words.offline, 'bad');
     // Who it is must be shown again: on a page of its own, which can ask for a passkey.
     else if (next && $('[data-again]', next)) { form.action = form.getAttribute('action') || from; form.submit(); }
-    else if (next) put(next, from);
-    else if (got.made) { dialog.close(); choose(link, got.made); }
+    else if (next) put(next, isPosted(form) ? from : got.url);
+    else if (got.made) {
+      sessionStorage.removeItem(draftOf(form.dataset.guard));
+      dialog.close();
+      choose(link, got.made);
+    }
     else { dialog.remove(); location.href = got.url; }
   });
   const may = () => !$('.field.changed', dialog) || confirm(words.leave);

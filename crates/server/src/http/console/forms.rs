@@ -49,9 +49,10 @@ impl From<Vec<(String, String)>> for Pairs {
 }
 
 impl Pairs {
-    /// Reads an urlencoded form.
+    /// Reads an urlencoded form. Browsers send line ends of their own.
     pub(in crate::http) fn read(body: &[u8]) -> Self {
-        Self(url::form_urlencoded::parse(body).into_owned().collect())
+        let pairs = url::form_urlencoded::parse(body);
+        Self(pairs.map(|(name, value)| (name.into_owned(), value.replace("\r\n", "\n"))).collect())
     }
 
     pub(super) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {

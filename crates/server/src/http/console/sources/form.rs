@@ -14,6 +14,7 @@ use super::super::super::App;
 use super::super::super::problem::ApiError;
 use super::super::forms::{Field, Pairs, Wrong, mark};
 use super::super::session::Person;
+use super::super::setup::stale;
 use super::super::{Frame, Menu, frame, places, render};
 use super::rule;
 
@@ -27,6 +28,8 @@ pub(in crate::http) struct Query {
 
 /// What stands in the form.
 pub(super) struct Typed {
+    /// Of what it was opened with.
+    version: String,
     name: String,
     description: String,
     connection: String,
@@ -57,6 +60,8 @@ struct Form<'a> {
     key: String,
     back: String,
     version: i64,
+    /// What somebody else saved meanwhile, by label.
+    stored: Vec<(&'static str, String)>,
     came: bool,
     wrong: Vec<Wrong>,
     about: Vec<Field>,
@@ -87,6 +92,7 @@ pub(super) fn empty(query: &Query) -> Typed {
 pub(super) fn posted(form: &Pairs) -> Typed {
     let text = |name: &str| form.one(name).to_owned();
     Typed {
+        version: text("version"),
         name: text("name"),
         description: text("description"),
         connection: text("connection"),
@@ -121,6 +127,7 @@ pub(super) fn stored(it: &ShownSource) -> Typed {
         .to_owned(),
     };
     Typed {
+        version: source.generation.to_string(),
         name: source.name.clone(),
         description: source.description.clone(),
         connection,
@@ -134,7 +141,7 @@ pub(super) fn stored(it: &ShownSource) -> Typed {
     }
 }
 
-/// The rows of variables, in step; those without a name left out.
+/// The rows of variables, in step; empty ones left out.
 fn rows(form: &Pairs) -> Vec<Row> {
     let column =
         |name: &'static str| form.iter().filter(move |(key, _)| *key == name).map(|(_, value)| value.trim().to_owned());
@@ -147,7 +154,7 @@ fn rows(form: &Pairs) -> Vec<Row> {
         value: values.next().unwrap_or_default(),
         kind: kinds.next().unwrap_or_default(),
     });
-    all.filter(|row| !row.name.is_empty() || !row.value.is_empty()).collect()
+    all.filter(|row| !(row.name.is_empty() && row.label.is_empty() && row.value.is_empty())).collect()
 }
 
 /// `GET HEAD /contacts/**`: methods, then the path.
@@ -230,9 +237,8 @@ pub(super) fn edit_of(form: &Pairs, it: &ShownSource) -> Result<SourceEdit, Vec<
     let typed = posted(form);
     let (source, spec) = (&it.source, &it.source.spec);
     check(&typed)?;
-    if form.one("version") != source.generation.to_string() {
-        let remedy = "compare with what is stored now, in another tab, and save again if yours shall stand";
-        return Err(vec![FieldError::new("version", "somebody changed it while you were at it", remedy)]);
+    if typed.version != source.generation.to_string() {
+        return Err(stale("data source"));
     }
     let changed = |new: &[(String, String)], old: &Values| -> BTreeMap<String, Option<String>> {
         let gone = old.keys().filter(|name| !new.iter().any(|(it, _)| it == *name)).map(|name| (name.clone(), None));
@@ -257,6 +263,26 @@ pub(super) fn edit_of(form: &Pairs, it: &ShownSource) -> Result<SourceEdit, Vec<
         health: Some(health(&typed.health, spec.health.as_ref())),
         allow: Some(rules(&typed.allow)),
     })
+}
+
+/// What is stored where something else was typed.
+fn differences(stored: &Typed, typed: &Typed) -> Vec<(&'static str, String)> {
+    let pairs = |rows: &[(String, String)]| rows.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+    let variables =
+        |rows: &[Row]| rows.iter().map(|row| format!("{} ({}) {}\n", row.name, row.kind, row.value)).collect();
+    let texts = |it: &Typed| -> [(&'static str, String); 8] {
+        [
+            ("Name", it.name.clone()),
+            ("Description", it.description.clone()),
+            ("Base URL", it.base_url.clone()),
+            ("Health check", it.health.clone()),
+            ("What may be called", it.allow.lines().collect::<Vec<_>>().join("\n")),
+            ("Headers", pairs(&it.headers)),
+            ("Parameters", pairs(&it.query)),
+            ("Variables", variables(&it.variables)),
+        ]
+    };
+    texts(stored).into_iter().zip(texts(typed)).filter(|(now, typed)| now != typed).map(|(now, _)| now).collect()
 }
 
 pub(super) async fn show(
@@ -311,9 +337,11 @@ pub(super) async fn show(
         pairing("query", "Parameters", "In the address of calls that have none of the name.", &typed.query),
     ];
     let place = it.map(|it| places::source(it.source.id.as_str()));
-    let back = places::with(places::PROVIDERS, &[("for", "source"), ("back", &person.path)]);
+    let back = places::with(places::PROVIDERS, &[("for", "source"), ("back", &person.path), ("panel", "1")]);
+    let changed = it.filter(|it| typed.version != it.source.generation.to_string());
     let template = Form {
         page: frame(app, person, Menu::Sources).await,
+        stored: changed.map(|it| differences(&stored(it), typed)).unwrap_or_default(),
         title: it.map_or_else(|| "New data source".to_owned(), |it| format!("Edit “{}”", it.source.name)),
         key: format!("source {}", it.map_or("new", |it| it.source.id.as_str())),
         back: place.unwrap_or_else(|| places::SOURCES.to_owned()),

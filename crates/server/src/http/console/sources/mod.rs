@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use keyholder_broker::model::{AllowRule, Said, SavedRequest, Scope, SourceVariable};
-use keyholder_broker::{Error, ShownSource};
+use keyholder_broker::{Error, FieldError, ShownSource};
 
 use super::super::App;
 use super::super::input::{InPath, InQuery, PageQuery, cut};
@@ -193,7 +193,7 @@ pub(in crate::http) async fn create(
                 Said::good(format!("“{}” is there. Save a request, and run it.", source.name)).saved("source new");
             Ok(render::moved(places::source(source.id.as_str()), said))
         }
-        Err(error) => match wrongs(&error) {
+        Err(error) => match of_form(&error) {
             Some(wrong) => {
                 let unfit = StatusCode::UNPROCESSABLE_ENTITY;
                 form::show(&app, &person, None, &form::posted(&posted), unfit, &wrong).await
@@ -230,13 +230,27 @@ pub(in crate::http) async fn save(
             let said = Said::good("Saved.").saved(format!("source {}", it.source.id));
             Ok(render::moved(places::source(saved.source.id.as_str()), said))
         }
-        Err(error) => match wrongs(&error) {
+        Err(error) => match of_form(&error) {
             Some(wrong) => {
                 let unfit = StatusCode::UNPROCESSABLE_ENTITY;
                 form::show(&app, &person, Some(&it), &form::posted(&posted), unfit, &wrong).await
             }
             None => Err(error.into()),
         },
+    }
+}
+
+/// The mistakes of the form that an error names.
+fn of_form(error: &Error) -> Option<Vec<FieldError>> {
+    match error {
+        Error::HostNotAllowed { .. } => {
+            let remedy = "give an address of the connection's API, or set the API base URL of its integration";
+            Some(vec![FieldError::new("base_url", error.to_string(), remedy)])
+        }
+        Error::NotFound { what: what @ ("connection" | "integration"), .. } => {
+            Some(vec![FieldError::new(*what, format!("this {what} is gone"), "choose another, or make one")])
+        }
+        other => wrongs(other),
     }
 }
 

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use keyholder_broker::model::{Expect, Said, SavedRequest, Values};
 use keyholder_broker::{Error, FieldError, ShownSource, SourceEdit};
+use keyholder_oauth::sha256;
 use serde_json::Value;
 
 use super::super::super::App;
@@ -15,6 +18,7 @@ use super::super::super::input::{InPath, InPaths};
 use super::super::super::problem::ApiError;
 use super::super::forms::{Field, Pairs, Posted, Wrong, mark, wrongs};
 use super::super::session::Person;
+use super::super::setup::{difference, stale};
 use super::super::{Frame, Menu, frame, places, render};
 
 /// Where a saved request is.
@@ -30,8 +34,10 @@ struct Form<'a> {
     source_href: String,
     title: String,
     key: String,
-    /// May be removed: it is there.
-    is_there: bool,
+    /// Of what is stored: a stale one saves nothing. `None`: nothing is.
+    version: Option<String>,
+    /// What somebody else saved meanwhile, by label.
+    stored: Vec<(String, String)>,
     came: bool,
     wrong: Vec<Wrong>,
     fields: Vec<Field>,
@@ -93,7 +99,10 @@ pub(in crate::http) async fn save(
     posted: Posted,
 ) -> Result<Response, ApiError> {
     let it = app.broker.source(&person.caller, &source).await?;
-    of(&it, &request)?;
+    if posted.one("version") != version(of(&it, &request)?) {
+        let unfit = StatusCode::UNPROCESSABLE_ENTITY;
+        return Ok(show(&app, &person, &it, Some(&request), &posted, unfit, &stale("saved request")).await);
+    }
     if posted.one("then") == "remove" {
         let edit = SourceEdit { requests: BTreeMap::from([(request.clone(), None)]), ..SourceEdit::default() };
         app.broker.edit_source(&person.caller, it.source.id.as_str(), edit).await?;
@@ -140,6 +149,11 @@ async fn put(
             None => Err(error.into()),
         },
     }
+}
+
+/// Of this request alone: changes to the others of its source are no matter.
+fn version(it: &SavedRequest) -> String {
+    URL_SAFE_NO_PAD.encode(&sha256(serde_json::json!(it).to_string().as_bytes())[..12])
 }
 
 fn key(it: &ShownSource, there: Option<&str>) -> String {
@@ -238,6 +252,14 @@ async fn show(
         text("expect.status", "Status that is right", "Empty: any success.").example("200 201"),
         text("expect.found", "What must be found in the reply", "A JSONPath.").mono(),
     ];
+    let now = there.and_then(|name| it.source.spec.requests.get(name));
+    let is_stale = |it: &&SavedRequest| form.opt("version").is_some_and(|typed| typed != version(it));
+    let label = |(name, value): (String, String)| {
+        let row = fields.iter().chain(&more).find(|row| row.name == name);
+        (row.map_or(name, |row| row.label.clone()), value)
+    };
+    let differs = now.filter(is_stale).map(|it| difference(&stored(it), form)).unwrap_or_default();
+    let differs = differs.into_iter().map(label).collect();
     let mut groups: Vec<Field> = ["query", "headers", "form"].map(|name| Field::text(name, name, "")).into();
     let mut all: Vec<&mut Field> = fields.iter_mut().chain(&mut more).chain(&mut groups).collect();
     let wrong = mark(&mut all, wrong);
@@ -256,7 +278,8 @@ async fn show(
         source_href: places::source(it.source.id.as_str()),
         title: there.map_or_else(|| "Save a request".to_owned(), |name| format!("Request “{name}”")),
         key: key(it, there),
-        is_there: there.is_some(),
+        version: now.map(version),
+        stored: differs,
         came: status != StatusCode::OK,
         wrong,
         fields,
