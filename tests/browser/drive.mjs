@@ -27,6 +27,10 @@ const COMMANDS = {
   click: async ({ page }, c) => target(page, c).click(),
   /** {key}: for example Tab, Enter, Control+a */
   press: async ({ page }, { key }) => page.keyboard.press(key),
+  /** {text}: key by key, into what has the focus */
+  type: async ({ page }, { text }) => page.keyboard.type(text),
+  /** the button that leads to the page before */
+  back: async ({ page }) => { await page.goBack(); },
   /** {text}: waits until it can be seen */
   see: async ({ page }, { text }) => page.getByText(text).filter({ visible: true }).first().waitFor(),
   /** {contains}: waits until the address contains it → the address */
@@ -74,6 +78,43 @@ const COMMANDS = {
     const { result } = await wire.send('Runtime.evaluate', { expression: 'document.activeElement' });
     const { nodes } = await wire.send('Accessibility.getPartialAXTree', { objectId: result.objectId, fetchRelatives: false });
     return { role: nodes[0]?.role?.value ?? '', name: nodes[0]?.name?.value ?? '' };
+  },
+  /** Presses Tab until {role, name} has the focus; fails when the focus comes round. */
+  tab_to: async (person, { role, name }) => {
+    const seen = [];
+    for (let steps = 0; steps < 150; steps += 1) {
+      await person.page.keyboard.press('Tab');
+      const at = await COMMANDS.focused(person);
+      if (at.role === role && at.name === name) return;
+      seen.push(`${at.role} “${at.name}”`);
+    }
+    throw new Error(`Tab does not come to ${role} “${name}”, but to ${seen.slice(0, 60).join(', ')}`);
+  },
+  /** → how far what was there already has moved by itself since the page came (CLS, web.dev/cls) */
+  shift: async ({ page }) => page.evaluate(() => new Promise((resolve) => {
+    const watch = new PerformanceObserver((list) => {
+      watch.disconnect();
+      resolve(list.getEntries().filter((it) => !it.hadRecentInput).reduce((sum, it) => sum + it.value, 0));
+    });
+    watch.observe({ type: 'layout-shift', buffered: true });
+    // Where nothing moves, nobody is told.
+    requestAnimationFrame(() => requestAnimationFrame(() => resolve(0)));
+  })),
+  /** → what lies in the clipboard */
+  clipboard: async ({ page }) => page.evaluate(() => navigator.clipboard.readText()),
+  /** {on} → what pages asked in dialogs since the last time, as `kind: text`; from now on they are told yes or no. At first: leave pages, else no. */
+  dialogs: async ({ asked }, { on }) => {
+    if (on !== undefined) asked.answer = on;
+    return asked.texts.splice(0);
+  },
+  /** → the number of a new tab of the same person */
+  new_tab: async ({ context }) => people.push(await newTab(context, await context.newPage())) - 1,
+  /** → the number of the tab that a link opened */
+  opened: async (person) => {
+    const page = person.tabs.shift() ?? await person.page.waitForEvent('popup');
+    person.tabs.length = 0;
+    await page.waitForLoadState('domcontentloaded');
+    return people.push(await newTab(person.context, page)) - 1;
   },
   /** {on} */
   offline: async ({ context }, { on }) => context.setOffline(on),
@@ -155,10 +196,22 @@ async function evaluate(wire, expression) {
 }
 
 async function newPerson(scripts = true) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, javaScriptEnabled: scripts });
+  const context = await browser.newContext({
+    viewport: { width: 1280, height: 800 }, javaScriptEnabled: scripts, permissions: ['clipboard-read', 'clipboard-write'],
+  });
   context.setDefaultTimeout(PATIENCE_MS);
-  const page = await context.newPage();
+  return newTab(context, await context.newPage());
+}
+
+async function newTab(context, page) {
   const problems = [];
+  const tabs = [];
+  const asked = { texts: [], answer: undefined };
+  page.on('popup', (tab) => tabs.push(tab));
+  page.on('dialog', async (dialog) => {
+    asked.texts.push(`${dialog.type()}: ${dialog.message()}`);
+    if (asked.answer ?? dialog.type() === 'beforeunload') await dialog.accept(); else await dialog.dismiss();
+  });
   page.on('console', (message) => { if (message.type() === 'error') problems.push(message.text()); });
   page.on('pageerror', (error) => problems.push(`uncaught: ${error.message}`));
   const traffic = { hosts: new Set(), bytes: 0 };
@@ -168,7 +221,7 @@ async function newPerson(scripts = true) {
     const { responseHeadersSize, responseBodySize } = await request.sizes();
     traffic.bytes += responseHeadersSize + responseBodySize;
   });
-  return { context, page, problems, traffic };
+  return { context, page, problems, traffic, tabs, asked };
 }
 
 function field(page, { label, selector }) {

@@ -49,8 +49,7 @@ impl Browser {
     /// Somebody else's window in the same browser, without the cookies of the first.
     #[track_caller]
     pub fn second_person(&self) -> Self {
-        let person = self.ask(json!({ "do": "new_context" })).as_u64().expect("a person's number");
-        Self { wire: Arc::clone(&self.wire), person }
+        self.of(json!({ "do": "new_context" }))
     }
 
     /// Opens an address, waits until it is loaded, and returns the page's HTTP status after redirects.
@@ -101,6 +100,24 @@ impl Browser {
     #[track_caller]
     pub fn press(&self, key: &str) {
         self.ask(json!({ "do": "press", "key": key }));
+    }
+
+    /// Types key by key into what has the focus.
+    #[track_caller]
+    pub fn type_text(&self, text: &str) {
+        self.ask(json!({ "do": "type", "text": text }));
+    }
+
+    /// Presses Tab until what has this role and name has the focus.
+    #[track_caller]
+    pub fn tab_to(&self, role: &str, name: &str) {
+        self.ask(json!({ "do": "tab_to", "role": role, "name": name }));
+    }
+
+    /// Goes to the page before.
+    #[track_caller]
+    pub fn back(&self) {
+        self.ask(json!({ "do": "back" }));
     }
 
     /// Waits until this text can be seen.
@@ -199,6 +216,49 @@ impl Browser {
         self.ask(json!({ "do": "offline", "on": on }));
     }
 
+    /// How far what was there already has moved by itself since the page came: the cumulative layout shift.
+    #[track_caller]
+    pub fn shift(&self) -> f64 {
+        self.ask(json!({ "do": "shift" })).as_f64().expect("a number")
+    }
+
+    /// What lies in the clipboard.
+    #[track_caller]
+    pub fn clipboard(&self) -> String {
+        self.ask_text(json!({ "do": "clipboard" }))
+    }
+
+    /// What pages asked in dialogs since the last time, as `kind: text`. Nobody says how: pages may be left, all else is answered no.
+    #[track_caller]
+    pub fn dialogs(&self) -> Vec<String> {
+        let asked = self.ask(json!({ "do": "dialogs" }));
+        asked.as_array().into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect()
+    }
+
+    /// From now on dialogs are answered so.
+    #[track_caller]
+    pub fn answer_dialogs(&self, yes: bool) {
+        self.ask(json!({ "do": "dialogs", "on": yes }));
+    }
+
+    /// A second tab of the same person.
+    #[track_caller]
+    pub fn tab(&self) -> Self {
+        self.of(json!({ "do": "new_tab" }))
+    }
+
+    /// The tab that a link of this one has opened.
+    #[track_caller]
+    pub fn opened(&self) -> Self {
+        self.of(json!({ "do": "opened" }))
+    }
+
+    #[track_caller]
+    fn of(&self, command: Value) -> Self {
+        let person = self.ask(command).as_u64().expect("a number");
+        Self { wire: Arc::clone(&self.wire), person }
+    }
+
     /// The hosts that this person's pages asked, and the bytes that came, since the last time.
     #[track_caller]
     pub fn traffic(&self) -> (Vec<String>, u64) {
@@ -228,8 +288,7 @@ impl Browser {
     /// Somebody whose browser runs no scripts.
     #[track_caller]
     pub fn without_scripts(&self) -> Self {
-        let person = self.ask(json!({ "do": "new_context", "scripts": false })).as_u64().expect("a person's number");
-        Self { wire: Arc::clone(&self.wire), person }
+        self.of(json!({ "do": "new_context", "scripts": false }))
     }
 
     /// The whole page as a PNG file. The look stays until the next one.

@@ -9,6 +9,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::app::Caller;
+use crate::browser::Browser;
+use crate::console;
 use crate::postgres;
 use crate::torture::{Process, be_authorised};
 use crate::watched::{Delay, Watched};
@@ -18,6 +20,31 @@ const PROCESSES: usize = 3;
 #[tokio::test(flavor = "multi_thread")]
 async fn many_callers_of_three_processes_make_one_request() {
     println!("{}", run(5, 200).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_of_one_shows_what_another_does() {
+    let mut replicas = Replicas::prepare(|_| Delay { before: Duration::ZERO, after: Duration::ZERO }).await;
+    let (first, second) = (replicas.add().await, replicas.add().await);
+    replicas.stale_connection("crm", &first).await;
+    let link = second.post("/v1/operators/links", json!({"scopes": ["admin"]})).await.ok(201);
+    let browser = tokio::task::block_in_place(|| {
+        let browser = Browser::start();
+        console::join(&browser, link["url"].as_str().unwrap());
+        browser.goto(&format!("{}/console/connections/crm", second.url));
+        browser.see("● live");
+        browser.eval("window.stays = 1");
+        browser
+    });
+    first.post("/v1/connections/crm/revoke", json!({})).await.ok(200);
+    tokio::task::block_in_place(|| {
+        browser.see("Connect again");
+        assert_eq!(browser.text_of(".head .pill"), "revoked");
+        assert_eq!(browser.eval("window.stays"), json!(1), "without a reload");
+        // Who signed in at one is signed in at the other: sessions are the database's.
+        browser.goto(&format!("{}/console/connections/crm", first.url));
+        assert_eq!(browser.text_of(".head .pill"), "revoked");
+    });
 }
 
 /// `make replicas ROUNDS=50 CALLERS=2000`: the same for long.

@@ -1,13 +1,18 @@
 //! The console in a real browser, and on the wire.
 
+mod bad;
 mod callers;
 mod catalogue;
 mod connecting;
 mod connection;
+mod faults;
+mod flows;
 mod form;
+mod hostile;
 mod import;
 mod lists;
 mod passkeys;
+mod provider;
 mod records;
 mod screens;
 mod settings;
@@ -27,8 +32,13 @@ pub const PASSWORD: &str = "correct horse battery";
 /// Sets up the console as its owner, who is signed in then.
 #[track_caller]
 pub fn owner(app: &App, browser: &Browser) {
-    let link = app.first_link();
-    assert_eq!(browser.goto(&link), 200);
+    join(browser, &app.first_link());
+}
+
+/// Becomes an operator by this link, and is signed in then.
+#[track_caller]
+pub fn join(browser: &Browser, link: &str) {
+    assert_eq!(browser.goto(link), 200);
     browser.fill("Your name (required)", "Anna");
     browser.fill("Password (required)", PASSWORD);
     browser.click("button", "Set up and go on");

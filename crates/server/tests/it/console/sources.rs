@@ -132,7 +132,8 @@ async fn a_source_is_changed_and_removed() {
     tokio::task::block_in_place(|| {
         browser.fill("Description", "Mine");
         browser.click("button", "Save");
-        browser.see("omebody changed it while you were at it");
+        browser.see("somebody saved it since you opened this form");
+        browser.see("Somebody else's");
         browser.goto(&format!("{}/console/sources/api/requests/one", app.url));
         sound(&browser);
         browser.click("button", "Remove it");
