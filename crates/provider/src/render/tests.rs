@@ -35,6 +35,7 @@ fn example_metadata() -> Metadata {
         "authorization_endpoint": "https://id.example/auth",
         "token_endpoint": "https://id.example/token",
         "revocation_endpoint": "https://id.example/revoke",
+        "device_authorization_endpoint": "https://id.example/device",
         "token_endpoint_auth_methods_supported": ["client_secret_post"],
         "authorization_response_iss_parameter_supported": true,
     }))
