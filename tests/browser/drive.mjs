@@ -50,11 +50,11 @@ const COMMANDS = {
   attribute: async ({ page }, { selector, name }) => page.locator(selector).getAttribute(name),
   /** {script}: an expression → its value */
   eval: async ({ page }, { script }) => page.evaluate(script),
-  /** {path, width?, height?, dark?}: the whole page as PNG; the size (1280 × 800) and the colours stay as set */
-  screenshot: async ({ page }, { path, width = 1280, height = 800, dark = false }) => {
+  /** {path, width?, height?, dark?, whole?}: the page as PNG, the whole of it or what the window shows; the size (1280 × 800) and the colours stay as set */
+  screenshot: async ({ page }, { path, width = 1280, height = 800, dark = false, whole = true }) => {
     await page.setViewportSize({ width, height });
     await page.emulateMedia({ colorScheme: dark ? 'dark' : 'light' });
-    await page.screenshot({ path, fullPage: true });
+    await page.screenshot({ path, fullPage: whole });
   },
   cookies: async ({ context }) => context.cookies(),
   /** → what went wrong in the pages so far: console errors (violations of the content security policy are among them), uncaught exceptions */
@@ -75,7 +75,7 @@ const COMMANDS = {
   /** → {role, name} of what has the focus, as a screen reader says it */
   focused: async (person) => {
     const wire = await debuggerOf(person);
-    const { result } = await wire.send('Runtime.evaluate', { expression: 'document.activeElement' });
+    const { result } = await wire.send('Runtime.evaluate', { expression: 'document.activeElement ?? document' });
     const { nodes } = await wire.send('Accessibility.getPartialAXTree', { objectId: result.objectId, fetchRelatives: false });
     return { role: nodes[0]?.role?.value ?? '', name: nodes[0]?.name?.value ?? '' };
   },
@@ -84,7 +84,8 @@ const COMMANDS = {
     const seen = [];
     for (let steps = 0; steps < 150; steps += 1) {
       await person.page.keyboard.press('Tab');
-      const at = await COMMANDS.focused(person);
+      // A page that is just going away has nothing in focus.
+      const at = await COMMANDS.focused(person).catch(() => ({}));
       if (at.role === role && at.name === name) return;
       seen.push(`${at.role} “${at.name}”`);
     }

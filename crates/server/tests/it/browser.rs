@@ -27,15 +27,17 @@ pub struct Browser {
 pub struct Look {
     /// Width of the window in CSS pixels.
     pub width: u32,
-    /// Height of the window in CSS pixels; the picture shows the whole page.
+    /// Height of the window in CSS pixels.
     pub height: u32,
     /// Whether the person prefers dark pages.
     pub dark: bool,
+    /// The whole page, or what the window shows of it.
+    pub whole: bool,
 }
 
 impl Default for Look {
     fn default() -> Self {
-        Self { width: 1280, height: 800, dark: false }
+        Self { width: 1280, height: 800, dark: false, whole: true }
     }
 }
 
@@ -291,11 +293,13 @@ impl Browser {
         self.of(json!({ "do": "new_context", "scripts": false }))
     }
 
-    /// The whole page as a PNG file. The look stays until the next one.
+    /// The page as a PNG file. The look stays until the next one.
     #[track_caller]
     pub fn screenshot(&self, path: &Path, look: Look) {
-        let Look { width, height, dark } = look;
-        self.ask(json!({ "do": "screenshot", "path": path, "width": width, "height": height, "dark": dark }));
+        let Look { width, height, dark, whole } = look;
+        self.ask(
+            json!({ "do": "screenshot", "path": path, "width": width, "height": height, "dark": dark, "whole": whole }),
+        );
     }
 
     /// What went wrong in this person's pages so far: console errors, refusals by the content security policy, uncaught

@@ -8,7 +8,7 @@ use super::owner;
 use crate::app::App;
 use crate::browser::{Browser, Look};
 
-/// Every page that needs nothing typed, with something on it: in light and dark, and on a phone.
+/// Every page that needs nothing typed, with something on it: in light and dark, wide and on a phone.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "makes docs/screens: make screenshots"]
 async fn all() {
@@ -41,7 +41,15 @@ async fn all() {
         ("connection", "/console/connections/crm"),
         ("integrations", "/console/integrations"),
         ("providers", "/console/providers"),
-        ("form", "/console/connections/new/oauth2"),
+        ("provider", "/console/providers/github"),
+        ("form", "/console/connections/new/github"),
+        ("form-by-hand", "/console/connections/new/oauth2"),
+        ("integration", "/console/integrations/integration-0"),
+        ("integration-form", "/console/integrations/integration-0/edit"),
+        ("connection-form", "/console/connections/people/edit"),
+        ("consent", "/console/connections/calendar/authorize"),
+        ("disconnect", "/console/connections/calendar/disconnect"),
+        ("redirect", "/console/connections/calendar/redirect?registered=http%3A%2F%2Flocalhost%2Fcallback"),
         ("import", "/console/import"),
         ("sources", "/console/sources"),
         ("source", "/console/sources/contacts"),
@@ -89,10 +97,15 @@ async fn all() {
                 browser.click("button", "Run the test");
                 browser.see("The last step failed.");
             }
-            let shoot = |file: String, look| browser.screenshot(&folder.join(file), look);
-            shoot(format!("{name}.png"), Look::default());
-            shoot(format!("{name}-dark.png"), Look { dark: true, ..Look::default() });
-            shoot(format!("{name}-phone.png"), Look { width: 390, height: 844, dark: false });
+            let shoot = |end: &str, look| browser.screenshot(&folder.join(format!("{name}{end}.png")), look);
+            for (end, width) in [("", 1280), ("-phone", 390)] {
+                shoot(end, Look { width, ..Look::default() });
+                shoot(&format!("{end}-dark"), Look { width, dark: true, ..Look::default() });
+            }
+            // These three are in the README: what a window shows, small enough to be loaded by everybody who opens it.
+            if ["home", "form", "failed-test"].contains(&name) {
+                shoot("", Look { width: 1120, height: 700, dark: false, whole: false });
+            }
         }
     });
 }
