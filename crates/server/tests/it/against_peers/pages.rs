@@ -43,7 +43,7 @@ fn complaints(browser: &Browser) -> Vec<String> {
 /// Pictures of the page as it stands, in each look, when they are asked for.
 fn picture(browser: &Browser, name: &str) {
     let Some(folder) = keyholder::config::environment("KEYHOLDER_SCREENSHOTS") else { return };
-    let phone = Look { width: 390, height: 844, dark: false };
+    let phone = Look { width: 390, height: 844, ..Look::default() };
     let dark = Look { dark: true, ..Look::default() };
     for (look, which) in [(phone, "phone"), (dark, "dark"), (Look::default(), "light")] {
         browser.screenshot(&Path::new(&folder).join(format!("{name}-{which}.png")), look);
