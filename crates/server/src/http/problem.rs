@@ -385,6 +385,8 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         // Tells our errors from those of a called API, which pass unchanged.
         headers.insert(ERROR, HeaderValue::from_static(code));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -414,5 +416,22 @@ impl From<Refusal> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.0.into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_document_is_kept_or_taken_for_a_page() {
+        for refusal in [Refusal::NoRoute, Refusal::NoMethod, Refusal::NoKey] {
+            let response = Problem::of_refusal(&refusal).into_response();
+            let header = |name: &str| response.headers()[name].to_str().unwrap_or_default().to_owned();
+            assert_eq!(
+                (header("x-content-type-options"), header("cache-control")),
+                ("nosniff".into(), "no-store".into())
+            );
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::{places, render};
 /// Most bytes of a form that is kept.
 pub(super) const MOST: usize = 64 << 10;
 /// How names of secrets end, where their form doesn't say which they are.
-const SECRET: [&str; 12] = [
+const SECRET: [&str; 15] = [
     "password",
     "secret",
     "client_key",
@@ -29,7 +29,14 @@ const SECRET: [&str; 12] = [
     "pin",
     "file",
     "env",
+    // Of data sources: keys stand there in the open too.
+    "variables.value",
+    "headers.value",
+    "query.value",
 ];
+
+/// How names of values end whose rows have names of their own, `headers.name` and `headers.value`.
+const COLUMN: &str = ".value";
 
 /// What is kept of a form.
 #[derive(Default)]
@@ -52,7 +59,8 @@ impl Kept {
         for (name, value) in form.iter().filter(|(name, _)| !ours(name)) {
             match is_secret(name) {
                 false => kept.pairs.push((name.to_owned(), value.to_owned())),
-                true if value.is_empty() => {}
+                // Rows are read in step, so those that were empty keep their place.
+                true if value.is_empty() && !name.ends_with(COLUMN) => {}
                 true => kept.secrets.push(name.to_owned()),
             }
         }
@@ -64,6 +72,19 @@ impl Kept {
         let names = form.values("kept.name").map(str::to_owned);
         let values = form.values("kept.value").map(str::to_owned);
         Self { pairs: names.zip(values).collect(), secrets: form.all("lost") }
+    }
+
+    /// The secrets to type again, with their labels; an empty one where a row has no name.
+    fn asked(&self) -> impl Iterator<Item = (&str, String)> {
+        self.secrets.iter().enumerate().map(|(at, name)| {
+            let label = name.strip_suffix(COLUMN).map(|group| {
+                let before = self.secrets[..at].iter().filter(|it| *it == name).count();
+                let names = self.pairs.iter().filter(|(it, _)| it.strip_suffix(".name") == Some(group));
+                let row = names.map(|(_, row)| row.trim()).nth(before).filter(|row| !row.is_empty());
+                row.map(|row| format!("{group}: {row}")).unwrap_or_default()
+            });
+            (name.as_str(), label.unwrap_or_else(|| name.clone()))
+        })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -105,7 +126,7 @@ pub(super) async fn page(app: &App, session: &Secret, place: &str, kept: &Kept) 
         Ok(found) => found.map(|it| it.csrf).unwrap_or_default(),
         Err(error) => return render::problem_alone(&Problem::of(&error)),
     };
-    let secrets = kept.secrets.iter().map(|name| Field::text(name, name, "").secret(false)).collect();
+    let secrets = kept.asked().map(|(name, label)| Field::text(name, label, "").secret(false)).collect();
     let template = Again { style: assets::console_paths().0, csrf, place, pairs: &kept.pairs, secrets };
     render::alone(StatusCode::OK, &template)
 }
@@ -121,5 +142,20 @@ mod tests {
         let names: Vec<_> = kept.pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(names, ["name=crm", "scopes=a", "scopes=b"]);
         assert_eq!(kept.secrets, ["client_secret", "variables.door", "Api-Key"]);
+    }
+
+    #[test]
+    fn values_of_rows_are_typed_again_in_their_rows() {
+        let form = Pairs::read(b"headers.name=&headers.value=&headers.name=X-Key&headers.value=hush&variables.name=a&variables.value=&variables.name=b&variables.value=hush");
+        let kept = Kept::of_posted(&form);
+        assert!(kept.pairs.iter().all(|(_, value)| value != "hush"));
+        let asked: Vec<_> = kept.asked().collect();
+        let expected = [
+            ("headers.value", ""),
+            ("headers.value", "headers: X-Key"),
+            ("variables.value", "variables: a"),
+            ("variables.value", "variables: b"),
+        ];
+        assert_eq!(asked, expected.map(|(name, label)| (name, label.to_owned())));
     }
 }

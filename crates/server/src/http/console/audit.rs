@@ -241,13 +241,17 @@ fn line(it: &AuditRow) -> String {
     line
 }
 
-/// Spreadsheets take what begins with such a sign as a formula, even in quotes: a quote before it makes it a text.
+/// Spreadsheets take what begins with such a sign as a formula, even in quotes: a quote before it makes it a text. In countries whose separator is the
+/// semicolon a cell begins within ours, whatever quotes stand around it.
 fn cell(text: &str) -> String {
-    let text = match text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        true => format!("'{text}"),
-        false => text.to_owned(),
-    };
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+    let mut safe = String::with_capacity(text.len());
+    for part in text.split_inclusive([';', '\t', '\n', '\r']) {
+        if part.trim_start_matches([' ', '"']).starts_with(['=', '+', '-', '@', '\t', '\r']) {
+            safe.push('\'');
+        }
+        safe.push_str(part);
+    }
+    if safe.contains([',', ';', '"', '\t', '\n', '\r']) { format!("\"{}\"", safe.replace('"', "\"\"")) } else { safe }
 }
 
 #[cfg(test)]
@@ -266,6 +270,12 @@ mod tests {
             ("@SUM(A1)", "'@SUM(A1)"),
             ("-1,2", "\"'-1,2\""),
             ("+49", "'+49"),
+            ("x;=1+1", "\"x;'=1+1\""),
+            ("x;\"=1+1", "\"x;'\"\"=1+1\""),
+            ("x; @a", "\"x;' @a\""),
+            ("x\t-1", "\"x\t'-1\""),
+            ("x\r\n+1", "\"x\r\n'+1\""),
+            ("a;b=c-d", "\"a;b=c-d\""),
         ] {
             assert_eq!(cell(text), written);
         }

@@ -101,7 +101,10 @@ pub(in crate::http) fn with(path: &str, query: &[(&str, &str)]) -> String {
 /// A page of the console that somebody asked to be sent to; anything else is the first page.
 pub(in crate::http) fn within(next: &str) -> &str {
     let plain = next.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') && !next.contains("//");
-    if plain && next.starts_with(HOME) { next } else { HOME }
+    // Browsers take `%2e` for a dot.
+    let path = next.split(['?', '#']).next().unwrap_or_default().to_ascii_lowercase().replace("%2e", ".");
+    let climbs = path.split('/').any(|part| part == "..");
+    if plain && !climbs && next.starts_with(HOME) { next } else { HOME }
 }
 
 #[cfg(test)]
@@ -110,7 +113,8 @@ mod tests {
 
     #[test]
     fn nobody_is_sent_away() {
-        for here in ["/console/", "/console/connections?state=failing&after=con_1", "/console/connections/a%20b"] {
+        for here in ["/console/", "/console/connections?state=failing&after=con_1", "/console/connections/a..b?x=/../"]
+        {
             assert_eq!(within(here), here);
         }
         for away in [
@@ -122,6 +126,9 @@ mod tests {
             "/console/\\evil",
             "/console/\r\nx",
             "/connect/x",
+            "/console/../evil",
+            "/console/a/..",
+            "/console/%2E./evil",
         ] {
             assert_eq!(within(away), HOME, "{away}");
         }

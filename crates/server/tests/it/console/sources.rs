@@ -22,8 +22,14 @@ async fn a_data_source_is_made_and_its_request_run() {
         browser.fill("Base URL", &base);
         browser.fill("Name (required)", "a/b");
         browser.select("Through this connection", "crm");
+        browser.fill("Variable 1: name", "limit");
+        browser.fill("Variable 1: value", "typed-secret");
+        browser.select("Variable 1: kind", "secret");
+        assert_eq!(browser.eval("JSON.stringify(sessionStorage).includes('typed-secret')"), json!(false));
         browser.click("button", "Save");
         browser.see("It can't be used as a name");
+        assert!(!browser.html().contains("typed-secret"));
+        assert_eq!(browser.count("[placeholder='type it again']"), 1);
         assert_eq!(browser.attribute("#f-name", "aria-invalid").as_deref(), Some("true"));
         assert_eq!(browser.eval("document.querySelector('#f-base_url').value"), json!(base));
         sound(&browser);
@@ -32,6 +38,7 @@ async fn a_data_source_is_made_and_its_request_run() {
         browser.fill("Headers: value 1", "{{limit}}");
         browser.fill("Variable 1: name", "limit");
         browser.fill("Variable 1: value", "5");
+        browser.select("Variable 1: kind", "required");
         browser.click("button", "One more variable");
         browser.fill("Variable: name", "key");
         browser.fill("Variable: value", "hush-hush");

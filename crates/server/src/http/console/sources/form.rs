@@ -50,6 +50,18 @@ struct Row {
     value: String,
     /// `optional`, `required`, `secret`.
     kind: String,
+    /// A secret is stored, which stays where nothing is typed.
+    kept: bool,
+}
+
+impl Row {
+    /// As it goes to the browser: a secret that was typed doesn't.
+    fn shown(&self, it: Option<&ShownSource>) -> Self {
+        let before = it.and_then(|it| it.source.spec.variables.get(&self.name));
+        let kept = before.is_some_and(|before| before.secret);
+        let value = if self.kind == "secret" { String::new() } else { self.value.clone() };
+        Self { value, kept, ..self.clone() }
+    }
 }
 
 #[derive(Template)]
@@ -125,6 +137,7 @@ pub(super) fn stored(it: &ShownSource) -> Typed {
             "optional"
         }
         .to_owned(),
+        kept: it.secret,
     };
     Typed {
         version: source.generation.to_string(),
@@ -153,6 +166,7 @@ fn rows(form: &Pairs) -> Vec<Row> {
         label: labels.next().unwrap_or_default(),
         value: values.next().unwrap_or_default(),
         kind: kinds.next().unwrap_or_default(),
+        kept: false,
     });
     all.filter(|row| !(row.name.is_empty() && row.label.is_empty() && row.value.is_empty())).collect()
 }
@@ -353,7 +367,7 @@ pub(super) async fn show(
         panel: app.pages.contains_key(places::PROVIDERS).then_some(back),
         base,
         pairs,
-        variables: typed.variables.iter().cloned().chain([Row::default()]).collect(),
+        variables: typed.variables.iter().map(|row| row.shown(it)).chain([Row::default()]).collect(),
         variables_wrong: groups.next().flatten(),
     };
     Ok(render::page(person, status, &template))

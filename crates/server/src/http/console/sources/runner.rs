@@ -1,6 +1,7 @@
 //! Running a saved request, and looking at the reply.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use askama::Template;
 use axum::extract::State;
@@ -18,6 +19,9 @@ use super::super::session::Person;
 use super::super::test::Step;
 use super::super::{Frame, Menu, frame, places, render};
 use super::request::{of, place};
+
+/// Most of what was found, and of an indented body, that a page shows, in bytes.
+const MOST: usize = 1 << 20;
 
 #[derive(Template)]
 #[template(path = "console/runner.html")]
@@ -165,6 +169,9 @@ fn shown(run: RunReply) -> Reply {
             (format!("{} of {kind}; not shown, because it is no text.", bytes_of(bytes.len() as u64)), false)
         }
     };
+    let extracted = run.extracted.map(|found| list(&found));
+    let is_cut = extracted.as_ref().is_some_and(|(_, is_all)| !is_all);
+    let more = is_cut.then(|| "more was found than is shown; narrow the JSONPath".to_owned());
     Reply {
         status: run.status,
         expected: run.expected,
@@ -174,15 +181,45 @@ fn shown(run: RunReply) -> Reply {
         headers: run.headers.into_iter().collect(),
         body,
         is_text,
-        extracted: run.extracted.map(|found| serde_json::to_string_pretty(&found).unwrap_or_default()),
-        problem: run.problem,
+        extracted: extracted.map(|(text, _)| text),
+        problem: run.problem.or(more),
     }
 }
 
-/// JSON on several lines; anything else as it came.
+/// JSON on several lines; anything else, and what would grow too long, as it came.
 fn pretty(text: &str) -> String {
     let read = serde_json::from_str::<Value>(text).ok().filter(|value| value.is_object() || value.is_array());
-    read.and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_else(|| text.to_owned())
+    let fits = |value: &Value| Room(MOST).takes(value);
+    read.filter(fits).and_then(|it| serde_json::to_string_pretty(&it).ok()).unwrap_or_else(|| text.to_owned())
+}
+
+/// As many of these as there is room for, and whether that is all.
+fn list(found: &[Value]) -> (String, bool) {
+    let mut room = Room(MOST);
+    let shown = found.iter().take_while(|value| room.takes(value)).count();
+    (serde_json::to_string_pretty(&found[..shown]).unwrap_or_default(), shown == found.len())
+}
+
+/// Bytes that may still be written. Indented, what is deeply nested is many times as long as it came, so it is measured before it is written.
+struct Room(usize);
+
+impl Room {
+    fn takes(&mut self, value: &Value) -> bool {
+        serde_json::to_writer_pretty(self, value).is_ok()
+    }
+}
+
+impl io::Write for Room {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        // In a list each line is indented once more.
+        let lines = text.iter().filter(|it| **it == b'\n').count();
+        self.0 = self.0.checked_sub(text.len() + 2 * lines).ok_or(io::ErrorKind::StorageFull)?;
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn bytes_of(count: u64) -> String {
@@ -213,5 +250,32 @@ mod tests {
             (bytes_of(1), bytes_of(9999), bytes_of(10_000)),
             ("1 byte".into(), "9999 bytes".into(), "10 kB".into())
         );
+    }
+
+    #[test]
+    fn what_is_deeply_nested_does_not_flood_the_page() {
+        let nested = format!("{}{}{}", "[".repeat(120), "1,".repeat(30_000) + "1", "]".repeat(120));
+        assert_eq!(pretty(&nested), nested, "too long when indented");
+        let deep: Value = serde_json::from_str(&format!("{}{}", "[".repeat(120), "]".repeat(120))).unwrap();
+        let run = |found: Vec<Value>| {
+            shown(RunReply {
+                status: 200,
+                expected: true,
+                headers: Default::default(),
+                preview: Preview::Text(String::new()),
+                size: Some(0),
+                truncated: false,
+                extracted: Some(found),
+                problem: None,
+                took_ms: 1,
+            })
+        };
+        let reply = run(vec![deep.clone(); 1000]);
+        let text = reply.extracted.unwrap();
+        assert!((MOST / 2..=MOST + 100).contains(&text.len()), "{}", text.len());
+        assert!(reply.problem.unwrap().contains("more was found than is shown"));
+        let all: Vec<Value> = serde_json::from_str(&run(vec![deep; 3]).extracted.unwrap()).unwrap();
+        assert_eq!(all.len(), 3);
+        assert_eq!(run(Vec::new()).problem, None);
     }
 }
