@@ -449,6 +449,29 @@ pub enum ResetUnit {
     Date,
 }
 
+/// What an API's timeout header is written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum TimeoutUnit {
+    /// Whole seconds, rounded up.
+    #[default]
+    Seconds,
+    /// Milliseconds.
+    Ms,
+}
+
+impl TimeoutUnit {
+    /// A time in this unit; never zero, which some servers take for none.
+    pub fn of(self, time: Duration) -> u64 {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+        match self {
+            TimeoutUnit::Seconds => ms.div_ceil(1000),
+            TimeoutUnit::Ms => ms,
+        }
+    }
+}
+
 /// What an API allows, and how it says so.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Limits {
@@ -464,6 +487,10 @@ pub struct Limits {
     pub reset_unit: ResetUnit,
     /// Says how long to wait, where it is not `Retry-After`.
     pub retry_after_header: Option<HeaderName>,
+    /// Takes how long the caller still waits, where it says so.
+    pub timeout_header: Option<HeaderName>,
+    /// What `timeout_header` is written in.
+    pub timeout_unit: TimeoutUnit,
 }
 
 /// Besides a 401: what means that the access token has expired.

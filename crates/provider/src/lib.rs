@@ -28,7 +28,7 @@ pub use check::{parse, parse_over, read_text};
 pub use definition::{
     AskedOf, Base, Definition, ErrorPhase, ExpiredWhen, FollowUpWhen, GrantKind, KeepAlive, Kind, KnownError, Limits,
     Method, Pattern, Pkce, PlaceOfToken, Presence, Recovery, RefreshLife, RefreshWith, ResetUnit, ResponseMode,
-    RevokedToken, ScopeRules, Setup, Values, Variable,
+    RevokedToken, ScopeRules, Setup, TimeoutUnit, Values, Variable,
 };
 pub use draft::draft;
 pub use error::{DefinitionError, RenderError, ValueError};

@@ -12,7 +12,7 @@ use serde::de::{Deserialize, Deserializer, IntoDeserializer, MapAccess, SeqAcces
 
 use crate::definition::{
     AskedOf, ErrorPhase, FollowUpWhen, GrantKind, Kind, Pkce, Presence, RefreshWith, ResetUnit, ResponseMode,
-    RevokedToken,
+    RevokedToken, TimeoutUnit,
 };
 
 /// The tables that say how requests are made and replies are read: what a method may say in its own way.
@@ -458,6 +458,10 @@ tables! {
         reset_unit: ResetUnit,
         /// Says how long to wait, where it is not `Retry-After`.
         retry_after_header: Option<String>,
+        /// Takes how long the caller still waits, where it says so.
+        timeout_header: Option<String>,
+        /// What `timeout_header` is written in.
+        timeout_unit: TimeoutUnit,
     }
 
     Computed {

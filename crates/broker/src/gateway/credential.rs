@@ -117,6 +117,10 @@ impl Broker {
         }
         let outgoing = Outgoing { method: &call.request.method, headers, kept: call.body.kept() };
         let mut request = outgoing.request(api, target, body)?;
+        if let Some((due, name)) = call.due.zip(api.api.limits.timeout_header.as_ref()) {
+            let left = api.api.limits.timeout_unit.of(self.left(due));
+            request.headers_mut().insert(name.clone(), left.into());
+        }
         if let KeptBody::Awaited(wanted) = &call.body {
             wanted.ask(&mut request);
         }

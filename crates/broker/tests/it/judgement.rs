@@ -26,7 +26,7 @@ fn sending(method: Method, body: &'static str) -> ProxyRequest {
 }
 
 /// The next request, while time passes.
-async fn later(app: &App, fake: &mut Fake) -> Arrived {
+pub async fn later(app: &App, fake: &mut Fake) -> Arrived {
     let mut next = std::pin::pin!(fake.next());
     loop {
         tokio::select! {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Method, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use base64::Engine;
 use http_body_util::BodyExt;
 use keyholder_broker::egress::full;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::app::{App, START};
 use crate::fake::{Arrived, Fake};
 use crate::gateway::get;
+use crate::judgement::later;
 use crate::logs::Logs;
 
 const HOUR: u64 = 3600;
@@ -410,6 +411,38 @@ async fn an_answer_that_means_an_expired_token_renews_once_and_others_pass_byte_
         assert_eq!(read(response).await, b"{\"fine\":true}");
     }
     assert_eq!(app.row("crm").await.generation, 3);
+}
+
+#[tokio::test]
+async fn the_api_hears_how_long_its_caller_waits() {
+    let rules = "[api]\nbase_url = \"FAKE/api\"\nlimits = { timeout_header = \"X-Timeout\", timeout_unit = \"ms\" }\n";
+    let (app, mut fake) = machine(rules, json!({"access_token": "a1"})).await;
+    let asking = |own: &[(&'static str, &'static str)]| {
+        let mut request = get("/x");
+        let own = own.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        request.headers.extend(own);
+        request
+    };
+    let hurried = asking(&[("keyholder-timeout", "10s"), ("keyholder-retry", "1"), ("x-timeout", "99999")]);
+    let answer = async {
+        let first = fake.next().await;
+        assert_eq!(text(&first.headers, "x-timeout"), "10000", "the gateway's word, not the caller's");
+        app.clock.advance(Duration::from_secs(4));
+        first.respond(
+            Response::builder().status(503).header("retry-after", "0").body(axum::body::Body::empty()).unwrap(),
+        );
+        let again = later(&app, &mut fake).await;
+        let left: u64 = text(&again.headers, "x-timeout").parse().unwrap();
+        assert!((1..=6000).contains(&left), "{left}");
+        again.json(200, json!({}));
+    };
+    tokio::join!(app.called(hurried), answer);
+    let answer = async {
+        let arrived = fake.next().await;
+        assert_eq!(text(&arrived.headers, "x-timeout"), "5", "who sets no deadline here may set it there");
+        arrived.json(200, json!({}));
+    };
+    tokio::join!(app.called(asking(&[("x-timeout", "5")])), answer);
 }
 
 #[tokio::test]

@@ -540,6 +540,8 @@ impl Checker {
             reset_header: header("reset_header", raw.reset_header),
             reset_unit: raw.reset_unit,
             retry_after_header: header("retry_after_header", raw.retry_after_header),
+            timeout_header: header("timeout_header", raw.timeout_header),
+            timeout_unit: raw.timeout_unit,
         }
     }
 }

@@ -10,7 +10,7 @@ use keyholder_oauth::{
 };
 
 use super::*;
-use crate::{PlaceOfToken, parse};
+use crate::{PlaceOfToken, TimeoutUnit, parse};
 
 /// Tue, 14 Nov 2023 22:13:20 GMT
 const AT: Moment = Moment { now_ms: 1_700_000_000_000, random: [7; 32] };
@@ -665,7 +665,7 @@ fn where_the_token_goes() {
          headers = {{ Client-Id = \"{{{{client_id}}}}\" }}\nquery = {{ appsecret_proof = \"{{{{computed.proof}}}}\" }}\n\
          verify = {{ method = \"POST\", path = \"/check?full=1\", expect = {{ pointer = \"/ok\", equals = true }} }}\n\
          expired_when = [{{ status = 403 }}, {{ status = 200, pointer = \"/error/code\", equals = 190 }}]\n\
-         [api.limits]\nper_second = 2.5\nconcurrent = 3\nremaining_header = \"X-Remaining\"\nreset_header = \"X-Reset\"\nreset_unit = \"unix\"\n\
+         [api.limits]\nper_second = 2.5\nconcurrent = 3\nremaining_header = \"X-Remaining\"\nreset_header = \"X-Reset\"\nreset_unit = \"unix\"\ntimeout_header = \"X-Timeout\"\ntimeout_unit = \"ms\"\n\
          [computed.proof]\nhmac = \"sha256\"\nkey = \"{{{{client_secret}}}}\"\nover = \"{{{{access_token}}}}\"\n"
     );
     let set = token_set(r#"{"access_token":"at"}"#);
@@ -687,6 +687,11 @@ fn where_the_token_goes() {
     let verify = api.verify.as_ref().unwrap();
     assert_eq!((verify.method.as_str(), verify.path.as_str()), ("POST", "/check?full=1"));
     assert_eq!((api.limits.per_second, api.limits.concurrent), (Some(2.5), Some(3)));
+    assert_eq!(
+        (api.limits.timeout_header.as_ref(), api.limits.timeout_unit.of(Duration::from_millis(1500))),
+        (Some(&HeaderName::from_static("x-timeout")), 1500)
+    );
+    assert_eq!([0, 1, 1000, 1001].map(|ms| TimeoutUnit::Seconds.of(Duration::from_millis(ms))), [1, 1, 1, 2]);
     for (status, body, expired) in [
         (401, "", true),
         (403, "", true),
