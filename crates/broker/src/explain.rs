@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use keyholder_oauth::{DiscoveryError, FailureKind, FailureShape, Secret, TokenFailure};
 use keyholder_provider::{ErrorPhase, GrantKind, KnownError};
-use zeroize::Zeroizing;
 
 use crate::egress::{EgressError, EgressFault};
 use crate::error::Error;
@@ -284,15 +283,13 @@ pub(crate) fn sentence(text: String) -> String {
     out
 }
 
-/// Replaces every secret that stands in `text`, as it is or form-encoded, also where the text was cut in the middle of one. Very short ones are
+/// Replaces every secret that stands in `text`, however it is written, also where the text was cut in the middle of one. Very short ones are
 /// left: they would mask ordinary words, and guess nothing.
 fn masked(text: &str, secrets: &[&Secret]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().map(|secret| secret.expose()).filter(|secret| secret.len() >= SHORTEST) {
-        let encoded: Zeroizing<String> =
-            Zeroizing::new(url::form_urlencoded::byte_serialize(secret.as_bytes()).collect());
-        for form in [secret, encoded.as_str()] {
-            text = mask_cut_end(text.replace(form, "****"), form);
+        for way in crate::redact::ways_to_write(secret) {
+            text = mask_cut_end(text.replace(way.as_str(), "****"), &way);
         }
     }
     text

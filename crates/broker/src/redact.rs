@@ -16,6 +16,9 @@ const MASK: &str = "••••";
 /// Most of a body that is shown, in bytes.
 const SHOWN: usize = 8 << 10;
 
+/// Most of a body that is kept until all secrets are known: one that stands across the end of what is shown must be recognised.
+const KEPT: usize = 64 << 10;
+
 /// Shorter values guess nothing, and would mask ordinary words. As the whole value of a member they are masked all the same.
 const SHORTEST: usize = 6;
 
@@ -70,10 +73,20 @@ fn header_value(name: &str, value: &str) -> String {
             None => MASK.to_owned(),
         },
         "cookie" | "set-cookie" | "dpop" => MASK.to_owned(),
-        "location" | "content-location" | "link" | "refresh" => match value.split_once('?') {
-            Some((before, query)) => format!("{before}?{}", form(query, "&")),
-            None => value.to_owned(),
-        },
+        "location" | "content-location" | "link" | "refresh" => {
+            let (target, fragment) = value.split_once('#').map_or((value, None), |(it, rest)| (it, Some(rest)));
+            let target = match target.split_once('?') {
+                Some((before, query)) => format!("{before}?{}", form(query, "&")),
+                None => target.to_owned(),
+            };
+            // Some servers answer in the fragment (RFC 6749 §4.2.2).
+            match fragment {
+                Some(fragment) if fragment.contains('=') => format!("{target}#{}", form(fragment, "&")),
+                Some(fragment) => format!("{target}#{fragment}"),
+                None => target,
+            }
+        }
+        "www-authenticate" | "proxy-authenticate" => value.to_owned(),
         _ if is_secret_header(name) => masked(value),
         _ => value.to_owned(),
     }
@@ -82,7 +95,7 @@ fn header_value(name: &str, value: &str) -> String {
 /// `content-type: text/plain` and `x-xss-protection` are no secrets; `x-api-key`, `x-auth-token` and the like are.
 fn is_secret_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["token", "secret", "password", "api-key", "apikey", "signature", "credential", "x-key", "auth-key", "access-key"]
+    ["token", "secret", "password", "session", "auth", "api-key", "apikey", "signature", "credential", "x-key", "auth-key", "access-key"]
         .iter()
         .any(|part| name.contains(part))
         || name.ends_with("-key")
@@ -109,7 +122,14 @@ pub(crate) fn body(content_type: Option<&str>, bytes: &[u8], kind: Kind) -> Show
             None if kind == Kind::OfTokens => hidden("text that is no valid JSON"),
             None => cut(members_in_text(text)),
         },
-        "text/html" | "application/xhtml+xml" => cut(text.to_owned()),
+        // Some servers say that of everything.
+        "text/html" | "application/xhtml+xml" => match (json(), kind) {
+            (Some(value), _) => cut(json_text(value, kind)),
+            (None, Kind::OfTokens) if is_form(text) => cut(form_lines(text, kind)),
+            // A page may hold a token in any place.
+            (None, Kind::OfTokens) => hidden(&titled(&bare, text)),
+            (None, _) => cut(members_in_text(text)),
+        },
         _ if bare.starts_with("text/") => match (json(), kind) {
             (Some(value), _) => cut(json_text(value, kind)),
             (None, Kind::OfTokens) if is_form(text) => cut(form_lines(text, kind)),
@@ -118,6 +138,19 @@ pub(crate) fn body(content_type: Option<&str>, bytes: &[u8], kind: Kind) -> Show
             (None, _) => cut(members_in_text(text)),
         },
         _ => hidden(&bare),
+    }
+}
+
+/// A page's type, and its title, which mostly tells whose it is and what went wrong.
+fn titled(kind: &str, page: &str) -> String {
+    let lower = page.to_ascii_lowercase();
+    let title = lower.find("<title>").map(|at| at + "<title>".len()).and_then(|from| {
+        let to = from + lower.get(from..)?.find("</title")?;
+        page.get(from..to)
+    });
+    match title.map(|title| title.split_whitespace().collect::<Vec<_>>().join(" ")).filter(|title| !title.is_empty()) {
+        Some(title) => format!("{kind}, titled “{}”", title.chars().take(100).collect::<String>()),
+        None => kind.to_owned(),
     }
 }
 
@@ -159,6 +192,13 @@ fn mask_members(value: &mut Value, name: &str, kind: Kind) {
         }
         Value::Array(items) => items.iter_mut().for_each(|item| mask_members(item, name, kind)),
         Value::String(text) if is_masked(name, kind) => *text = masked(text),
+        // JSON in a text, as a server that writes down what it received has it.
+        Value::String(text) if text.trim_start().starts_with(['{', '[']) => {
+            if let Ok(mut inner) = serde_json::from_str::<Value>(text) {
+                mask_members(&mut inner, name, kind);
+                *text = inner.to_string();
+            }
+        }
         Value::Number(number) if is_secret(name) && !explains(name) => {
             *value = Value::String(masked(&number.to_string()))
         }
@@ -166,8 +206,41 @@ fn mask_members(value: &mut Value, name: &str, kind: Kind) {
     }
 }
 
-/// Masks `"name": "value"` in text that can't be parsed, to the value's end or that of the text.
+/// Masks what text that can't be parsed gives a secret's name.
 fn members_in_text(text: &str) -> String {
+    assigned_in_text(&quoted_in_text(text))
+}
+
+/// Masks `name=value` and `<name>value`, to what ends the value.
+fn assigned_in_text(text: &str) -> String {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['=', '>']) {
+        let (before, after) = (&rest[..at], &rest[at + 1..]);
+        let name = &before[before.rfind(|c| !is_name(c)).map_or(0, |at| at + 1)..];
+        let is_tag = rest[at..].starts_with('>');
+        let fits = !name.is_empty() && is_secret(name) && (!is_tag || before[..before.len() - name.len()].ends_with('<'));
+        out.push_str(&rest[..=at]);
+        rest = after;
+        if fits {
+            let (value, left) = match after.chars().next() {
+                Some('"' | '\'') if !is_tag => quoted(after),
+                _ => {
+                    let ends = |c: char| if is_tag { c == '<' } else { c.is_whitespace() || "&;,<>\"')".contains(c) };
+                    after.split_at(after.find(ends).unwrap_or(after.len()))
+                }
+            };
+            out.push_str(&masked(value));
+            rest = left;
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Masks `"name": "value"`, to the value's end or that of the text.
+fn quoted_in_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(colon) = rest.find(':') {
@@ -310,13 +383,20 @@ fn masked(value: &str) -> String {
     }
 }
 
-fn cut(mut text: String) -> ShownBody {
-    let truncated = text.len() > SHOWN;
-    if truncated {
-        let end = (0..=SHOWN).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
+fn cut(text: String) -> ShownBody {
+    let (text, truncated) = up_to(KEPT, text);
     ShownBody { text, truncated }
+}
+
+/// As much of a body as is shown, and whether that isn't all of it.
+pub(crate) fn shown_part(text: String) -> (String, bool) {
+    up_to(SHOWN, text)
+}
+
+fn up_to(most: usize, mut text: String) -> (String, bool) {
+    let truncated = text.len() > most;
+    text.truncate(text.floor_char_boundary(most));
+    (text, truncated)
 }
 
 fn grouped(number: usize) -> String {
@@ -329,6 +409,51 @@ fn grouped(number: usize) -> String {
         out.push(digit);
     }
     out
+}
+
+/// How servers write a value that they repeat, longest first.
+pub(crate) fn ways_to_write(secret: &str) -> Vec<Zeroizing<String>> {
+    let encoded: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let json = serde_json::to_string(secret).unwrap_or_default();
+    let json = json.strip_prefix('"').and_then(|it| it.strip_suffix('"')).unwrap_or(secret).to_owned();
+    let entities = |quote: &str, apostrophe: &str, slash: &str| {
+        let text = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        text.replace('"', quote).replace('\'', apostrophe).replace('/', slash)
+    };
+    let bytes = secret.as_bytes();
+    let padded = STANDARD.encode(bytes);
+    let mut ways = vec![
+        in_lower_hex(&encoded),
+        in_lower_hex(&encoded.replace('+', "%20")),
+        encoded.replace('+', "%20"),
+        encoded,
+        // As PHP writes it.
+        json.replace('/', "\\/"),
+        json,
+        entities("&quot;", "&#39;", "/"),
+        entities("&quot;", "&#x27;", "&#x2F;"),
+        entities("&#34;", "&#39;", "&#47;"),
+        padded.trim_end_matches('=').to_owned(),
+        padded,
+        URL_SAFE_NO_PAD.encode(bytes),
+        secret.to_owned(),
+    ];
+    ways.retain(|way| way.len() >= SHORTEST);
+    ways.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    ways.dedup();
+    ways.into_iter().map(Zeroizing::new).collect()
+}
+
+/// `%2F` as `%2f`.
+fn in_lower_hex(encoded: &str) -> String {
+    let mut out = encoded.to_owned().into_bytes();
+    for at in 0..out.len() {
+        if out[at] == b'%' {
+            let digits = at + 1..(at + 3).min(out.len());
+            out[digits].make_ascii_lowercase();
+        }
+    }
+    String::from_utf8(out).unwrap_or_default()
 }
 
 /// Values that must not be seen, in all the ways in which they are written.
@@ -345,22 +470,10 @@ impl Hidden {
         if secret.len() < SHORTEST || self.forms.iter().any(|form| form.as_str() == secret) {
             return;
         }
-        let encoded: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-        let in_path = encoded.replace('+', "%20");
-        let in_json = serde_json::to_string(secret).unwrap_or_default();
-        let bytes = secret.as_bytes();
         // A key of several lines arrives with its lines joined or escaped.
         let lines = secret.lines().map(str::trim).filter(|line| line.len() >= 24 && !line.starts_with("-----"));
         let lines: Vec<String> = lines.map(str::to_owned).collect();
-        let forms = [
-            secret.to_owned(),
-            encoded,
-            in_path,
-            in_json.trim_matches('"').to_owned(),
-            STANDARD.encode(bytes),
-            URL_SAFE_NO_PAD.encode(bytes),
-        ];
-        self.forms.extend(forms.into_iter().chain(lines).filter(|form| form.len() >= SHORTEST).map(Zeroizing::new));
+        self.forms.extend(ways_to_write(secret).into_iter().chain(lines.into_iter().map(Zeroizing::new)));
         self.sort();
     }
 
@@ -524,15 +637,34 @@ mod tests {
                 "access_token=•••• (3 characters)\nexpires=9",
             ),
             (Some("text/plain"), "the token is abc", Kind::OfTokens, "(16 bytes of text/plain)"),
-            (Some("text/html"), "<title>Login</title>", Kind::OfTokens, "<title>Login</title>"),
+            (
+                Some("text/html"),
+                "<html><title>\n Log in </title><input value=\"abc\">",
+                Kind::OfTokens,
+                "(49 bytes of text/html, titled “Log in”)",
+            ),
+            (Some("text/html"), "{\"odd\":\"abc\"}", Kind::OfTokens, "{\n  \"odd\": \"•••• (3 characters)\"\n}"),
+            (
+                Some("text/plain"),
+                "no: refresh_token=abc&a=1 <api_key>abc</api_key> b > c",
+                Kind::Plain,
+                "no: refresh_token=•••• (3 characters)&a=1 <api_key>•••• (3 characters)</api_key> b > c",
+            ),
+            (
+                JSON,
+                r#"{"got":"{\"authorization\":\"Bearer abc\"}"}"#,
+                Kind::Plain,
+                "{\n  \"got\": \"{\\\"authorization\\\":\\\"•••• (10 characters)\\\"}\"\n}",
+            ),
             (Some("application/soap+xml"), "<token>abc</token>", Kind::Plain, "(18 bytes of application/soap+xml)"),
             (Some("image/png"), "x", Kind::Plain, "(1 bytes of image/png)"),
             (None, "", Kind::Plain, ""),
         ] {
             assert_eq!(shown(content_type, text, kind), expected, "{text}");
         }
-        let long = body(Some("text/plain"), &b"x ".repeat(SHOWN), Kind::Plain);
-        assert_eq!((long.text.len(), long.truncated), (SHOWN, true));
+        let long = body(Some("text/plain"), &b"x ".repeat(KEPT), Kind::Plain);
+        assert_eq!((long.text.len(), long.truncated), (KEPT, true));
+        assert_eq!(shown_part(long.text).0.len(), SHOWN);
         assert_eq!(body(Some("text/plain"), &vec![0xff; 1234], Kind::Plain).text, "(1,234 bytes of text/plain)");
     }
 
@@ -552,6 +684,11 @@ mod tests {
             "p%22w%2B+d%2F1",
             "p%22w%2B%20d%2F1",
             "p\\\"w+ d/1",
+            "p\\\"w+ d\\/1",
+            "p%22w%2b+d%2f1",
+            "p&quot;w+ d/1",
+            "p&#34;w+ d&#47;1",
+            STANDARD.encode("p\"w+ d/1").trim_end_matches('='),
             &STANDARD.encode("me:p\"w+ d/1"),
             &STANDARD.encode("me:p%22w%2B+d%2F1"),
         ] {

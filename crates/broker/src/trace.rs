@@ -160,7 +160,8 @@ impl Trace {
         let mut exchanges = std::mem::take(&mut noted.exchanges);
         let hide = |shown: &mut Shown| {
             shown.line = noted.hidden.hide(&shown.line);
-            shown.body = noted.hidden.hide(&shown.body);
+            let (body, more) = redact::shown_part(noted.hidden.hide(&shown.body));
+            (shown.body, shown.truncated) = (body, shown.truncated || more);
             for (_, value) in &mut shown.headers {
                 *value = noted.hidden.hide(value);
             }

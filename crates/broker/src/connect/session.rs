@@ -372,6 +372,7 @@ impl Broker {
                 "name that integration, or leave `connection` out",
             ));
         }
+        self.require_for_values(caller, &connection, variables, choices)?;
         if !variables.is_empty() || !choices.is_empty() {
             let definition = self.definition_of(integration).await?;
             let method = definition.method(Some(&integration.method))?;

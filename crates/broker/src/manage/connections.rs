@@ -200,6 +200,20 @@ impl Broker {
         Ok(self.store.read(read).await?)
     }
 
+    /// Whether somebody may tell a connection these values: they may be part of the address that its refresh token and the client's secret are sent to.
+    pub(crate) fn require_for_values(
+        &self,
+        caller: &Caller,
+        connection: &Connection,
+        variables: &Values,
+        choices: &Values,
+    ) -> Result<()> {
+        let changes = |name: &str, value: &String| connection.variables.get(name) != Some(value);
+        let others = variables.iter().any(|(name, value)| changes(name, value))
+            || choices.iter().any(|(name, value)| changes(&learnt_name(name), value));
+        if connection.token_set.is_some() && others { self.require(caller, Scope::Admin) } else { Ok(()) }
+    }
+
     /// Changes what a connection was told. It is tried again at its next use.
     pub async fn edit_connection(
         &self,
@@ -211,14 +225,7 @@ impl Broker {
         let integration = self.opened_integration(&connection.integration).await?;
         let definition = self.definition_of(&integration).await?;
         let method = definition.method(Some(&integration.method))?;
-        let changes = |name: &str, value: &String| connection.variables.get(name) != Some(value);
-        if connection.token_set.is_some()
-            && (edit.variables.iter().any(|(name, value)| changes(name, value))
-                || edit.choices.iter().any(|(name, value)| changes(&learnt_name(name), value)))
-        {
-            // They may be part of the address that the refresh token and the client's secret are sent to.
-            self.require(caller, Scope::Admin)?;
-        }
+        self.require_for_values(caller, &connection, &edit.variables, &edit.choices)?;
         let mut old = self.connection_secrets(&connection)?;
         let password = edit.password.or(old.remove(PASSWORD));
         check_user(method, edit.username.as_deref().or(connection.username.as_deref()), password.as_ref())?;

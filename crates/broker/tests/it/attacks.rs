@@ -131,6 +131,42 @@ async fn only_an_administrator_may_send_a_clients_secret_elsewhere() {
     app.broker.edit_integration(&app.admin, "client_credentials", elsewhere()).await.unwrap();
 }
 
+/// A connection's variables may be part of the address that its refresh token is sent to.
+#[tokio::test]
+async fn only_an_administrator_may_tell_a_connected_connection_something_else() {
+    let app = App::start().await;
+    let text = "schema = 1\nid = \"odd\"\nname = \"Odd\"\n[variables.shop]\nlabel = \"Shop\"\nasked_of = \"connection\"\npattern = \"[a-z]+\"\n\
+        [[methods]]\ngrant = \"client_credentials\"\nlabel = \"One\"\n[token]\nurl = \"TOKEN\"\nparams = { shop = \"{{shop}}\" }\n";
+    let text = text.replace("TOKEN", &format!("{}/token", app.sandbox.base_url()));
+    app.broker.add_provider(&app.admin, "odd.toml", &text).await.unwrap_or_else(|error| panic!("{error}"));
+    let plain = app.plain("client_credentials");
+    app.add_integration(NewIntegration { provider: "odd".to_owned(), variables: Values::new(), ..plain }).await;
+    let new = NewConnection {
+        name: "crm".to_owned(),
+        integration: "client_credentials".to_owned(),
+        variables: values([("shop", "mine")]),
+        ..NewConnection::default()
+    };
+    app.broker.add_connection(&app.admin, new).await.unwrap();
+    app.run("crm").await.unwrap();
+    let manager = app.caller("manager", &[Scope::Read, Scope::Manage], Limits::default()).await;
+    let session = |shop: &str| NewConnectSession {
+        integration: "client_credentials".to_owned(),
+        connection: Some("crm".to_owned()),
+        variables: values([("shop", shop)]),
+        ..NewConnectSession::default()
+    };
+    let edit = ConnectionEdit { variables: values([("shop", "evil")]), ..ConnectionEdit::default() };
+    let refused = app.broker.edit_connection(&manager, "crm", edit).await.map(drop);
+    assert!(matches!(refused, Err(Error::Forbidden(Scope::Admin))), "{refused:?}");
+    let refused = app.broker.create_session(&manager, session("evil")).await.map(drop);
+    assert!(matches!(refused, Err(Error::Forbidden(Scope::Admin))), "{refused:?}");
+    assert_eq!(app.row("crm").await.variables["shop"], "mine");
+    // What it was told already is nothing new, and an administrator may.
+    let same = app.broker.create_session(&manager, session("mine")).await.map(drop);
+    assert!(!matches!(same, Err(Error::Forbidden(_))), "{same:?}");
+}
+
 #[tokio::test]
 async fn a_session_that_ends_takes_no_connection_from_another_one() {
     let app = draft().await;
