@@ -95,9 +95,22 @@ fn header_value(name: &str, value: &str) -> String {
 /// `content-type: text/plain` and `x-xss-protection` are no secrets; `x-api-key`, `x-auth-token` and the like are.
 fn is_secret_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["token", "secret", "password", "session", "auth", "api-key", "apikey", "signature", "credential", "x-key", "auth-key", "access-key"]
-        .iter()
-        .any(|part| name.contains(part))
+    [
+        "token",
+        "secret",
+        "password",
+        "session",
+        "auth",
+        "api-key",
+        "apikey",
+        "signature",
+        "credential",
+        "x-key",
+        "auth-key",
+        "access-key",
+    ]
+    .iter()
+    .any(|part| name.contains(part))
         || name.ends_with("-key")
 }
 
@@ -220,7 +233,8 @@ fn assigned_in_text(text: &str) -> String {
         let (before, after) = (&rest[..at], &rest[at + 1..]);
         let name = &before[before.rfind(|c| !is_name(c)).map_or(0, |at| at + 1)..];
         let is_tag = rest[at..].starts_with('>');
-        let fits = !name.is_empty() && is_secret(name) && (!is_tag || before[..before.len() - name.len()].ends_with('<'));
+        let fits =
+            !name.is_empty() && is_secret(name) && (!is_tag || before[..before.len() - name.len()].ends_with('<'));
         out.push_str(&rest[..=at]);
         rest = after;
         if fits {

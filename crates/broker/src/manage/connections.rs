@@ -214,7 +214,7 @@ impl Broker {
         if connection.token_set.is_some() && others { self.require(caller, Scope::Admin) } else { Ok(()) }
     }
 
-    /// Changes what a connection was told. It is tried again at its next use.
+    /// Changes what a connection was told. What failed is tried again at once where its grant runs by itself, else at its next use.
     pub async fn edit_connection(
         &self,
         caller: &Caller,
@@ -245,10 +245,11 @@ impl Broker {
             .write(move |tx| {
                 tx.put_connection_input(&id, edit.username.as_deref(), &variables, sealed.as_deref(), now)?;
                 // A corrected password may be all that was missing; a dead consent stays dead.
-                if runs_by_itself { tx.try_again(&id) } else { Ok(()) }
+                if runs_by_itself { tx.try_again(&id, now) } else { Ok(()) }
             })
             .await?;
         self.live.forget(&connection.id);
+        self.due.notify_one();
         self.record(caller, "connection.edit", connection.id.as_str(), "ok", None)?;
         self.connection(caller, connection.id.as_str()).await
     }

@@ -26,7 +26,7 @@ const LONGEST_WAIT_MS: i64 = 60_000;
 pub(crate) const FORGOTTEN: Duration = Duration::from_secs(60 * 60);
 /// Passwords worked on at once (each takes 19 MiB), and those that wait for their turn.
 const AT_ONCE: usize = 2;
-const WAITING: usize = 10;
+const WAITING: usize = 200;
 
 /// How many passwords are worked on.
 pub(crate) struct Passwords {
@@ -52,7 +52,8 @@ struct Cost {
 impl Broker {
     /// The text to store of a password.
     pub(super) async fn hash_password(&self, password: &Secret) -> Result<String> {
-        let _turn = self.password_turn().await?;
+        // Whoever sets a password has shown a link or is signed in, and isn't turned away by those at the door.
+        let _turn = self.passwords.at_work.acquire().await;
         let salt: [u8; 16] = self.rng.bytes();
         let hash = work(password, salt.to_vec(), COST).await?;
         Ok(written(COST, &salt, &hash))

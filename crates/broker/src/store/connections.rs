@@ -65,7 +65,7 @@ sql! {
         token_expires_at = NULL, due_at = NULL, lost_at = NULL, dies_at = NULL, warned_at = NULL, retry_at = NULL, attempt = NULL, attempt_owner = NULL, attempt_deadline = NULL, updated_at = ?2 WHERE id = ?1";
     REVIVE = "UPDATE connections SET state = 'draft', updated_at = ?2 WHERE id = ?1 AND state = 'revoked'";
     PUT_SECRETS = "UPDATE connections SET secrets = ?2, username = coalesce(?3, username), variables = ?4, retry_at = NULL, updated_at = ?5 WHERE id = ?1";
-    TRY_AGAIN = "UPDATE connections SET state = 'failing' WHERE id = ?1 AND state = 'reconnect'";
+    TRY_AGAIN = "UPDATE connections SET state = 'failing', due_at = ?2 WHERE id = ?1 AND state IN ('reconnect', 'failing')";
     // Said once; a renewal that moves the end says it is not so near.
     WARN = "UPDATE connections SET warned_at = ?1 WHERE id IN (SELECT id FROM connections WHERE dies_at > ?2 AND dies_at <= ?3 AND renewed_at < dies_at - ?4 \
         AND (warned_at IS NULL OR warned_at < dies_at - ?4) AND state IN ('connected', 'failing') ORDER BY dies_at LIMIT ?5) \
@@ -543,9 +543,9 @@ impl Tx<'_> {
         self.execute(&PUT_SECRETS, &values).map(drop)
     }
 
-    /// A connection whose grant runs by itself is tried again at its next use.
-    pub fn try_again(&self, id: &ConnectionId) -> StoreResult<()> {
-        self.execute(&TRY_AGAIN, &[Val::T(id.as_str())]).map(drop)
+    /// A connection whose grant runs by itself, and didn't, is tried again at once.
+    pub fn try_again(&self, id: &ConnectionId, now: i64) -> StoreResult<()> {
+        self.execute(&TRY_AGAIN, &[Val::T(id.as_str()), Val::I(now)]).map(drop)
     }
 
     /// Removes a connection and all that hangs on it; the audit stays.

@@ -1,7 +1,9 @@
 //! What an attacker tried, kept so that it goes on failing.
 
 use keyholder_broker::model::{ConnectionId, Limits, Scope, Status};
-use keyholder_broker::{Completed, Error, Finished, IntegrationEdit, NewConnectSession, NewConnection};
+use keyholder_broker::{
+    Completed, ConnectionEdit, Error, Finished, IntegrationEdit, NewConnectSession, NewConnection, NewIntegration,
+};
 use keyholder_oauth::Secret;
 
 use crate::app::{App, query_value, token_of, values};
@@ -136,22 +138,22 @@ async fn only_an_administrator_may_send_a_clients_secret_elsewhere() {
 async fn only_an_administrator_may_tell_a_connected_connection_something_else() {
     let app = App::start().await;
     let text = "schema = 1\nid = \"odd\"\nname = \"Odd\"\n[variables.shop]\nlabel = \"Shop\"\nasked_of = \"connection\"\npattern = \"[a-z]+\"\n\
-        [[methods]]\ngrant = \"client_credentials\"\nlabel = \"One\"\n[token]\nurl = \"TOKEN\"\nparams = { shop = \"{{shop}}\" }\n";
-    let text = text.replace("TOKEN", &format!("{}/token", app.sandbox.base_url()));
+        [[methods]]\ngrant = \"authorization_code\"\nlabel = \"One\"\n[authorize]\nurl = \"BASE/authorize\"\n[token]\nurl = \"BASE/token\"\nparams = { shop = \"{{shop}}\" }\n";
+    let text = text.replace("BASE", app.sandbox.base_url());
     app.broker.add_provider(&app.admin, "odd.toml", &text).await.unwrap_or_else(|error| panic!("{error}"));
-    let plain = app.plain("client_credentials");
-    app.add_integration(NewIntegration { provider: "odd".to_owned(), variables: Values::new(), ..plain }).await;
+    let plain = app.plain("authorization_code");
+    app.add_integration(NewIntegration { provider: "odd".to_owned(), variables: values([]), ..plain }).await;
     let new = NewConnection {
         name: "crm".to_owned(),
-        integration: "client_credentials".to_owned(),
+        integration: "authorization_code".to_owned(),
         variables: values([("shop", "mine")]),
         ..NewConnection::default()
     };
     app.broker.add_connection(&app.admin, new).await.unwrap();
-    app.run("crm").await.unwrap();
+    app.consent("crm").await;
     let manager = app.caller("manager", &[Scope::Read, Scope::Manage], Limits::default()).await;
     let session = |shop: &str| NewConnectSession {
-        integration: "client_credentials".to_owned(),
+        integration: "authorization_code".to_owned(),
         connection: Some("crm".to_owned()),
         variables: values([("shop", shop)]),
         ..NewConnectSession::default()

@@ -67,7 +67,8 @@ pub(in crate::http) async fn list(
     let known = app.broker.providers();
     let mut items: Vec<Item> = known
         .iter()
-        .filter(|it| !it.definition.generic)
+        // It has a card of its own.
+        .filter(|it| it.definition.id != BY_HAND)
         .map(|it| {
             let definition = &it.definition;
             let words = [&definition.id, &definition.name].into_iter().chain(&definition.aliases);

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use keyholder_broker::clock::Clock;
+use keyholder_broker::clock::{Clock, Moment};
 use keyholder_broker::model::Happened;
 use keyholder_broker::{Heard, Watch};
 use keyholder_oauth::Secret;
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::super::App;
-use super::super::caller::Authenticated;
+use super::super::caller::{self, Authenticated};
 use super::super::input::InQuery;
 use super::super::problem::ApiError;
 use super::session::Person;
@@ -26,8 +26,8 @@ use super::session::Person;
 const LOOK: Duration = Duration::from_secs(1);
 /// A sign of life after so many looks: proxies cut what is silent.
 const SIGN_OF_LIFE: u32 = 15;
-/// Whether its listener still may is asked after so many looks.
-const ASK: u32 = 60;
+/// Whether its listener still may is asked so often, however much there is to tell.
+const ASK: Duration = Duration::from_secs(15);
 
 /// Which events.
 #[derive(Deserialize)]
@@ -44,7 +44,7 @@ pub(in crate::http) async fn of_console(
     InQuery(which): InQuery<Which>,
 ) -> Result<Response, ApiError> {
     let watch = app.broker.watch(&person.caller, which.connection.as_deref(), last(&headers)).await?;
-    Ok(streamed(Streaming { app, watch, session: Some(person.token().clone()), looks: 0, told: false }))
+    Ok(streamed(app, watch, Listener::Person(person.token().clone())))
 }
 
 /// `GET /v1/events`.
@@ -55,7 +55,7 @@ pub(in crate::http) async fn of_api(
     InQuery(which): InQuery<Which>,
 ) -> Result<Response, ApiError> {
     let watch = app.broker.watch(&caller, which.connection.as_deref(), last(&headers)).await?;
-    Ok(streamed(Streaming { app, watch, session: None, looks: 0, told: false }))
+    Ok(streamed(app, watch, Listener::Program(headers)))
 }
 
 fn last(headers: &HeaderMap) -> Option<&str> {
@@ -65,14 +65,23 @@ fn last(headers: &HeaderMap) -> Option<&str> {
 struct Streaming {
     app: App,
     watch: Watch,
-    /// A person's; a key's stream ends by itself, and its program comes again with it.
-    session: Option<Secret>,
+    listener: Listener,
+    asked: Moment,
     looks: u32,
     /// Something was sent.
     told: bool,
 }
 
-fn streamed(streaming: Streaming) -> Response {
+/// Who listens, by what they have shown.
+enum Listener {
+    /// A session's token.
+    Person(Secret),
+    /// The request's headers, with its API key.
+    Program(HeaderMap),
+}
+
+fn streamed(app: App, watch: Watch, listener: Listener) -> Response {
+    let streaming = Streaming { app, watch, listener, asked: Clock::System.moment(), looks: 0, told: false };
     let parts = stream::unfold(streaming, |mut streaming| async move {
         let part = streaming.next().await?;
         Some((Ok::<_, Infallible>(Bytes::from(part)), streaming))
@@ -98,13 +107,17 @@ impl Streaming {
             if !self.app.serving.load(Ordering::Relaxed) {
                 return None;
             }
-            match Clock::System.timeout(LOOK, self.watch.next()).await {
+            let heard = Clock::System.timeout(LOOK, self.watch.next()).await;
+            if Clock::System.since(self.asked) >= ASK {
+                if !self.may_go_on().await {
+                    return None;
+                }
+                self.asked = Clock::System.moment();
+            }
+            match heard {
                 Some(Heard::Event(event)) => return Some(written(&event)),
                 Some(Heard::Missed) => return Some("event: reload\ndata: {}\n\n".to_owned()),
                 None => self.looks += 1,
-            }
-            if self.looks.is_multiple_of(ASK) && !self.may_go_on().await {
-                return None;
             }
             if self.looks.is_multiple_of(SIGN_OF_LIFE) {
                 return Some(": .\n\n".to_owned());
@@ -113,10 +126,10 @@ impl Streaming {
     }
 
     async fn may_go_on(&self) -> bool {
-        match &self.session {
+        match &self.listener {
             // A look is no use of it: a tab that stays open keeps nobody signed in.
-            Some(session) => self.app.broker.session_stands(session.expose()).await.unwrap_or(false),
-            None => self.looks < 10 * ASK,
+            Listener::Person(session) => self.app.broker.session_stands(session.expose()).await.unwrap_or(false),
+            Listener::Program(headers) => caller::authenticated(&self.app, headers).await.is_ok(),
         }
     }
 }

@@ -485,7 +485,8 @@ pub(in crate::http) async fn save_connection(
     }
     match app.broker.edit_connection(&person.caller, connection.id.as_str(), edit).await {
         Ok(_) => {
-            let said = Said::good("Saved. It counts from the next use on.").saved(edited.draft());
+            let said = Said::good("Saved. What failed is tried again now; the rest counts from the next use on.")
+                .saved(edited.draft());
             Ok(render::moved(places::connection(connection.id.as_str()), said))
         }
         Err(error) => match of_settings(&error) {
