@@ -121,6 +121,7 @@ impl Broker {
                 };
                 tx.add_operator(&StoredOperator { tenant: tenant.clone(), operator, password_hash })?;
             } else {
+                tx.drop_operator_links(&id)?;
                 tx.put_operator_password(&id, password_hash.as_deref())?;
                 tx.remove_passkeys(&id)?;
                 tx.end_console_sessions(&id, None)?;

@@ -105,6 +105,7 @@ impl Broker {
             }
             if let Some(hash) = hash {
                 tx.put_operator_password(&id, Some(&hash))?;
+                tx.drop_operator_links(&id)?;
             }
             if ends {
                 tx.end_console_sessions(&id, kept.as_ref())?;

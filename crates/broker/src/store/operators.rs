@@ -236,7 +236,7 @@ impl Tx<'_> {
     pub fn remove_operator(&self, id: &KeyId) -> StoreResult<()> {
         self.remove_passkeys(id)?;
         self.execute(&REMOVE_SESSIONS, &[Val::T(id.as_str())])?;
-        self.execute(&REMOVE_LINKS, &[Val::T(id.as_str())])?;
+        self.drop_operator_links(id)?;
         self.execute(&REMOVE_OPERATOR, &[Val::T(id.as_str())]).map(drop)
     }
 
@@ -265,8 +265,14 @@ impl Tx<'_> {
         self.execute(&SWEEP_FAILURES, &[Val::I(forgotten)]).map(drop)
     }
 
-    /// Stores a link.
+    /// Ends an operator's links: who has chosen how to sign in, or got another link, has no use for them.
+    pub fn drop_operator_links(&self, id: &KeyId) -> StoreResult<()> {
+        self.execute(&REMOVE_LINKS, &[Val::T(id.as_str())]).map(drop)
+    }
+
+    /// Stores a link; it ends those before it for the same operator.
     pub fn add_operator_link(&self, token_hash: &[u8; 32], link: &StoredLink) -> StoreResult<()> {
+        self.drop_operator_links(&link.operator)?;
         let values = [
             Val::B(token_hash),
             Val::T(link.tenant.as_str()),

@@ -168,7 +168,10 @@ async fn only_administrators_change_others_and_one_always_stays() {
     let (_, again) = sessions().await.unwrap();
     app.broker.end_sessions(&again.caller, &anna, None).await.unwrap();
     assert_eq!(app.count("SELECT count(*) FROM console_sessions"), 0, "Bob's ended when he was promoted");
+    let went_astray = app.broker.operator_link(&app.admin, For::Reset(anna.clone())).await.unwrap();
     let reset = app.broker.operator_link(&app.admin, For::Reset(anna.clone())).await.unwrap();
+    let late = app.broker.join(&token(&went_astray.url), "ignored", &proof("somebody else's words")).await.map(drop);
+    assert!(matches!(late, Err(Error::Gone(_))), "a newer link ends the older: {late:?}");
     app.broker.join(&token(&reset.url), "ignored", &proof("another horse battery")).await.unwrap();
     app.broker.sign_in("Anna", &Secret::new("another horse battery")).await.unwrap();
     app.broker.remove_operator(&app.admin, &anna).await.unwrap();

@@ -10,12 +10,16 @@ globalThis.KeyholderConnect = (() => {
     return connection && (code || error) ? { connection, code, error } : null;
   }
 
-  /** Opens a link: in a window of its own, or (`mode: 'redirect'`, or where windows are blocked) in this one. Answers what came back: `connection` and `code`, for your server to complete with. */
-  function open(url, { mode = 'popup', signal } = {}) {
+  /** Opens a link: in a window of its own, or (`mode: 'redirect'`, or where windows are blocked) in this one. Answers what came back: `connection` and `code`, for your server to complete with. With `connection`, the id that
+      the link is for, what comes back of others is left to those who wait for it, in other tabs too. */
+  function open(url, { mode = 'popup', connection, signal } = {}) {
     return new Promise((resolve, reject) => {
       const channel = new BroadcastChannel(CHANNEL);
       const end = (settle, value) => { channel.close(); settle(value); };
-      channel.onmessage = ({ data }) => (data.error ? end(reject, new Error(data.error)) : end(resolve, data));
+      channel.onmessage = ({ data }) => {
+        if (connection && data.connection !== connection) return;
+        if (data.error) end(reject, new Error(data.error)); else end(resolve, data);
+      };
       signal?.addEventListener('abort', () => end(reject, signal.reason), { once: true });
       const [left, top] = [(screen.availWidth - 520) / 2, (screen.availHeight - 720) / 2];
       // Keyholder's pages and providers' cut themselves off from who opened them, so nothing can be asked of this window.

@@ -72,9 +72,14 @@ async fn an_application_opens_the_link_and_hears_how_it_ended() {
                 "document.querySelector('button').onclick = () => KeyholderConnect.open('{url}', {{ mode: '{mode}' }}).then((it) => {{ document.querySelector('#said').textContent = 'came ' + JSON.stringify(it); }}), null"
             );
             browser.eval(&open);
+            if mode == "popup" {
+                // Somebody on this page, or in another tab, waits for another connection: what comes is none of his.
+                browser.eval("const opened = window.open; window.open = () => true; KeyholderConnect.open('/', { connection: 'con_other' }).finally(() => { document.title = 'taken'; }); window.open = opened; null");
+            }
             browser.click("button", "Connect");
             if mode == "popup" {
                 browser.see("came");
+                assert_ne!(browser.eval("document.title"), "taken");
                 let said = browser.text_of("#said");
                 return serde_json::from_str::<serde_json::Value>(said.trim_start_matches("came ")).unwrap();
             }
