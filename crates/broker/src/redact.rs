@@ -231,7 +231,7 @@ fn assigned_in_text(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find(['=', '>']) {
         let (before, after) = (&rest[..at], &rest[at + 1..]);
-        let name = &before[before.rfind(|c| !is_name(c)).map_or(0, |at| at + 1)..];
+        let name = &before[before.trim_end_matches(is_name).len()..];
         let is_tag = rest[at..].starts_with('>');
         let fits =
             !name.is_empty() && is_secret(name) && (!is_tag || before[..before.len() - name.len()].ends_with('<'));
@@ -665,6 +665,12 @@ mod tests {
                 "no: refresh_token=•••• (3 characters)&a=1 <api_key>•••• (3 characters)</api_key> b > c",
             ),
             (
+                Some("text/plain"),
+                "Größe=5, ß>6, über token=abc: “é”=1",
+                Kind::Plain,
+                "Größe=5, ß>6, über token=•••• (4 characters) “é”=1",
+            ),
+            (
                 JSON,
                 r#"{"got":"{\"authorization\":\"Bearer abc\"}"}"#,
                 Kind::Plain,
@@ -714,6 +720,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_text_is_shown(text in "(token|é|ß|[=<>:\"'\\\\ a•]){0,30}", kind in prop_oneof![Just(Kind::Plain), Just(Kind::OfTokens), Just(Kind::Sent)]) {
+            for content_type in ["text/plain", "text/html", "application/json", "application/x-www-form-urlencoded"] {
+                prop_assert!(!text.is_empty() || shown(Some(content_type), &text, kind).is_empty());
+                let _ = shown(Some(content_type), &text, kind);
+            }
+            let location = http::HeaderValue::from_str(&text).ok();
+            let fields = location.map(|value| HeaderMap::from_iter([(header::LOCATION, value)])).unwrap_or_default();
+            prop_assert_eq!(headers(&fields).len(), fields.len());
+        }
+
         #[test]
         fn no_secret_comes_through(
             secret in "[A-Za-z0-9+/=_.~\"& -]{12,40}",
